@@ -1,0 +1,200 @@
+// Package env turns environment variables into typed settings. The environment
+// is a parameter, so that tests pass a map, and every mistake is collected, so
+// that an operator sees all of them at once instead of one per start.
+package env
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Lookup finds one variable; os.LookupEnv is one.
+type Lookup func(key string) (string, bool)
+
+// Map looks variables up in m; for tests and for programs that host several services.
+func Map(m map[string]string) Lookup {
+	return func(key string) (string, bool) { v, ok := m[key]; return v, ok }
+}
+
+// Error lists every mistake found, one line each, in the order they were read.
+type Error struct{ Mistakes []string }
+
+func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
+
+// Reader reads settings and remembers what was wrong with them. A value that
+// is set but empty counts as not set, as Kubernetes manifests leave them.
+type Reader struct {
+	lookup   Lookup
+	mistakes []string
+}
+
+// NewReader reads from lookup.
+func NewReader(lookup Lookup) *Reader { return &Reader{lookup: lookup} }
+
+// Fail records a mistake in the variable key.
+func (r *Reader) Fail(key, format string, args ...any) {
+	r.mistakes = append(r.mistakes, key+": "+fmt.Sprintf(format, args...))
+}
+
+// Err is an *Error with every mistake, or nil.
+func (r *Reader) Err() error {
+	if len(r.mistakes) == 0 {
+		return nil
+	}
+	return &Error{Mistakes: slices.Clone(r.mistakes)}
+}
+
+// String is the value of key, or def.
+func (r *Reader) String(key, def string) string {
+	if v, ok := r.lookup(key); ok && strings.TrimSpace(v) != "" {
+		return strings.TrimSpace(v)
+	}
+	return def
+}
+
+// Bool accepts true, false, 1 and 0.
+func (r *Reader) Bool(key string, def bool) bool {
+	v := r.String(key, "")
+	if v == "" {
+		return def
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		r.Fail(key, "want true or false, have %q", v)
+		return def
+	}
+	return b
+}
+
+// Int accepts a decimal between low and high.
+func (r *Reader) Int(key string, def, low, high int) int {
+	v := r.String(key, "")
+	if v == "" {
+		return def
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < low || n > high {
+		r.Fail(key, "want a whole number from %d to %d, have %q", low, high, v)
+		return def
+	}
+	return n
+}
+
+// Duration accepts Go durations (250ms, 25s, 1h) between low and high.
+func (r *Reader) Duration(key string, def, low, high time.Duration) time.Duration {
+	v := r.String(key, "")
+	if v == "" {
+		return def
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < low || d > high {
+		r.Fail(key, "want a duration such as 25s from %v to %v, have %q", low, high, v)
+		return def
+	}
+	return d
+}
+
+// Enum accepts one of allowed.
+func (r *Reader) Enum(key, def string, allowed ...string) string {
+	v := r.String(key, def)
+	if !slices.Contains(allowed, v) {
+		r.Fail(key, "want one of %s, have %q", strings.Join(allowed, ", "), v)
+		return def
+	}
+	return v
+}
+
+// URL accepts an absolute http or https address without credentials in it.
+func (r *Reader) URL(key, def string) string {
+	v := r.String(key, def)
+	if err := CheckURL(v); err != nil {
+		r.Fail(key, "%v", err)
+	}
+	return v
+}
+
+// CheckURL says what keeps v from being the address of a sink. The value is
+// not repeated when it carries credentials.
+func CheckURL(v string) error {
+	u, err := url.Parse(v)
+	switch {
+	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		return fmt.Errorf("want an absolute http or https address such as http://localhost:8002/")
+	case u.User != nil:
+		return fmt.Errorf("an address must not carry credentials")
+	case u.Fragment != "":
+		return fmt.Errorf("an address must not carry a fragment")
+	}
+	return nil
+}
+
+// Addr accepts host:port, where host may be empty and port 0 asks for a free one.
+func (r *Reader) Addr(key, def string) string {
+	v := r.String(key, def)
+	if err := checkAddr(v); err != nil {
+		r.Fail(key, "%v", err)
+		return def
+	}
+	return v
+}
+
+func checkAddr(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return fmt.Errorf("want host:port or :port, have %q", v)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("want a port from 0 to 65535, have %q", v)
+	}
+	return nil
+}
+
+// List splits at commas and drops blanks.
+func (r *Reader) List(key, def string) []string {
+	var out []string
+	for item := range strings.SplitSeq(r.String(key, def), ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// HostPorts is a List whose items are all host:port.
+func (r *Reader) HostPorts(key, def string) []string {
+	out := r.List(key, def)
+	if len(out) == 0 {
+		r.Fail(key, "want at least one host:port")
+	}
+	for _, item := range out {
+		host, _, err := net.SplitHostPort(item)
+		if err != nil || host == "" || checkAddr(item) != nil {
+			r.Fail(key, "want host:port, have %q", item)
+		}
+	}
+	return out
+}
+
+// File is the path of a file that can be opened for reading now, or "".
+func (r *Reader) File(key string) string {
+	path := r.String(key, "")
+	if path == "" {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		r.Fail(key, "%v", err)
+		return path
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		r.Fail(key, "%s is a directory, want a file", path)
+	}
+	return path
+}

@@ -1,0 +1,186 @@
+// Package httpd gives every service its two listeners: the public port with
+// the service's own routes, and the operator port with metrics and profiles.
+// Health and readiness answer on both.
+package httpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/taskwire/taskwire/internal/env"
+)
+
+// Config is the part of the settings that all services have.
+type Config struct {
+	Service string        // one word: taskapi, bridge, notifier, auditor
+	Addr    string        // public listener, LISTEN_ADDR or :PORT
+	OpsAddr string        // operator listener, OPS_ADDR
+	Grace   time.Duration // how long work in hand may take after a stop, SHUTDOWN_GRACE
+	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
+}
+
+// ConfigFromEnv reads the common settings; port is the service's public port
+// and port+1000 its operator port.
+func ConfigFromEnv(r *env.Reader, service string, port int) Config {
+	cfg := Config{
+		Service: service,
+		Addr:    r.Addr("LISTEN_ADDR", ":"+strconv.Itoa(port)),
+		OpsAddr: r.Addr("OPS_ADDR", ":"+strconv.Itoa(port+1000)),
+		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
+		Pprof:   r.Bool("OPS_PPROF", false),
+	}
+	// Serverless platforms set PORT and expect it to be obeyed.
+	if r.String("PORT", "") != "" {
+		cfg.Addr = ":" + strconv.Itoa(r.Int("PORT", port, 1, 65535))
+	}
+	r.Enum("LOG_FORMAT", "auto", "auto", "json", "text")
+	r.Enum("LOG_LEVEL", "info", "debug", "info", "warn", "error")
+	if _, port, _ := net.SplitHostPort(cfg.Addr); port != "0" && cfg.Addr == cfg.OpsAddr {
+		r.Fail("OPS_ADDR", "is the same as the public address %s; metrics need a port of their own", cfg.Addr)
+	}
+	return cfg
+}
+
+// Server holds two bound listeners and serves them until its context ends.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	public   net.Listener
+	ops      net.Listener
+	registry *prometheus.Registry
+	handler  http.Handler // set before Serve
+	live     []Check      // set before Serve
+	ready    []Check      // set before Serve
+	stopping atomic.Bool
+}
+
+// Listen binds both ports and serves neither yet. A taken port is an error that names it.
+func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
+	public, err := listen(ctx, cfg.Addr, "LISTEN_ADDR")
+	if err != nil {
+		return nil, err
+	}
+	ops, err := listen(ctx, cfg.OpsAddr, "OPS_ADDR")
+	if err != nil {
+		return nil, errors.Join(err, public.Close())
+	}
+	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), handler: http.NotFoundHandler()}, nil
+}
+
+func listen(ctx context.Context, addr, variable string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %s is taken by another program; stop it or set %s", addr, variable)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (%s): %w", addr, variable, err)
+	}
+	return l, nil
+}
+
+// Addr is the public address with its real port.
+func (s *Server) Addr() net.Addr { return s.public.Addr() }
+
+// OpsAddr is the operator address with its real port.
+func (s *Server) OpsAddr() net.Addr { return s.ops.Addr() }
+
+// Registry is the service's own metrics registry.
+func (s *Server) Registry() *prometheus.Registry { return s.registry }
+
+// Handle sets what the public port serves beside /healthz and /readyz.
+func (s *Server) Handle(h http.Handler) { s.handler = h }
+
+// Live adds checks to /healthz: is the service making progress?
+func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
+
+// Ready adds checks to /readyz: can the service take work?
+func (s *Server) Ready(checks ...Check) { s.ready = append(s.ready, checks...) }
+
+// Close releases the ports of a server that never served.
+func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Close()) }
+
+// Serve answers on both ports until ctx ends. Then it turns readiness off,
+// closes the listeners, lets requests in hand finish within Grace and returns
+// only after that; the operator port goes last, so that a drain can be watched.
+func (s *Server) Serve(ctx context.Context) error {
+	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
+	public := server(s.publicRoutes(), s.log)
+	ops := server(s.opsRoutes(), s.log)
+	// A fault of one listener ends the other; so does ctx.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serve("public", public, s.public) })
+	group.Go(func() error { return serve("operator", ops, s.ops) })
+	group.Go(func() error {
+		<-ctx.Done()
+		s.stopping.Store(true)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Grace)
+		defer cancel()
+		err := shutdown(drain, "public", public)
+		return errors.Join(err, shutdown(drain, "operator", ops))
+	})
+	return group.Wait()
+}
+
+func serve(which string, srv *http.Server, l net.Listener) error {
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the %s port: %w", which, err)
+	}
+	return nil
+}
+
+// shutdown breaks off what is still running when the grace is over, so that
+// no handler outlives Serve's caller for long.
+func shutdown(ctx context.Context, which string, srv *http.Server) error {
+	if err := srv.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests on the %s port outlasted the grace: %w", which, err), srv.Close())
+	}
+	return nil
+}
+
+// server carries the limits that net/http leaves open: without them one slow
+// client holds a connection for ever.
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s *Server) publicRoutes() http.Handler {
+	mux := http.NewServeMux()
+	s.probes(mux)
+	mux.Handle("/", s.handler)
+	return mux
+}
+
+func (s *Server) opsRoutes() http.Handler {
+	mux := http.NewServeMux()
+	s.probes(mux)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	if s.cfg.Pprof {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}

@@ -1,0 +1,144 @@
+package httpd_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/httpd"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start serves cfg on free ports; stop ends it and returns what Serve returned.
+func start(t *testing.T, set func(*httpd.Server)) (s *httpd.Server, stop func() error) {
+	t.Helper()
+	cfg := httpd.Config{Service: "sample", Addr: "127.0.0.1:0", OpsAddr: "127.0.0.1:0", Grace: 10 * time.Second}
+	s, err := httpd.Listen(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(s)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	var once bool
+	stop = func() error {
+		if once {
+			return nil
+		}
+		once = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() { _ = stop(); http.DefaultClient.CloseIdleConnections() })
+	return s, stop
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
+	s, _ := start(t, func(s *httpd.Server) {
+		s.Ready(httpd.Check{Name: "kafka", Func: func() error { return errors.New("no broker answers") }})
+	})
+	for _, addr := range []string{s.Addr().String(), s.OpsAddr().String()} {
+		if code, body := get(t, "http://"+addr+"/healthz"); code != 200 || body != "ok\n" {
+			t.Errorf("healthz = %d %q", code, body)
+		}
+		if code, body := get(t, "http://"+addr+"/readyz"); code != 503 || body != "kafka: no broker answers\n" {
+			t.Errorf("readyz = %d %q", code, body)
+		}
+	}
+}
+
+func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
+	s, _ := start(t, func(*httpd.Server) {})
+	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, "taskwire_build_info{") {
+		t.Errorf("metrics on the operator port = %d", code)
+	}
+	for _, path := range []string{"/metrics", "/debug/pprof/"} {
+		if code, _ := get(t, "http://"+s.Addr().String()+path); code != 404 {
+			t.Errorf("%s on the public port = %d, want 404", path, code)
+		}
+	}
+	if code, _ := get(t, "http://"+s.OpsAddr().String()+"/debug/pprof/"); code != 404 {
+		t.Errorf("pprof without OPS_PPROF = %d, want 404", code)
+	}
+}
+
+func TestARequestInHandIsAnsweredAfterTheStop(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	s, stop := start(t, func(s *httpd.Server) {
+		s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			close(entered)
+			<-release
+			_, _ = io.WriteString(w, "done")
+		}))
+	})
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := http.Get("http://" + s.Addr().String() + "/")
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- string(body)
+	}()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	select {
+	case err := <-stopped:
+		t.Fatalf("Serve returned %v with a request in hand", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if got := <-answer; got != "done" {
+		t.Errorf("answer = %q, want done", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("Serve = %v, want nil", err)
+	}
+}
+
+func TestATakenPortIsNamed(t *testing.T) {
+	s, _ := start(t, func(*httpd.Server) {})
+	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: s.Addr().String(), OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "is taken by another program") {
+		t.Errorf("Listen = %v, want a line that says the port is taken", err)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
+	if cfg := httpd.ConfigFromEnv(r, "notifier", 8002); cfg.Addr != ":8080" || cfg.OpsAddr != ":9002" || cfg.Grace != 25*time.Second || r.Err() != nil {
+		t.Errorf("cfg = %+v, %v", cfg, r.Err())
+	}
+	r = env.NewReader(env.Map(map[string]string{"OPS_ADDR": ":8002", "LOG_LEVEL": "loud"}))
+	httpd.ConfigFromEnv(r, "notifier", 8002)
+	if err := r.Err(); err == nil || !strings.Contains(err.Error(), "OPS_ADDR: ") || !strings.Contains(err.Error(), "LOG_LEVEL: ") {
+		t.Errorf("mistakes = %v, want both", err)
+	}
+}

@@ -1,0 +1,39 @@
+package process
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+
+	"github.com/taskwire/taskwire/internal/env"
+)
+
+// LogSettings reads LOG_FORMAT and LOG_LEVEL leniently: wrong values are
+// reported by the service's own FromEnv, which needs a logger before that.
+func LogSettings(lookup env.Lookup) (format, level string) {
+	r := env.NewReader(lookup)
+	return r.String("LOG_FORMAT", "auto"), r.String("LOG_LEVEL", "info")
+}
+
+// NewLogger writes one line a record to w, with service as its first
+// attribute: JSON, or coloured text when format is text, or auto and w is a
+// terminal. Both escape line feeds in values, so user input never makes a line.
+func NewLogger(w io.Writer, format, level, service string) *slog.Logger {
+	var at slog.Level
+	if err := at.UnmarshalText([]byte(level)); err != nil {
+		at = slog.LevelInfo
+	}
+	f, isFile := w.(*os.File)
+	terminal := isFile && term.IsTerminal(int(f.Fd()))
+	var h slog.Handler
+	if format == "text" || (format != "json" && terminal) {
+		h = tint.NewHandler(w, &tint.Options{Level: at, TimeFormat: time.TimeOnly, NoColor: !terminal, ReplaceAttr: escapeMessage})
+	} else {
+		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})
+	}
+	return slog.New(h).With("service", service)
+}
