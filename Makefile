@@ -1,0 +1,60 @@
+# taskwire. `make` lists the targets; the two to know are `go run ./dev` and `make test`.
+SHELL      := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE      := $(CURDIR)/.cache
+TOOLS      := $(CACHE)/bin
+STATICCHECK_VERSION   := v0.8.2
+GOLANGCI_LINT_VERSION := v2.15.0
+PACKAGES   := ./...
+export GOFLAGS := -buildvcs=false
+
+.PHONY: help run test test-fast lint bench build fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## the whole system in this terminal (the same as go run ./dev)
+	go run ./dev
+
+test: ## everything, with the race detector, on the embedded broker and on a real Apache Kafka
+	@bash .ci/test
+
+test-fast: ## the fast subset: embedded broker, nothing to install
+	go test $(PACKAGES)
+
+lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## gofmt, vet, staticcheck, golangci-lint, cross-compile for macOS
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	go vet $(PACKAGES)
+	GOOS=darwin GOARCH=arm64 go vet $(PACKAGES)
+	go mod verify
+	go mod tidy -diff
+	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(PACKAGES)
+	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) run $(PACKAGES)
+
+bench: ## the figures of DESIGN.md, as ratios in one run
+	go run ./bench
+
+build: ## the four programs into bin/
+	go build -trimpath -o bin/ ./taskapi ./bridge ./notifier ./auditor
+
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@for file in $$(git grep -l 'func Fuzz' -- '*_test.go'); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+	    echo "== $$target in $$(dirname $$file)"; go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$${FUZZTIME:-30s} ./$$(dirname $$file); done; done
+
+clean: ## forget built programs and test caches (never ./data)
+	rm -rf bin
+	go clean -testcache
+
+# Tools are built from their modules at fixed versions and kept in .cache.
+$(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
+	@echo "building staticcheck $(STATICCHECK_VERSION) (once)"; mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	mv $(TOOLS)/staticcheck $@
+
+$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (once, some minutes)"; mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(TOOLS)/golangci-lint $@

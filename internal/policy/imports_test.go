@@ -1,0 +1,161 @@
+// Package policy_test holds the rules of the repository that no compiler checks, as
+// tests: who may import whom, what a program may link, which calls are banned.
+package policy_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/taskwire/taskwire/"
+
+// imports maps each package folder to what its non-test files import. The
+// files are parsed in this process: a shelled-out `go list` would be answered
+// from the test cache after an import was added.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	root := os.DirFS("../..")
+	found := map[string][]string{}
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "data") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		source, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		dir := path.Dir(name)
+		for _, spec := range file.Imports {
+			p, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(found[dir], p) {
+				found[dir] = append(found[dir], p)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 10 {
+		t.Fatalf("only %d packages found; the walk looks at the wrong place", len(found))
+	}
+	return found
+}
+
+// rule forbids the packages below `in` (a folder and what is under it) every
+// import of ours, or of anything outside the standard library, but those allowed.
+type rule struct {
+	in      string
+	ours    []string // of our own packages; nil allows none
+	foreign []string // prefixes of other modules; nil allows none, "*" all
+	why     string
+}
+
+var rules = []rule{
+	{"internal/env", nil, nil, "settings are read before anything else exists"},
+	{"internal/event", nil, []string{"github.com/cloudevents/sdk-go/v2", "github.com/go-json-experiment/json"}, "the shared vocabulary is a leaf"},
+	{"internal/httpd", []string{"internal/env"}, []string{"*"}, "shared by all services, knows none"},
+	{"internal/process", []string{"internal/env"}, []string{"*"}, "shared by all mains, knows none"},
+	{"internal/kafka", []string{"internal/env", "internal/event"}, []string{"*"}, "no service inside"},
+	{"internal/sink", []string{"internal/event", "internal/httpd"}, []string{"*"}, "no service inside"},
+	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
+	{"bridge/internal/track", nil, nil, "pure: no clock, goroutine or network can creep in"},
+	{"auditor/internal/ledger", nil, []string{"golang.org/x/mod/sumdb", "golang.org/x/sys"}, "what an auditor must trust stays small"},
+	{"taskapi/internal/store", []string{"taskapi/internal/task", "taskapi/internal/outbox", "internal/event"}, []string{"*"}, "points inward"},
+	{"taskapi/internal/outbox", []string{"internal/event"}, []string{"*"}, "meets Kafka through its own interface"},
+	{"taskapi/internal/rest", []string{"taskapi/internal/task", "taskapi", "internal/httpd"}, []string{"*"}, "points inward"},
+	{"bridge/internal/group", []string{"internal/kafka"}, []string{"*"}, "membership knows nothing of delivery"},
+}
+
+func TestImportsPointInward(t *testing.T) {
+	all := imports(t)
+	for _, r := range rules {
+		matched := false
+		for dir, list := range all {
+			if (dir != r.in && !strings.HasPrefix(dir, r.in+"/")) || strings.HasSuffix(dir, "test") {
+				continue
+			}
+			matched = true
+			for _, p := range list {
+				if !r.allows(p) {
+					t.Errorf("%s imports %s: %s", dir, p, r.why)
+				}
+			}
+		}
+		if !matched {
+			t.Errorf("the rule for %s matches no package; delete it or correct its name", r.in)
+		}
+	}
+}
+
+func (r rule) allows(p string) bool {
+	if mine, ok := strings.CutPrefix(p, module); ok {
+		return mine == r.in || strings.HasPrefix(mine, r.in+"/") || slices.Contains(r.ours, mine)
+	}
+	if first, _, _ := strings.Cut(p, "/"); !strings.Contains(first, ".") {
+		return true // standard library
+	}
+	return slices.ContainsFunc(r.foreign, func(prefix string) bool { return prefix == "*" || strings.HasPrefix(p, prefix) })
+}
+
+// joins may import several services; the rest of the repository may not.
+var joins = []string{"internal/stack", "dev", "acceptance", "bench", "chaos"}
+
+func TestServicesMeetOnTheWireOnly(t *testing.T) {
+	services := []string{"taskapi", "bridge", "notifier", "auditor"}
+	for dir, list := range imports(t) {
+		top, _, _ := strings.Cut(dir, "/")
+		for _, p := range list {
+			mine, ok := strings.CutPrefix(p, module)
+			owner, _, _ := strings.Cut(mine, "/")
+			if !ok || !slices.Contains(services, owner) || owner == top {
+				continue
+			}
+			if !slices.Contains(joins, dir) && !slices.Contains(joins, top) {
+				t.Errorf("%s imports %s: services meet on the wire, only %v join them", dir, p, joins)
+			}
+		}
+	}
+}
+
+func TestMainsAreThin(t *testing.T) {
+	all := imports(t)
+	for _, service := range []string{"taskapi", "bridge", "notifier", "auditor"} {
+		for _, p := range all[service] {
+			mine, ok := strings.CutPrefix(p, module)
+			if ok && mine != "internal/process" && mine != service+"/app" {
+				t.Errorf("%s/main.go imports %s: a main knows its app and internal/process", service, p)
+			}
+		}
+	}
+}
+
+func TestOnlyAppsReadTheEnvironment(t *testing.T) {
+	allowed := []string{"internal/env", "internal/process", "internal/httpd", "internal/kafka", "internal/stack", "dev"}
+	for dir, list := range imports(t) {
+		if slices.Contains(list, module+"internal/env") && !slices.Contains(allowed, dir) &&
+			!strings.HasSuffix(dir, "/app") && !slices.Contains(joins, dir) && !strings.HasPrefix(dir, "chaos") && !strings.HasSuffix(dir, "test") {
+			t.Errorf("%s imports internal/env: nothing below an app reads settings", dir)
+		}
+	}
+}
