@@ -1,0 +1,178 @@
+package track
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"strings"
+)
+
+// MaxMetadata is the most bytes Commit returns as metadata: what a Kafka broker
+// accepts by default (offset.metadata.max.bytes).
+const MaxMetadata = 4096
+
+// A map is written as text:
+//
+//	tw1 FORM BASE64(CRC PAYLOAD)
+//
+// without the blanks. tw1 is the version. FORM is b or r. CRC is four bytes, the
+// Castagnoli sum of the committed offset (eight bytes, big endian), the form and the
+// payload: a map that is damaged, cut short, or stands beside another offset
+// than its own would otherwise mark records as done that nobody delivered.
+//
+// Form b is a bitset: bit i (least significant first) is the offset i+1 above the committed one.
+// Form r is runs, as unsigned varints: so many not done, so many done, and so
+// on, from the committed offset up; it ends with a run of done. The shorter form is used.
+const (
+	version  = "tw1"
+	formBits = 'b'
+	formRuns = 'r'
+
+	prefixLen  = 4 // version and form
+	maxPayload = (MaxMetadata-prefixLen)*3/4 - crc32.Size
+	maxBits    = maxPayload * 8
+
+	// headroom is how many records may follow after Full said false: a fetch
+	// hands out some more before it is asked again.
+	headroom = 128
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encode returns the map of what is done above the watermark, "" when nothing
+// is or when it does not fit: without a map records are delivered again
+// after a restart, but none is lost.
+func (t *Tracker) encode(watermark int64) string {
+	runs := t.doneRuns(watermark)
+	if len(runs) == 0 {
+		return ""
+	}
+	reach := runs[len(runs)-1].last - watermark
+	bitsLen := reach/8 + min(reach%8, 1)
+	form, buf := byte(formRuns), t.buffer()
+	buf = appendRuns(buf, watermark, runs)
+	if bitsLen < int64(len(buf)-crc32.Size) {
+		form, buf = formBits, appendBits(t.buffer(), watermark, runs, int(bitsLen))
+	}
+	t.scratch = buf
+	if len(buf)-crc32.Size > maxPayload {
+		return ""
+	}
+	binary.BigEndian.PutUint32(buf, sum(watermark, form, buf[crc32.Size:]))
+	return version + string(form) + base64.RawStdEncoding.EncodeToString(buf)
+}
+
+// buffer is the scratch memory with room for the sum in front.
+func (t *Tracker) buffer() []byte { return append(t.scratch[:0], make([]byte, crc32.Size)...) }
+
+func appendRuns(buf []byte, watermark int64, runs []span) []byte {
+	from := watermark
+	for _, r := range runs {
+		buf = binary.AppendUvarint(buf, uint64(r.first-from))
+		buf = binary.AppendUvarint(buf, uint64(r.last-r.first+1))
+		from = r.last + 1
+	}
+	return buf
+}
+
+func appendBits(buf []byte, watermark int64, runs []span, n int) []byte {
+	start := len(buf)
+	buf = append(buf, make([]byte, n)...)
+	set := buf[start:]
+	for _, r := range runs {
+		for i := r.first - watermark - 1; i <= r.last-watermark-1; i++ {
+			set[i>>3] |= 1 << (i & 7)
+		}
+	}
+	return buf
+}
+
+// worstRuns is the most bytes that form r can need for holes offsets that are
+// not done within reach offsets. Each hole costs one byte and one run of done, and a run
+// costs its second byte only for 128 offsets, its third for 16384, and so on:
+// longer holes cost less than the offsets they hold.
+func worstRuns(holes, reach int64) int64 {
+	n := 2 * (holes + 1)
+	for shift := 7; shift < 63; shift += 7 {
+		n += min(holes+1, reach>>shift)
+	}
+	return n
+}
+
+func sum(committed int64, form byte, payload []byte) uint32 {
+	var head [9]byte
+	binary.BigEndian.PutUint64(head[:], uint64(committed))
+	head[8] = form
+	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, payload)
+}
+
+// decode reads the map that stands beside a committed offset.
+func decode(committed int64, metadata string) ([]span, error) {
+	if len(metadata) > MaxMetadata {
+		return nil, fmt.Errorf("metadata of %d bytes is longer than a map can be", len(metadata))
+	}
+	text, ok := strings.CutPrefix(metadata, version)
+	if !ok || text == "" {
+		return nil, errors.New("metadata of another program or version")
+	}
+	form := text[0]
+	buf, err := base64.RawStdEncoding.Strict().DecodeString(text[1:])
+	if err != nil {
+		return nil, fmt.Errorf("map is not base64: %w", err)
+	}
+	if len(buf) < crc32.Size {
+		return nil, errors.New("map is cut short")
+	}
+	payload := buf[crc32.Size:]
+	if binary.BigEndian.Uint32(buf) != sum(committed, form, payload) {
+		return nil, errors.New("map is damaged or belongs to another offset")
+	}
+	switch {
+	case committed < 0:
+		return nil, errors.New("map without a committed offset")
+	case form == formBits:
+		return decodeBits(committed, payload)
+	case form == formRuns:
+		return decodeRuns(committed, payload)
+	}
+	return nil, fmt.Errorf("map of unknown form %q", form)
+}
+
+func decodeRuns(committed int64, payload []byte) ([]span, error) {
+	var spans []span
+	next := uint64(committed)
+	for len(payload) > 0 {
+		var length [2]uint64
+		for i := range length {
+			v, n := binary.Uvarint(payload)
+			if n <= 0 || v == 0 || v > math.MaxInt64-next {
+				return nil, errors.New("map holds a run of no possible length")
+			}
+			length[i], payload, next = v, payload[n:], next+v
+		}
+		spans = append(spans, span{int64(next - length[1]), int64(next - 1)})
+	}
+	return spans, nil
+}
+
+func decodeBits(committed int64, payload []byte) ([]span, error) {
+	if committed > math.MaxInt64-1-int64(len(payload))*8 {
+		return nil, errors.New("map reaches past the last possible offset")
+	}
+	var spans []span
+	for i := range int64(len(payload)) * 8 {
+		if payload[i>>3]&(1<<(i&7)) == 0 {
+			continue
+		}
+		offset := committed + 1 + i
+		if n := len(spans); n > 0 && spans[n-1].last+1 == offset {
+			spans[n-1].last = offset
+			continue
+		}
+		spans = append(spans, span{offset, offset})
+	}
+	return spans, nil
+}

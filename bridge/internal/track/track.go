@@ -1,0 +1,288 @@
+// Package track knows how far one partition is done.
+//
+// A Tracker follows the records of one partition from the moment they are
+// fetched until they are finished, in whatever order that happens, and says
+// what may be committed: the lowest offset that is not finished, and beside it,
+// as commit metadata, a map of the offsets above it that are. With both a
+// restart goes on without delivering again what was finished before.
+//
+// It is a data structure and nothing else: no clock, no goroutine, no network.
+// It is not safe for concurrent use; the loop of the partition owns it.
+package track
+
+import (
+	"math/bits"
+	"slices"
+)
+
+// word is 64 neighbouring offsets, of which those in flight have their bit set.
+// An offset below Tracker.next whose bit is clear is done, or never existed:
+// compaction and transaction markers leave offsets that no fetch returns, and
+// both count the same.
+type word struct {
+	base int64 // first offset, a multiple of 64
+	open uint64
+}
+
+// span is the offsets from first to last, both included.
+type span struct{ first, last int64 }
+
+// Tracker is the state of one partition. Use New.
+type Tracker struct {
+	next     int64 // lowest offset never received; -1 before the first when nothing was committed
+	inFlight int
+
+	// words holds the offsets in flight, ascending. It is a ring: words[head]
+	// is the lowest, size of them are in use. The lowest word always has a bit
+	// set; others may be empty until the ring is next full.
+	words []word
+	head  int
+	size  int
+
+	// restored is what the metadata of New said was done, as far as it was not
+	// received again yet. It goes into the next map too: a second restart
+	// must not forget it.
+	restored []span
+	ignored  string
+
+	// What Commit returned last, so that it can tell whether anything changed.
+	dirty    bool
+	offset   int64
+	metadata string
+	scratch  []byte
+	runs     []span
+}
+
+// New starts from what a consumer group stores for the partition: the committed
+// offset, -1 when there is none, and the commit's metadata. Metadata that is
+// not a map of this package, or not the one of this offset, is ignored: the
+// worst that follows is that records are delivered again. Ignored tells why.
+func New(committed int64, metadata string) *Tracker {
+	t := &Tracker{next: max(committed, -1), offset: max(committed, -1), metadata: metadata}
+	if metadata == "" {
+		return t
+	}
+	restored, err := decode(t.next, metadata)
+	if err != nil {
+		t.ignored = err.Error()
+		return t
+	}
+	t.restored = restored
+	return t
+}
+
+// Ignored says why the metadata given to New was ignored, "" when it was not.
+func (t *Tracker) Ignored() string { return t.ignored }
+
+// Received says that the record at offset was fetched. Offsets must ascend;
+// those left out are taken as not existing. It returns false when the record is
+// not to be delivered: it is done according to the metadata given to New, or was received
+// before. When it returns true, Done must follow once for the offset.
+func (t *Tracker) Received(offset int64) bool {
+	if offset < t.next || offset < 0 {
+		return false
+	}
+	if done := t.advance(offset + 1); done {
+		return false
+	}
+	t.open(offset)
+	return true
+}
+
+// Skip says that no record below next is still to come: a fetch went past
+// offsets that hold none. Without it a partition that ends in a transaction
+// marker would never be seen as done.
+func (t *Tracker) Skip(next int64) {
+	if next > t.next {
+		t.advance(next)
+	}
+}
+
+// Done says that the record at offset is finished. It returns false, and does
+// nothing, when the offset is not in flight.
+func (t *Tracker) Done(offset int64) bool {
+	w := t.find(offset)
+	if w == nil || w.open&bit(offset) == 0 {
+		return false
+	}
+	w.open &^= bit(offset)
+	t.inFlight--
+	t.dirty = true
+	for t.size > 0 && t.words[t.head].open == 0 {
+		t.head = (t.head + 1) & (len(t.words) - 1)
+		t.size--
+	}
+	return true
+}
+
+// Commit returns what to commit: every offset below offset is done, and
+// metadata, at most MaxMetadata bytes, maps those above it that are. offset is
+// -1 as long as nothing was ever committed or received. changed is false when it
+// is what the last call returned, or what New was given. Whoever could not store the answer calls
+// Recommit.
+func (t *Tracker) Commit() (offset int64, metadata string, changed bool) {
+	if !t.dirty {
+		return t.offset, t.metadata, false
+	}
+	t.dirty = false
+	offset = t.watermark()
+	metadata = t.encode(offset)
+	changed = offset != t.offset || metadata != t.metadata
+	t.offset, t.metadata = offset, metadata
+	return offset, metadata, changed
+}
+
+// Recommit makes the next Commit say that something changed: the last answer
+// was not stored.
+func (t *Tracker) Recommit() {
+	t.dirty = true
+	t.metadata = "-" // no map looks like this, so the next one differs
+}
+
+// Full reports that no more records should be received: the map might not fit
+// into the metadata, in the worst order in which those in flight can
+// finish. It is exact enough that records in flight below 1000, or a reach of
+// the map below 24,000 offsets, never fill it.
+func (t *Tracker) Full() bool {
+	reach := t.reach() + headroom
+	if reach <= maxBits {
+		return false
+	}
+	return worstRuns(int64(t.inFlight+len(t.restored))+headroom, reach) > maxPayload
+}
+
+// InFlight is how many records were received and are not done.
+func (t *Tracker) InFlight() int { return t.inFlight }
+
+// Blocking is the lowest offset in flight, the one that holds the commit back;
+// -1 when nothing is in flight.
+func (t *Tracker) Blocking() int64 {
+	if t.size == 0 {
+		return -1
+	}
+	return t.words[t.head].lowest()
+}
+
+// Next is the offset to fetch next; -1 when nothing was committed or received.
+func (t *Tracker) Next() int64 { return t.next }
+
+func (t *Tracker) watermark() int64 {
+	if t.size == 0 {
+		return t.next
+	}
+	return t.words[t.head].lowest()
+}
+
+// reach is how many offsets a map from the watermark has to cover.
+func (t *Tracker) reach() int64 {
+	end := t.next
+	if n := len(t.restored); n > 0 {
+		end = t.restored[n-1].last + 1
+	}
+	return end - t.watermark()
+}
+
+// advance moves next up and past what was restored there, so that restored
+// never touches it. It reports whether the offset below next was restored.
+func (t *Tracker) advance(next int64) (done bool) {
+	t.next, t.dirty = next, true
+	for len(t.restored) > 0 && t.restored[0].first <= t.next {
+		s := t.restored[0]
+		done = done || s.first < next && next <= s.last+1
+		t.next = max(t.next, s.last+1)
+		t.restored = t.restored[1:]
+	}
+	return done
+}
+
+func (t *Tracker) open(offset int64) {
+	base := offset &^ 63
+	if t.size == 0 || t.at(t.size-1).base != base {
+		t.push(base)
+	}
+	t.at(t.size - 1).open |= bit(offset)
+	t.inFlight++
+}
+
+func (t *Tracker) at(i int) *word { return &t.words[(t.head+i)&(len(t.words)-1)] }
+
+// find returns the word of an offset. In a log without wide gaps its place
+// is known; otherwise it is below that place and searched for.
+func (t *Tracker) find(offset int64) *word {
+	if t.size == 0 || offset < t.words[t.head].base {
+		return nil
+	}
+	base := offset &^ 63
+	last := min((base-t.words[t.head].base)/64, int64(t.size-1))
+	if w := t.at(int(last)); w.base == base {
+		return w
+	}
+	low, high := 0, int(last)
+	for low < high {
+		if mid := (low + high) / 2; t.at(mid).base < base {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if w := t.at(low); w.base == base {
+		return w
+	}
+	return nil
+}
+
+// push adds an empty word at the end. A full ring is first rid of its empty
+// words and grows only when half of it was in use, so that an offset that blocks for
+// days costs the memory of what is in flight, not of what has passed it.
+func (t *Tracker) push(base int64) {
+	if t.size == len(t.words) {
+		kept := make([]word, 0, max(8, len(t.words)))
+		for i := range t.size {
+			if w := *t.at(i); w.open != 0 {
+				kept = append(kept, w)
+			}
+		}
+		t.size, t.head = len(kept), 0
+		if 2*t.size >= cap(kept) {
+			kept = slices.Grow(kept, 2*cap(kept)-len(kept))[: len(kept) : 2*cap(kept)]
+		}
+		t.words = kept[:cap(kept)]
+	}
+	t.size++
+	*t.at(t.size - 1) = word{base: base}
+}
+
+// doneRuns returns the done offsets above the watermark as runs, ascending, no
+// two of them touching. The slice is reused.
+func (t *Tracker) doneRuns(watermark int64) []span {
+	t.runs = t.runs[:0]
+	from := watermark // lowest offset not yet known to be in flight or in a run
+	for i := range t.size {
+		w := t.at(i)
+		for open := w.open; open != 0; open &= open - 1 {
+			offset := w.base + int64(bits.TrailingZeros64(open))
+			t.addRun(from, offset-1)
+			from = offset + 1
+		}
+	}
+	t.addRun(from, t.next-1)
+	for _, s := range t.restored {
+		t.addRun(s.first, s.last)
+	}
+	return t.runs
+}
+
+func (t *Tracker) addRun(first, last int64) {
+	if first > last {
+		return
+	}
+	if n := len(t.runs); n > 0 && t.runs[n-1].last+1 == first {
+		t.runs[n-1].last = last
+		return
+	}
+	t.runs = append(t.runs, span{first, last})
+}
+
+func (w word) lowest() int64 { return w.base + int64(bits.TrailingZeros64(w.open)) }
+
+func bit(offset int64) uint64 { return 1 << (uint64(offset) & 63) }
