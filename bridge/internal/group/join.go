@@ -1,0 +1,232 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetfetch"
+	"github.com/segmentio/kafka-go/protocol/syncgroup"
+)
+
+// generation is what a completed rebalance gave to this member.
+type generation struct {
+	number   int32
+	memberID string
+	assigned []int
+
+	// For the leader, which watches for new partitions: how many of each topic it
+	// dealt out. dealt is nil for a static leader that came back and dealt out nothing; it asks the group.
+	leader bool
+	topics []string
+	dealt  map[string]int
+}
+
+// join joins the group and returns its generation. It returns an error only when ctx has
+// ended or another process uses the same instance id.
+func (m *Member) join(ctx context.Context) (generation, error) {
+	given := false // whether the coordinator has asked to come back with an id already
+	for retry := (backoff{}); ; {
+		g, err := m.joinOnce(ctx)
+		switch {
+		case err == nil:
+			m.succeed()
+			return g, nil
+		case ctx.Err() != nil:
+			return generation{}, ctx.Err()
+		case errors.Is(err, kafkago.MemberIDRequired) && !given:
+			given = true // joinOnce has kept the id
+			continue
+		case errors.Is(err, kafkago.FencedInstanceID):
+			return generation{}, m.replaced()
+		case errors.Is(err, kafkago.UnknownMemberId):
+			m.id = ""
+		}
+		if !errors.Is(err, kafkago.RebalanceInProgress) { // others came or went while this member joined
+			m.fail("join group "+m.cfg.Group, err)
+		}
+		if !retry.wait(ctx) {
+			return generation{}, ctx.Err()
+		}
+	}
+}
+
+func (m *Member) joinOnce(ctx context.Context) (generation, error) {
+	res, err := send[*joinResponse](ctx, m, m.cfg.RebalanceTimeout+joinSlack, &joinRequest{
+		GroupID:            m.cfg.Group,
+		SessionTimeoutMS:   int32(m.cfg.SessionTimeout.Milliseconds()),
+		RebalanceTimeoutMS: int32(m.cfg.RebalanceTimeout.Milliseconds()),
+		MemberID:           m.id,
+		GroupInstanceID:    m.cfg.InstanceID,
+		ProtocolType:       protocolType,
+		Protocols:          []joinProtocol{{Name: protocolName, Metadata: encodeSubscription(m.cfg.Topic)}},
+	})
+	if err != nil {
+		return generation{}, err
+	}
+	if err := codeError(res.ErrorCode); err != nil {
+		if errors.Is(err, kafkago.MemberIDRequired) {
+			m.id = res.MemberID
+		}
+		return generation{}, err
+	}
+	m.id = res.MemberID
+	g := generation{number: res.GenerationID, memberID: res.MemberID, leader: res.LeaderID == res.MemberID}
+	plan, err := m.plan(ctx, &g, res)
+	if err != nil {
+		return generation{}, err
+	}
+	g.assigned, err = m.sync(ctx, g, plan)
+	return g, err
+}
+
+// plan deals out the partitions when this member leads the group, and returns nil when it does not.
+func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]syncgroup.RequestAssignment, error) {
+	if !g.leader {
+		return nil, nil
+	}
+	members := make([]subscriber, 0, len(res.Members))
+	topics := make(map[string]struct{})
+	for _, jm := range res.Members {
+		subscribed, err := decodeSubscription(jm.Metadata)
+		if err != nil {
+			// It gets nothing, the others go on.
+			m.cfg.Log.Warn("member of the consumer group ignored", "group", m.cfg.Group, "member", jm.MemberID, "error", err)
+		}
+		members = append(members, subscriber{jm.MemberID, jm.GroupInstanceID, subscribed})
+		for _, topic := range subscribed {
+			topics[topic] = struct{}{}
+		}
+	}
+	g.topics = slices.Sorted(maps.Keys(topics))
+	if res.SkipAssignment {
+		return nil, nil
+	}
+	dealt, err := m.partitions(ctx, g.topics)
+	if err != nil {
+		return nil, err
+	}
+	g.dealt = dealt
+	plan := make([]syncgroup.RequestAssignment, 0, len(members))
+	for id, partitions := range assign(members, dealt) {
+		plan = append(plan, syncgroup.RequestAssignment{MemberID: id, Assignment: encodeAssignment(partitions)})
+	}
+	return plan, nil
+}
+
+func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) ([]int, error) {
+	res, err := send[*syncgroup.Response](ctx, m, m.cfg.RebalanceTimeout+joinSlack, &syncgroup.Request{
+		GroupID:         m.cfg.Group,
+		GenerationID:    g.number,
+		MemberID:        g.memberID,
+		GroupInstanceID: m.cfg.InstanceID,
+		ProtocolType:    protocolType,
+		ProtocolName:    protocolName,
+		Assignments:     plan,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	if err := codeError(res.ErrorCode); err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	return decodeAssignment(res.Assignments, m.cfg.Topic)
+}
+
+// partitions returns how many partitions each topic has, 0 for a topic that does
+// not exist. The transport answers from its cache, which is a few seconds old at most.
+func (m *Member) partitions(ctx context.Context, topics []string) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.requestTimeout())
+	defer cancel()
+	res, err := m.cfg.Client.Metadata(ctx, &kafkago.MetadataRequest{Topics: topics})
+	if err != nil {
+		return nil, fmt.Errorf("read the partitions of %v: %w", topics, err)
+	}
+	counts := make(map[string]int, len(topics))
+	for _, t := range res.Topics {
+		counts[t.Name] = len(t.Partitions)
+	}
+	return counts, nil
+}
+
+// assignedInGroup returns how many partitions of each topic the members of the group have.
+func (m *Member) assignedInGroup(ctx context.Context, topics []string) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.requestTimeout())
+	defer cancel()
+	res, err := m.cfg.Client.DescribeGroups(ctx, &kafkago.DescribeGroupsRequest{GroupIDs: []string{m.cfg.Group}})
+	if err != nil {
+		return nil, fmt.Errorf("describe group: %w", err)
+	}
+	counts := make(map[string]int, len(topics))
+	for _, g := range res.Groups {
+		if g.Error != nil {
+			return nil, fmt.Errorf("describe group: %w", g.Error)
+		}
+		for _, member := range g.Members {
+			for _, t := range member.MemberAssignments.Topics {
+				counts[t.Topic] += len(t.Partitions)
+			}
+		}
+	}
+	return counts, nil
+}
+
+// committed reads the group's offsets. It tries until ctx ends.
+func (m *Member) committed(ctx context.Context, ids []int) ([]Partition, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	for retry := (backoff{}); ; {
+		partitions, err := m.committedOnce(ctx, ids)
+		if err == nil {
+			return partitions, nil
+		}
+		if ctx.Err() == nil {
+			m.fail("fetch offsets of group "+m.cfg.Group, err)
+		}
+		if !retry.wait(ctx) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (m *Member) committedOnce(ctx context.Context, ids []int) ([]Partition, error) {
+	wanted := make([]int32, len(ids))
+	for i, id := range ids {
+		wanted[i] = int32(id)
+	}
+	res, err := send[*offsetfetch.Response](ctx, m, offsetTimeout, &offsetfetch.Request{
+		GroupID: m.cfg.Group,
+		Topics:  []offsetfetch.RequestTopic{{Name: m.cfg.Topic, PartitionIndexes: wanted}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := codeError(res.ErrorCode); err != nil {
+		return nil, err
+	}
+	partitions := make([]Partition, 0, len(ids))
+	for _, t := range res.Topics {
+		for _, p := range t.Partitions {
+			if err := codeError(p.ErrorCode); err != nil {
+				return nil, fmt.Errorf("partition %d: %w", p.PartitionIndex, err)
+			}
+			partitions = append(partitions, Partition{int(p.PartitionIndex), max(p.CommittedOffset, -1), p.Metadata})
+		}
+	}
+	if len(partitions) != len(ids) {
+		return nil, fmt.Errorf("asked for the offsets of %d partitions, got %d", len(ids), len(partitions))
+	}
+	slices.SortFunc(partitions, func(a, b Partition) int { return a.ID - b.ID })
+	return partitions, nil
+}
+
+const (
+	// joinSlack is what a join may take beyond the time that the slowest member is given.
+	joinSlack     = 5 * time.Second
+	offsetTimeout = 5 * time.Second
+)

@@ -1,0 +1,280 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetcommit"
+)
+
+// Session is a member's part in one generation of the group. It is over when
+// the handler it was given to returns.
+type Session struct {
+	Claim
+
+	m      *Member
+	g      generation
+	revoke context.CancelCauseFunc
+	turn   chan struct{} // held by the Commit that is under way
+	beaten atomic.Int64  // when the coordinator last confirmed the membership, since m.began
+
+	mu   sync.Mutex
+	lost chan struct{} // closed once, when why is set
+	why  error
+}
+
+func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Session {
+	s := &Session{
+		Claim:  Claim{Generation: int(g.number), MemberID: g.memberID},
+		m:      m,
+		g:      g,
+		revoke: revoke,
+		turn:   make(chan struct{}, 1),
+		lost:   make(chan struct{}),
+	}
+	s.confirm()
+	return s
+}
+
+// Lost is closed when the coordinator no longer knows this generation: the
+// partitions may be another's, posts in hand should be dropped, commits return ErrFenced.
+func (s *Session) Lost() <-chan struct{} { return s.lost }
+
+// Confirmed reports whether the coordinator has acknowledged the membership within the
+// last session timeout. When it has not, it may have given the partitions away without
+// this member being able to hear of it; no new work should begin until it is true again.
+func (s *Session) Confirmed() bool {
+	return time.Since(s.m.began)-time.Duration(s.beaten.Load()) < s.m.cfg.SessionTimeout
+}
+
+// Commit stores offsets for the group. Commits of a session are stored in the
+// order of the calls, one at a time. Until ctx ends it tries again when brokers are away or the
+// coordinator moves; nil means that all are stored. ErrFenced means that this generation can store no more. An
+// error besides is the broker's refusal of a partition; the others are stored.
+//
+// It may be called until the handler returns, also during a rebalance.
+func (s *Session) Commit(ctx context.Context, offsets map[int]Offset) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return s.commitError(ctx.Err())
+	}
+	for retry := (backoff{}); ; {
+		if why := s.lostErr(); why != nil {
+			return s.commitError(why)
+		}
+		left, err := s.commitOnce(ctx, offsets)
+		if err == nil {
+			return nil
+		}
+		if fenced(err) {
+			s.lose(err)
+			continue
+		}
+		if refused(err) {
+			return s.commitError(err)
+		}
+		offsets = left
+		if ctx.Err() == nil && !errors.Is(err, kafkago.RebalanceInProgress) && !errors.Is(err, errMetadataDropped) {
+			s.m.fail("commit for group "+s.m.cfg.Group, err)
+		}
+		if !retry.wait(ctx) {
+			return s.commitError(errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func (s *Session) commitError(err error) error {
+	if fenced(err) {
+		return fmt.Errorf("commit generation %d of group %s: %w: %w", s.Generation, s.m.cfg.Group, ErrFenced, err)
+	}
+	return fmt.Errorf("commit generation %d of group %s: %w", s.Generation, s.m.cfg.Group, err)
+}
+
+// commitOnce sends one commit. With an error it returns what was not stored and may be tried again.
+func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left map[int]Offset, err error) {
+	req := &offsetcommit.Request{
+		GroupID:         s.m.cfg.Group,
+		GenerationID:    s.g.number,
+		MemberID:        s.g.memberID,
+		GroupInstanceID: s.m.cfg.InstanceID,
+		RetentionTimeMs: -1,
+		Topics:          []offsetcommit.RequestTopic{{Name: s.m.cfg.Topic}},
+	}
+	for id, o := range offsets {
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, offsetcommit.RequestPartition{
+			PartitionIndex: int32(id), CommittedOffset: o.Offset, CommittedLeaderEpoch: -1, CommittedMetadata: o.Metadata,
+		})
+	}
+	res, err := send[*offsetcommit.Response](ctx, s.m, offsetTimeout, req)
+	if err != nil {
+		return offsets, err
+	}
+	left = maps.Clone(offsets)
+	for _, t := range res.Topics {
+		for _, p := range t.Partitions {
+			id := int(p.PartitionIndex)
+			perr := codeError(p.ErrorCode)
+			if perr == nil {
+				delete(left, id)
+				continue
+			}
+			if errors.Is(perr, kafkago.OffsetMetadataTooLarge) && offsets[id].Metadata != "" {
+				perr = s.dropMetadata(left, id)
+			}
+			err = worse(err, fmt.Errorf("partition %d: %w", id, perr))
+		}
+	}
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("no answer for %d of %d partitions", len(left), len(offsets))
+	}
+	if err == nil {
+		s.confirm() // the broker renews the session with each commit
+		s.m.succeed()
+	}
+	return left, err
+}
+
+// dropMetadata makes the next try store the offset alone: without the map of
+// what is done above it some records come again after a restart, but the group moves on.
+func (s *Session) dropMetadata(left map[int]Offset, id int) error {
+	s.m.cfg.Log.Warn("broker refuses the metadata of a commit: raise offset.metadata.max.bytes to 4096",
+		"group", s.m.cfg.Group, "topic", s.m.cfg.Topic, "partition", id, "bytes", len(left[id].Metadata))
+	left[id] = Offset{Offset: left[id].Offset}
+	return errMetadataDropped
+}
+
+var errMetadataDropped = errors.New("metadata too large, dropped")
+
+// worse picks the error that decides: the end of the generation before a
+// refusal, a refusal before what may go well the next time.
+func worse(a, b error) error {
+	rank := func(err error) int {
+		switch {
+		case err == nil:
+			return 0
+		case fenced(err):
+			return 3
+		case refused(err):
+			return 2
+		}
+		return 1
+	}
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}
+
+// heartbeat keeps the membership alive until ctx ends or the generation is
+// lost. Failures change nothing: the next try comes sooner, and the member keeps its id.
+func (s *Session) heartbeat(ctx context.Context) {
+	next := time.NewTimer(s.m.cfg.Heartbeat)
+	defer next.Stop()
+	refresh := time.NewTicker(s.m.cfg.Refresh)
+	defer refresh.Stop()
+	if s.g.leader && s.g.dealt == nil {
+		s.watch(ctx) // partitions may have been added while this leader was away
+	}
+	for retry := (backoff{}); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-refresh.C:
+			s.watch(ctx)
+			continue
+		case <-next.C:
+		}
+		err := s.heartbeatOnce(ctx)
+		delay := s.m.cfg.Heartbeat
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			s.alive(&retry)
+		case errors.Is(err, kafkago.RebalanceInProgress): // the broker has renewed the session all the same
+			s.alive(&retry)
+			s.revoke(ErrRebalance)
+		case fenced(err):
+			s.lose(err)
+			return
+		default:
+			s.m.fail("heartbeat to group "+s.m.cfg.Group, err)
+			delay = retry.delay()
+		}
+		next.Reset(delay)
+	}
+}
+
+func (s *Session) heartbeatOnce(ctx context.Context) error {
+	res, err := send[*heartbeatResponse](ctx, s.m, s.m.requestTimeout(), &heartbeatRequest{
+		GroupID:         s.m.cfg.Group,
+		GenerationID:    s.g.number,
+		MemberID:        s.g.memberID,
+		GroupInstanceID: s.m.cfg.InstanceID,
+	})
+	if err != nil {
+		return err
+	}
+	return codeError(res.ErrorCode)
+}
+
+// watch makes the leader join again when a topic has more partitions than were
+// dealt out; for a coordinator that is the sign to rebalance. A failure is left to the next look.
+func (s *Session) watch(ctx context.Context) {
+	if !s.g.leader {
+		return
+	}
+	if s.g.dealt == nil {
+		dealt, err := s.m.assignedInGroup(ctx, s.g.topics)
+		if err != nil {
+			return
+		}
+		s.g.dealt = dealt
+	}
+	counts, err := s.m.partitions(ctx, s.g.topics)
+	if err != nil {
+		return
+	}
+	for topic, n := range counts {
+		if n > s.g.dealt[topic] {
+			s.m.cfg.Log.Info("topic has more partitions, consumer group rebalances", "group", s.m.cfg.Group, "topic", topic)
+			s.revoke(ErrRebalance)
+		}
+	}
+}
+
+func (s *Session) alive(retry *backoff) {
+	retry.reset()
+	s.confirm()
+	s.m.succeed()
+}
+
+func (s *Session) confirm() { s.beaten.Store(int64(time.Since(s.m.began))) }
+
+// lose ends the session for good.
+func (s *Session) lose(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.why != nil {
+		return
+	}
+	s.why = err
+	close(s.lost)
+	s.revoke(fmt.Errorf("%w: %w", ErrFenced, err))
+	s.m.cfg.Log.Warn("consumer group membership lost", "group", s.m.cfg.Group, "topic", s.m.cfg.Topic,
+		"generation", s.Generation, "error", err)
+}
+
+func (s *Session) lostErr() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
