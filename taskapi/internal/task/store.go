@@ -94,3 +94,7 @@ type Store interface {
 	Get(ctx context.Context, id string) (Task, error)
 	List(ctx context.Context, f Filter) (Page, error)
 }
+
+// ErrUnavailable means that the store cannot work now; whether the change was
+// made is unknown. A repeat under the same idempotency key finds out.
+var ErrUnavailable = errors.New("the task store is unavailable")

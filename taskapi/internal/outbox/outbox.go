@@ -1,0 +1,49 @@
+// Package outbox takes committed events to Kafka.
+//
+// The store writes an outbox row in the transaction of the change; the relay
+// reads the rows that are not published yet, in id order, produces them in
+// batches and marks them only after every broker in sync has them. A crash
+// between the two publishes a batch a second time: duplicates, told by source
+// and id, but never a loss, and never another order within a task.
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/event"
+)
+
+// Row is one event that waits.
+type Row struct {
+	ID     int64  // ascending in commit order
+	TaskID string // the Kafka key
+	Event  []byte // structured CloudEvent, made in the change's transaction
+}
+
+// Backlog is what waits in the outbox.
+type Backlog struct {
+	Count  int64
+	Oldest time.Time // of the first waiting event; zero when nothing waits
+}
+
+// Source is the outbox as the relay sees it.
+type Source interface {
+	// Next returns the unpublished rows with the lowest ids, ascending: at most
+	// rows of them, stopping early once their events exceed bytes, but always one
+	// when there is one. It never skips a row because of what was returned before.
+	Next(ctx context.Context, rows, bytes int) ([]Row, error)
+	// Published marks rows as done, durably before it returns. Marking a row
+	// twice is no mistake.
+	Published(ctx context.Context, ids []int64) error
+	// Wake delivers after a commit that wrote rows. One delivery may stand for many.
+	Wake() <-chan struct{}
+	// Backlog tells what waits.
+	Backlog(ctx context.Context) (Backlog, error)
+}
+
+// Publisher is the Kafka producer. Nil means that all records are durable, in
+// order within their key. After an error any of them may be there too.
+type Publisher interface {
+	Produce(ctx context.Context, topic string, recs []event.Record) error
+}

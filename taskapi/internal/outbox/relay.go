@@ -1,0 +1,214 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/taskwire/taskwire/internal/event"
+)
+
+const (
+	batchRows  = 1000
+	batchBytes = 512 << 10 // stays below the 1 MiB that brokers accept as one batch by default
+	// attempt bounds one produce, so that an outage is noticed and told.
+	attempt = 5 * time.Second
+	// idle bounds the wait for a wake-up: rows that an earlier process left are
+	// found even if nothing ever commits.
+	idle     = 5 * time.Second
+	logEvery = 10 * time.Second
+	backoff0 = 50 * time.Millisecond
+	backoffN = 5 * time.Second
+)
+
+// Config is what a Relay needs beside its source and its publisher.
+type Config struct {
+	Topic  string
+	Binary bool // ce_ headers and bare data instead of the structured event
+	// Prepare, if set, must succeed once before the first batch: the topic is there.
+	Prepare  func(ctx context.Context) error
+	Log      *slog.Logger
+	Registry prometheus.Registerer // nil for none
+}
+
+// Relay publishes what a Source holds. Run and Flush must not overlap.
+type Relay struct {
+	cfg       Config
+	source    Source
+	publisher Publisher
+	published prometheus.Counter
+	failures  prometheus.Counter
+
+	// Owned by the goroutine in Run or Flush.
+	prepared bool
+	failing  time.Time // start of the outage, zero when there is none
+	lastLog  time.Time
+	tries    int
+}
+
+// New makes a relay and registers its metrics.
+func New(cfg Config, source Source, publisher Publisher) *Relay {
+	r := &Relay{
+		cfg: cfg, source: source, publisher: publisher,
+		published: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "taskwire_outbox_published_total", Help: "Events acknowledged by Kafka and marked so.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "taskwire_outbox_failures_total", Help: "Attempts to publish a batch that failed.",
+		}),
+	}
+	if cfg.Registry != nil {
+		cfg.Registry.MustRegister(r.published, r.failures, backlogCollector{source})
+	}
+	return r
+}
+
+// Run publishes until ctx ends. An outage of Kafka or of the store is waited
+// out, so Run fails never.
+func (r *Relay) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		n, err := r.step(ctx)
+		switch {
+		case err != nil:
+			r.failed(ctx, err)
+			wait(ctx, r.pause())
+		case n == 0:
+			r.sleep(ctx)
+		default:
+			r.recovered()
+		}
+	}
+}
+
+// Flush publishes what is left until ctx ends or an attempt fails, and says
+// how much stays for the next start.
+func (r *Relay) Flush(ctx context.Context) error {
+	for {
+		n, err := r.step(ctx)
+		if err == nil && n > 0 {
+			continue
+		}
+		backlog, countErr := r.source.Backlog(context.WithoutCancel(ctx))
+		switch {
+		case countErr != nil:
+			return fmt.Errorf("flush the outbox: %w", countErr)
+		case err != nil && backlog.Count > 0:
+			r.cfg.Log.Warn("events stay in the outbox; they are published after the next start", "pending", backlog.Count, "err", err)
+		}
+		return nil
+	}
+}
+
+// step publishes one batch: read, produce, mark. The order is the guarantee:
+// a row is marked only after its record is durable, and the next batch is read
+// only after the mark, so nothing is skipped and nothing overtakes.
+func (r *Relay) step(ctx context.Context) (int, error) {
+	if !r.prepared && r.cfg.Prepare != nil {
+		if err := r.cfg.Prepare(ctx); err != nil {
+			return 0, err
+		}
+		r.prepared = true
+	}
+	rows, err := r.source.Next(ctx, batchRows, batchBytes)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	recs, err := r.records(rows)
+	if err != nil {
+		return 0, err
+	}
+	// A stop does not cut a batch that is on the wire: its answer saves a duplicate.
+	produce, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempt)
+	defer cancel()
+	if err := r.publisher.Produce(produce, r.cfg.Topic, recs); err != nil {
+		return 0, fmt.Errorf("publish %d events to %s: %w", len(rows), r.cfg.Topic, err)
+	}
+	ids := make([]int64, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	if err := r.source.Published(context.WithoutCancel(ctx), ids); err != nil {
+		return 0, fmt.Errorf("mark %d events as published: %w", len(rows), err)
+	}
+	r.published.Add(float64(len(rows)))
+	return len(rows), nil
+}
+
+// records turns rows into Kafka records. In structured mode the stored bytes
+// are the value: an event is never made anew.
+func (r *Relay) records(rows []Row) ([]event.Record, error) {
+	recs := make([]event.Record, len(rows))
+	for i, row := range rows {
+		if !r.cfg.Binary {
+			recs[i] = event.Record{Key: []byte(row.TaskID), Value: row.Event, Headers: structuredHeaders()}
+			continue
+		}
+		e, err := event.Parse(row.Event)
+		if err != nil {
+			return nil, fmt.Errorf("read outbox row %d: %w", row.ID, err)
+		}
+		if recs[i], err = event.Binary(e); err != nil {
+			return nil, fmt.Errorf("encode outbox row %d: %w", row.ID, err)
+		}
+	}
+	return recs, nil
+}
+
+func structuredHeaders() []event.Header {
+	return []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}
+}
+
+// failed counts, and tells at most every logEvery.
+func (r *Relay) failed(ctx context.Context, err error) {
+	r.failures.Inc()
+	r.tries++
+	now := time.Now()
+	if r.failing.IsZero() {
+		r.failing = now
+	}
+	if !r.lastLog.IsZero() && now.Sub(r.lastLog) < logEvery {
+		return
+	}
+	r.lastLog = now
+	backlog, _ := r.source.Backlog(ctx) // the count is only for the reader of the line
+	r.cfg.Log.Warn("events wait in the outbox", "topic", r.cfg.Topic, "pending", backlog.Count,
+		"outage", now.Sub(r.failing).Round(time.Second).String(), "err", err)
+}
+
+func (r *Relay) recovered() {
+	if r.failing.IsZero() {
+		return
+	}
+	r.cfg.Log.Info("events are published again", "topic", r.cfg.Topic, "outage", time.Since(r.failing).Round(time.Second).String())
+	r.failing, r.lastLog, r.tries = time.Time{}, time.Time{}, 0
+}
+
+// pause grows from backoff0 to backoffN, half of it random so that several
+// programs do not return to a broker in step.
+func (r *Relay) pause() time.Duration {
+	d := min(backoff0<<min(r.tries, 10), backoffN)
+	return d/2 + rand.N(d/2)
+}
+
+func (r *Relay) sleep(ctx context.Context) {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-r.source.Wake():
+	case <-timer.C:
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,229 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+// Create makes a task in its first version.
+func (s *Store) Create(ctx context.Context, c task.Create) (task.Answer, error) {
+	var answer task.Answer
+	err := s.submit(ctx, func(t *txn) (err error) {
+		answer, err = t.create(c)
+		return err
+	})
+	if err != nil {
+		return task.Answer{}, err
+	}
+	return answer, nil
+}
+
+// Update changes a task.
+func (s *Store) Update(ctx context.Context, u task.Update) (task.Answer, error) {
+	var answer task.Answer
+	err := s.submit(ctx, func(t *txn) (err error) {
+		answer, err = t.update(u)
+		return err
+	})
+	if err != nil {
+		return task.Answer{}, err
+	}
+	return answer, nil
+}
+
+// Published marks outbox rows as acknowledged by Kafka.
+func (s *Store) Published(ctx context.Context, ids []int64) error {
+	return s.submit(ctx, func(t *txn) error { return t.markPublished(ids) })
+}
+
+func (t *txn) create(c task.Create) (task.Answer, error) {
+	if first, err := t.replay(c.Once); first != nil || err != nil {
+		return deref(first), err
+	}
+	now := t.now()
+	answer := task.Answer{Task: task.New(newID(now), c.Title, c.OwnerID, now), Kind: task.WasCreated}
+	return answer, t.write(answer, c.Origin, c.Once, now)
+}
+
+// update reads the task inside the transaction, where nothing else can run:
+// the version it draws is the next one.
+func (t *txn) update(u task.Update) (task.Answer, error) {
+	// A repeat comes before the precondition, which its own first run made stale.
+	if first, err := t.replay(u.Once); first != nil || err != nil {
+		return deref(first), err
+	}
+	current, err := t.task(u.ID)
+	if err != nil {
+		return task.Answer{}, err
+	}
+	if u.Match != nil && !slices.Contains(u.Match, current.Version) {
+		return task.Answer{}, task.ErrVersion
+	}
+	now := t.now()
+	next, kind := current.Apply(u.Patch, now)
+	answer := task.Answer{Task: next, Kind: kind}
+	return answer, t.write(answer, u.Origin, u.Once, now)
+}
+
+func deref(a *task.Answer) task.Answer {
+	if a == nil {
+		return task.Answer{}
+	}
+	return *a
+}
+
+// write puts the change, its event and its key into the transaction. What can
+// refuse comes before the first statement.
+func (t *txn) write(a task.Answer, origin task.Origin, once task.Once, now time.Time) error {
+	if a.Kind != task.Unchanged {
+		if t.pending >= t.s.cfg.OutboxLimit {
+			return &task.BusyError{Reason: fmt.Sprintf("%d events wait for Kafka already", t.pending), RetryAfter: 10 * time.Second}
+		}
+		body, err := encode(a, origin, now)
+		if err != nil {
+			return err
+		}
+		if err := t.put(a); err != nil {
+			return err
+		}
+		if err := t.enqueue(a.Task.ID, body, now); err != nil {
+			return err
+		}
+	}
+	return t.remember(once, a, now)
+}
+
+func (t *txn) put(a task.Answer) error {
+	tk := a.Task
+	if a.Kind == task.WasCreated {
+		return t.newTask.exec(tk.ID, tk.Title, string(tk.Status), tk.OwnerID, tk.Version, tk.CreatedAt.UnixMicro(), tk.UpdatedAt.UnixMicro())
+	}
+	return t.setTask.exec(tk.Title, string(tk.Status), tk.OwnerID, tk.Version, tk.UpdatedAt.UnixMicro(), tk.ID)
+}
+
+func (t *txn) enqueue(taskID string, body []byte, now time.Time) error {
+	id := t.outboxID + 1
+	if err := t.newEvent.exec(id, taskID, body, now.UnixMicro()); err != nil {
+		return err
+	}
+	if err := t.newUnpublished.exec(id); err != nil {
+		return err
+	}
+	t.outboxID = id
+	t.pending++
+	return nil
+}
+
+// encode makes the event of a change, once: every retry sends these bytes.
+func encode(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
+	tk := a.Task
+	data := event.Data{TaskID: tk.ID, Title: tk.Title, Status: string(tk.Status)}
+	if tk.OwnerID != "" {
+		data.OwnerID = &tk.OwnerID
+	}
+	e, err := event.New(event.Change{
+		ID: newID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
+		CorrelationID: origin.CorrelationID, Actor: origin.Actor,
+		TraceParent: origin.TraceParent, TraceState: origin.TraceState, Data: data,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the event of task %s: %w", tk.ID, err)
+	}
+	body, err := event.Append(nil, e)
+	if err != nil {
+		return nil, fmt.Errorf("encode the event of task %s: %w", tk.ID, err)
+	}
+	return body, nil
+}
+
+func (t *txn) task(id string) (task.Task, error) {
+	var row [7]driver.Value
+	found, err := t.getTask.row(row[:], id)
+	if err != nil {
+		return task.Task{}, err
+	}
+	if !found {
+		return task.Task{}, task.ErrNotFound
+	}
+	return task.Task{
+		ID: row[0].(string), Title: row[1].(string), Status: task.Status(row[2].(string)), OwnerID: row[3].(string),
+		Version: row[4].(int64), CreatedAt: fromMicros(row[5].(int64)), UpdatedAt: fromMicros(row[6].(int64)),
+	}, nil
+}
+
+// markPublished deletes runs of consecutive ids, which a batch of the relay
+// nearly always is.
+func (t *txn) markPublished(ids []int64) error {
+	for start := 0; start < len(ids); {
+		end := start
+		for end+1 < len(ids) && ids[end+1] == ids[end]+1 {
+			end++
+		}
+		n, err := t.published.change(ids[start], ids[end])
+		if err != nil {
+			return err
+		}
+		t.pending -= n
+		start = end + 1
+	}
+	return nil
+}
+
+// snapshot is a task as an idempotency row keeps it.
+type snapshot struct {
+	ID        string      `json:"id"`
+	Title     string      `json:"title"`
+	Status    task.Status `json:"status"`
+	OwnerID   string      `json:"owner_id,omitempty"`
+	Version   int64       `json:"version"`
+	CreatedAt int64       `json:"created_at"`
+	UpdatedAt int64       `json:"updated_at"`
+	Kind      task.Kind   `json:"kind,omitempty"`
+}
+
+// replay looks for the first answer under this key. A key older than its
+// lifetime counts as new, whether or not a purge has been there.
+func (t *txn) replay(once task.Once) (*task.Answer, error) {
+	if once.Key == "" {
+		return nil, nil
+	}
+	var row [3]driver.Value
+	found, err := t.getKey.row(row[:], once.Key)
+	if err != nil || !found || t.s.cfg.Now().Sub(fromMicros(row[2].(int64))) >= task.KeyLifetime {
+		return nil, err
+	}
+	if !bytes.Equal(row[0].([]byte), once.Fingerprint[:]) {
+		return nil, task.ErrKeyReused
+	}
+	var s snapshot
+	if err := json.Unmarshal([]byte(row[1].(string)), &s); err != nil {
+		return nil, &brokenError{fmt.Errorf("read the answer kept under an idempotency key: %w", err)}
+	}
+	return &task.Answer{Replayed: true, Kind: s.Kind, Task: task.Task{
+		ID: s.ID, Title: s.Title, Status: s.Status, OwnerID: s.OwnerID, Version: s.Version,
+		CreatedAt: fromMicros(s.CreatedAt), UpdatedAt: fromMicros(s.UpdatedAt),
+	}}, nil
+}
+
+func (t *txn) remember(once task.Once, a task.Answer, now time.Time) error {
+	if once.Key == "" {
+		return nil
+	}
+	tk := a.Task
+	body, err := json.Marshal(snapshot{
+		ID: tk.ID, Title: tk.Title, Status: tk.Status, OwnerID: tk.OwnerID, Version: tk.Version,
+		CreatedAt: tk.CreatedAt.UnixMicro(), UpdatedAt: tk.UpdatedAt.UnixMicro(), Kind: a.Kind,
+	})
+	if err != nil {
+		return &brokenError{err}
+	}
+	return t.setKey.exec(once.Key, once.Fingerprint[:], string(body), now.UnixMicro())
+}

@@ -1,0 +1,41 @@
+package store
+
+import (
+	"database/sql/driver"
+	"errors"
+)
+
+// NewID makes an id.
+var NewID = newID
+
+// BreakCommit makes the nth commit of cfg fail, before or after it happened.
+func BreakCommit(cfg Config, nth int, happened bool) Config {
+	cfg.commit = func(commit func(...driver.Value) error) error {
+		if nth--; nth != 0 {
+			return commit()
+		}
+		if happened {
+			return errors.Join(errors.New("disk: input/output error"), commit())
+		}
+		return errors.New("disk: input/output error")
+	}
+	return cfg
+}
+
+// LimitPages lets the file grow to n pages, as a full disk would.
+func LimitPages(cfg Config, n int) Config {
+	cfg.maxPages = n
+	return cfg
+}
+
+// Purge runs one purge of a store that does not run.
+func Purge(s *Store) error {
+	return s.conn.Raw(func(c any) error {
+		w, err := newWriter(s, c.(driver.Conn))
+		if err != nil {
+			return err
+		}
+		w.purge()
+		return errors.Join(w.fault, w.close())
+	})
+}

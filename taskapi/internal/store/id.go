@@ -1,0 +1,27 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+)
+
+// newID makes a UUIDv7 (RFC 9562) that carries t in microseconds, so that ids
+// made by the writer are in the order of their changes.
+func newID(t time.Time) string {
+	var id [16]byte
+	_, _ = rand.Read(id[6:]) // never fails; it ends the process instead
+	micros := uint64(t.UnixMicro())
+	milli, rest := micros/1000, micros%1000
+	binary.BigEndian.PutUint64(id[:8], milli<<16|0x7000|rest*4096/1000)
+	id[8] = id[8]&0x3f | 0x80
+	var text [36]byte
+	hex.Encode(text[0:8], id[0:4])
+	hex.Encode(text[9:13], id[4:6])
+	hex.Encode(text[14:18], id[6:8])
+	hex.Encode(text[19:23], id[8:10])
+	hex.Encode(text[24:36], id[10:16])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:])
+}

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// lock makes this process the only one that writes the database at path.
+// SQLite itself would let two take turns, but then two relays would publish,
+// and the count of waiting events would be wrong in both.
+//
+// The lock is on a file beside the database: closing any descriptor of the
+// database file itself would drop SQLite's own locks. The kernel releases it
+// when the process ends, however it ends, so the file may stay.
+func lock(path string) (*os.File, error) {
+	name := path + ".lock"
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		owner := make([]byte, 20)
+		n, _ := f.ReadAt(owner, 0) // who it is only helps to find it
+		return nil, errors.Join(fmt.Errorf("%s is in use by another taskapi (process %s); stop it or set DATABASE_URL to another path",
+			path, strings.TrimSpace(string(owner[:n]))), f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	return f, nil
+}

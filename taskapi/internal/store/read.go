@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+const columns = "id, title, status, coalesce(owner_id, ''), version, created_at, updated_at"
+
+// queries are prepared once; database/sql prepares them again for each
+// connection of the pool that needs them.
+type queries struct {
+	get      *sql.Stmt
+	all      *sql.Stmt
+	byStatus *sql.Stmt
+	byOwner  *sql.Stmt
+	byBoth   *sql.Stmt
+	next     *sql.Stmt
+	oldest   *sql.Stmt
+}
+
+func (s *Store) openReads(ctx context.Context) (err error) {
+	s.reads, err = sql.Open("sqlite", dsn(s.cfg.Path, "ro", "query_only(1)", "cache_size(-8000)"))
+	if err != nil {
+		return fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
+	}
+	s.reads.SetMaxOpenConns(4)
+	s.reads.SetMaxIdleConns(4)
+	q := &s.queries
+	for _, p := range []struct {
+		into *(*sql.Stmt)
+		text string
+	}{
+		{&q.get, `SELECT ` + columns + ` FROM task WHERE id = ?`},
+		{&q.all, `SELECT ` + columns + ` FROM task WHERE id > ? ORDER BY id LIMIT ?`},
+		{&q.byStatus, `SELECT ` + columns + ` FROM task WHERE status = ? AND id > ? ORDER BY id LIMIT ?`},
+		{&q.byOwner, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND id > ? ORDER BY id LIMIT ?`},
+		{&q.byBoth, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND status = ? AND id > ? ORDER BY id LIMIT ?`},
+		{&q.next, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id ORDER BY u.id LIMIT ?`},
+		{&q.oldest, `SELECT created_at FROM outbox WHERE id = (SELECT min(id) FROM unpublished)`},
+	} {
+		if *p.into, err = s.reads.PrepareContext(ctx, p.text); err != nil {
+			return fmt.Errorf("prepare %q: %w", p.text, err)
+		}
+	}
+	return nil
+}
+
+func (q *queries) close() error {
+	var errs []error
+	for _, stmt := range []*sql.Stmt{q.get, q.all, q.byStatus, q.byOwner, q.byBoth, q.next, q.oldest} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func scan(row interface{ Scan(...any) error }) (task.Task, error) {
+	var t task.Task
+	var created, updated int64
+	err := row.Scan(&t.ID, &t.Title, &t.Status, &t.OwnerID, &t.Version, &created, &updated)
+	t.CreatedAt, t.UpdatedAt = fromMicros(created), fromMicros(updated)
+	return t, err
+}
+
+func fromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+// unavailable keeps the cause for the log and gives the caller one kind.
+// A caller that went away is its own cause.
+func unavailable(doing string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%s: %w: %w", doing, task.ErrUnavailable, err)
+}
+
+// Get reads one task.
+func (s *Store) Get(ctx context.Context, id string) (task.Task, error) {
+	t, err := scan(s.queries.get.QueryRowContext(ctx, id))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return task.Task{}, task.ErrNotFound
+	case err != nil:
+		return task.Task{}, unavailable("read a task", err)
+	}
+	return t, nil
+}
+
+// List reads one page, oldest first: ids are in the order of creation.
+func (s *Store) List(ctx context.Context, f task.Filter) (task.Page, error) {
+	rows, err := s.list(ctx, f, f.Limit+1) // one more tells whether the list goes on
+	if err != nil {
+		return task.Page{}, unavailable("list tasks", err)
+	}
+	defer rows.Close()
+	page := task.Page{Tasks: []task.Task{}}
+	for rows.Next() {
+		t, err := scan(rows)
+		if err != nil {
+			return task.Page{}, unavailable("list tasks", err)
+		}
+		if len(page.Tasks) == f.Limit {
+			page.More = true
+			break
+		}
+		page.Tasks = append(page.Tasks, t)
+	}
+	if err := rows.Err(); err != nil {
+		return task.Page{}, unavailable("list tasks", err)
+	}
+	return page, nil
+}
+
+func (s *Store) list(ctx context.Context, f task.Filter, limit int) (*sql.Rows, error) {
+	switch {
+	case f.Status != "" && f.OwnerID != "":
+		return s.queries.byBoth.QueryContext(ctx, f.OwnerID, f.Status, f.After, limit)
+	case f.Status != "":
+		return s.queries.byStatus.QueryContext(ctx, f.Status, f.After, limit)
+	case f.OwnerID != "":
+		return s.queries.byOwner.QueryContext(ctx, f.OwnerID, f.After, limit)
+	}
+	return s.queries.all.QueryContext(ctx, f.After, limit)
+}
+
+// Next reads the unpublished rows with the lowest ids. It is a query over what
+// is unpublished, never over ids above the last one seen.
+func (s *Store) Next(ctx context.Context, limit, bytes int) ([]outbox.Row, error) {
+	if s.pending.Load() == 0 {
+		return nil, nil
+	}
+	rows, err := s.queries.next.QueryContext(ctx, limit)
+	if err != nil {
+		return nil, unavailable("read the outbox", err)
+	}
+	defer rows.Close()
+	var out []outbox.Row
+	for size := 0; rows.Next(); {
+		var r outbox.Row
+		if err := rows.Scan(&r.ID, &r.TaskID, &r.Event); err != nil {
+			return nil, unavailable("read the outbox", err)
+		}
+		if size += len(r.Event); size > bytes && len(out) > 0 {
+			break
+		}
+		out = append(out, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, unavailable("read the outbox", err)
+	}
+	return out, nil
+}
+
+// Backlog tells what waits for Kafka.
+func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
+	b := outbox.Backlog{Count: s.pending.Load()}
+	var created int64
+	err := s.queries.oldest.QueryRowContext(ctx).Scan(&created)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return b, nil
+	case err != nil:
+		return b, unavailable("read the outbox", err)
+	}
+	b.Oldest = fromMicros(created)
+	return b, nil
+}

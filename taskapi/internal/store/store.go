@@ -1,0 +1,183 @@
+// Package store keeps tasks, their outbox rows and idempotency keys in one
+// SQLite file.
+//
+// All changes go through one goroutine, Run, which commits what has gathered
+// in one transaction (WAL, synchronous=FULL) and answers only after the commit
+// is on disk. That one writer is also what stands in for a row lock: the
+// version of a task, the ids of outbox rows and the times of changes are drawn
+// there, so they are in commit order. Reads go to a pool of their own and see
+// every change that was answered.
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "modernc.org/sqlite" // registers the driver "sqlite"
+
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+// Config says where the store is and what it holds back.
+type Config struct {
+	Path string
+	// OutboxLimit is how many events may wait for Kafka. Beyond it changes are
+	// refused with a *task.BusyError instead of filling the disk. 0: 1,000,000.
+	OutboxLimit int64
+	// Retention is how long the row of a published event is kept. 0: 1 h.
+	Retention time.Duration
+	// Now is the clock; nil for time.Now.
+	Now func() time.Time
+
+	// commit wraps the COMMIT of each transaction; tests break it.
+	commit func(commit func(...driver.Value) error) error
+	// maxPages limits the file; tests fill it. 0 is SQLite's own limit.
+	maxPages int
+}
+
+// Store is a task.Store and an outbox.Source.
+type Store struct {
+	cfg     Config
+	lock    *os.File
+	db      *sql.DB   // holds conn only
+	conn    *sql.Conn // used by Run only
+	reads   *sql.DB
+	queries queries
+
+	jobs    chan *job
+	free    sync.Pool     // of *job that nobody else refers to
+	stopped chan struct{} // closed when Run returns: nothing is answered any more
+	wake    chan struct{}
+	pending atomic.Int64 // written by Run only
+
+	last     int64 // time of the last change in microseconds; owned by Run
+	outboxID int64 // of the last outbox row; owned by Run
+}
+
+var (
+	_ task.Store    = (*Store)(nil)
+	_ outbox.Source = (*Store)(nil)
+)
+
+// Open opens or creates the database and takes its lock. Nothing is answered
+// before Run runs.
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	s := &Store{
+		cfg:     withDefaults(cfg),
+		jobs:    make(chan *job, 256),
+		stopped: make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+	}
+	s.free.New = func() any { return &job{done: make(chan error, 1)} }
+	// One file must have one lock, whatever path led to it.
+	if real, err := filepath.EvalSymlinks(s.cfg.Path); err == nil {
+		s.cfg.Path = real
+	}
+	if s.lock, err = lock(s.cfg.Path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.openWriter(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.openReads(ctx)
+}
+
+func withDefaults(cfg Config) Config {
+	if cfg.OutboxLimit == 0 {
+		cfg.OutboxLimit = 1_000_000
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = time.Hour
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.commit == nil {
+		cfg.commit = func(commit func(...driver.Value) error) error { return commit() }
+	}
+	return cfg
+}
+
+// dsn names the file and what each connection sets before anything else.
+func dsn(path, mode string, pragmas ...string) string {
+	q := url.Values{"mode": {mode}, "_pragma": append([]string{"busy_timeout(5000)"}, pragmas...)}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+func (s *Store) openWriter(ctx context.Context) (err error) {
+	// fullfsync makes macOS write through the disk's cache, as Linux does anyway.
+	s.db, err = sql.Open("sqlite", dsn(s.cfg.Path, "rwc", "journal_mode(WAL)", "synchronous(FULL)",
+		"fullfsync(1)", "checkpoint_fullfsync(1)", "wal_autocheckpoint(4000)", "cache_size(-32000)",
+		fmt.Sprintf("max_page_count(%d)", cmp.Or(s.cfg.maxPages, 1<<32-2))))
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.cfg.Path, err)
+	}
+	if s.conn, err = s.db.Conn(ctx); err != nil {
+		return fmt.Errorf("open %s: %w", s.cfg.Path, err)
+	}
+	if err := checkDurability(ctx, s.conn); err != nil {
+		return fmt.Errorf("open %s: %w", s.cfg.Path, err)
+	}
+	if err := migrate(ctx, s.conn, s.cfg.Path); err != nil {
+		return err
+	}
+	var pending int64
+	err = s.conn.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM unpublished), (SELECT coalesce(max(id), 0) FROM outbox)`).Scan(&pending, &s.outboxID)
+	if err != nil {
+		return fmt.Errorf("read the outbox of %s: %w", s.cfg.Path, err)
+	}
+	s.pending.Store(pending)
+	return nil
+}
+
+// checkDurability asks what SQLite made of the pragmas: some file systems
+// cannot do WAL, and then the answer says so instead of an error.
+func checkDurability(ctx context.Context, conn *sql.Conn) error {
+	var journal string
+	var synchronous int
+	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
+		return err
+	}
+	if err := conn.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
+		return err
+	}
+	if journal != "wal" || synchronous != 2 {
+		return fmt.Errorf("want journal mode wal with synchronous 2 (FULL), have %s with %d: the file system cannot keep what is acknowledged", journal, synchronous)
+	}
+	return nil
+}
+
+// Close releases the files and the lock. Run must have returned.
+func (s *Store) Close() error {
+	var errs []error
+	if s.reads != nil {
+		errs = append(errs, s.queries.close(), s.reads.Close())
+	}
+	// The writer goes last: the last connection folds the WAL into the file.
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Wake delivers after a commit that wrote outbox rows.
+func (s *Store) Wake() <-chan struct{} { return s.wake }
