@@ -1,11 +1,14 @@
 package group_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,17 +32,57 @@ type world struct {
 	*kfake.Cluster
 	t   *testing.T
 	net *kfake.VirtualNetwork
+	dir string // where the broker keeps what survives its restart
+	out *logs
+
+	members []*runner
+}
+
+// logs collects what the members log.
+type logs struct {
 	mu  sync.Mutex
-	log []string
+	buf bytes.Buffer
+	t   *testing.T
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Write(b)
+	return l.t.Output().Write(b)
+}
+
+func (w *world) logged() string {
+	w.out.mu.Lock()
+	defer w.out.mu.Unlock()
+	return w.out.buf.String()
+}
+
+// conns are the connections of one member, so that a test can cut them.
+type conns struct {
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func (c *conns) add(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = append(c.open, conn)
+}
+
+func (c *conns) all() []net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.open)
 }
 
 // inWorld runs fn in virtual time with a broker whose topic has some partitions.
 func inWorld(t *testing.T, partitions int32, fn func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, net: new(kfake.VirtualNetwork)}
-		w.start(t.TempDir(), partitions)
+		w := &world{t: t, net: new(kfake.VirtualNetwork), dir: t.TempDir(), out: &logs{t: t}}
+		w.start(w.dir, partitions)
+		defer w.end()
 		fn(t, w)
-		w.Close()
 	})
 }
 
@@ -47,10 +90,7 @@ func (w *world) start(dir string, partitions int32) {
 	w.t.Helper()
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.net.Listen),
-		kfake.SeedTopics(partitions, topic),
-	}
-	if dir != "" {
-		opts = append(opts, kfake.DataDir(dir))
+		kfake.SeedTopics(partitions, topic), kfake.DataDir(dir),
 	}
 	c, err := kfake.NewCluster(opts...)
 	if err != nil {
@@ -59,12 +99,32 @@ func (w *world) start(dir string, partitions int32) {
 	w.Cluster = c
 }
 
+// end stops what a test that failed has left running: a bubble waits for all its goroutines.
+func (w *world) end() {
+	for _, r := range w.members {
+		if r.cancel != nil {
+			r.drain = 0
+			r.kill()
+		}
+	}
+	w.Close()
+}
+
+// restart stops the broker for a while. It comes back on the same port with its data.
+func (w *world) restart(away time.Duration) {
+	w.Close()
+	time.Sleep(away)
+	w.start(w.dir, 0)
+}
+
 // runner is one member under test and what its handler saw.
 type runner struct {
 	*group.Member
 	w         *world
 	transport *kafkago.Transport
 	cancel    context.CancelFunc
+	conns     conns
+	dead      atomic.Bool // no connection succeeds any more
 	done      chan struct{}
 	err       error
 
@@ -78,17 +138,29 @@ type runner struct {
 
 func (w *world) member(instance string, options ...func(*group.Config, *runner)) *runner {
 	r := &runner{w: w, done: make(chan struct{})}
-	r.transport = &kafkago.Transport{Dial: w.net.DialContext, ClientID: "test", MetadataTTL: time.Second}
+	r.transport = &kafkago.Transport{Dial: r.dial, ClientID: "test", MetadataTTL: time.Second}
 	cfg := group.Config{
 		Client: &kafkago.Client{Addr: kafkago.TCP("localhost:9092"), Transport: r.transport},
 		Group:  name, Topic: topic, InstanceID: instance,
-		Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("m", instance),
+		Log: slog.New(slog.NewTextHandler(w.out, nil)).With("m", instance),
 	}
 	for _, o := range options {
 		o(&cfg, r)
 	}
 	r.Member = group.New(cfg)
+	w.members = append(w.members, r)
 	return r
+}
+
+func (r *runner) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if r.dead.Load() {
+		return nil, errors.New("process is dead")
+	}
+	c, err := r.w.net.DialContext(ctx, network, address)
+	if err == nil {
+		r.conns.add(c)
+	}
+	return c, err
 }
 
 func drain(d time.Duration) func(*group.Config, *runner) {
@@ -137,18 +209,28 @@ func (r *runner) stop() error {
 // session waits until the handler runs in its nth generation (1 is the first).
 func (r *runner) session(n int) *group.Session {
 	r.w.t.Helper()
+	var s *group.Session
+	r.until(func() bool {
+		s = r.now
+		return s != nil && len(r.claims) == n
+	})
+	return s
+}
+
+// until waits, in virtual time, until the member has come to what cond asks for.
+func (r *runner) until(cond func() bool) {
+	r.w.t.Helper()
 	for range 3000 {
 		r.mu.Lock()
-		s, c := r.now, len(r.claims)
+		ok := cond()
 		r.mu.Unlock()
-		if s != nil && c == n {
-			return s
+		if ok {
+			return
 		}
-		time.Sleep(50 * time.Millisecond) // virtual
+		time.Sleep(50 * time.Millisecond)
 	}
 	state, err := r.State()
-	r.w.t.Fatalf("no generation %d after 150 s: %v, %v", n, state, err)
-	return nil
+	r.w.t.Fatalf("not there after 150 s: %v, %v, %d generations", state, err, r.generations())
 }
 
 func (r *runner) generations() int {
@@ -229,7 +311,7 @@ func TestJoinAndLeave(t *testing.T) {
 		if err := a.stop(); err != nil {
 			t.Error(err)
 		}
-		if !strings.Contains(a.causes[0].Error(), group.ErrRebalance.Error()) {
+		if !errors.Is(a.causes[0], group.ErrRebalance) {
 			t.Errorf("cause %v", a.causes[0])
 		}
 	})

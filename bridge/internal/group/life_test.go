@@ -1,0 +1,336 @@
+package group_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/taskwire/taskwire/bridge/internal/group"
+)
+
+// TestStaticRestart: a static member that is killed and started again has its
+// partitions back at once, whether it led the group or not, and the other hears nothing.
+func TestStaticRestart(t *testing.T) {
+	for _, killed := range []int{0, 1} { // bridge-0 came first and leads
+		t.Run(fmt.Sprintf("bridge-%d", killed), func(t *testing.T) {
+			inWorld(t, 4, func(t *testing.T, w *world) {
+				a := w.member("bridge-0").start()
+				a.session(1)
+				b := w.member("bridge-1").start()
+				b.session(1)
+				a.session(2)
+				members, names := []*runner{a, b}, []string{"bridge-0", "bridge-1"}
+				victim, other := members[killed], members[1-killed]
+				before, generation := victim.now.Claim, other.generations()
+
+				victim.kill()
+				began := time.Now()
+				again := w.member(names[killed]).start()
+				s := again.session(1)
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("back after %v", took)
+				}
+				if s.Generation != before.Generation || !slices.Equal(s.Partitions, before.Partitions) {
+					t.Errorf("claim %+v, was %+v", s.Claim, before)
+				}
+				time.Sleep(time.Minute)
+				if other.generations() != generation {
+					t.Error("the other had to rebalance")
+				}
+				_, _ = again.stop(), other.stop()
+				<-victim.done
+			})
+		})
+	}
+}
+
+// kill cuts the member off its broker, as a SIGKILL does: nothing is said to
+// the group, no heartbeat follows.
+func (r *runner) kill() {
+	r.dead.Store(true)
+	r.transport.CloseIdleConnections()
+	for _, c := range r.conns.all() {
+		_ = c.Close()
+	}
+	r.cancel()
+	<-r.done
+}
+
+// TestStaticStop: a static member does not leave, and after a stop and a start the generation is the same.
+func TestStaticStop(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		a := w.member("bridge-0").start()
+		generation := a.session(1).Generation
+		if err := a.stop(); err != nil {
+			t.Error(err)
+		}
+		again := w.member("bridge-0").start()
+		if s := again.session(1); s.Generation != generation || len(s.Partitions) != 4 {
+			t.Errorf("generation %d, partitions %v", s.Generation, ids(s))
+		}
+		_ = again.stop()
+	})
+}
+
+// TestDynamicKill says what a SIGKILL costs without an instance id: the session timeout.
+func TestDynamicKill(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		a := w.member("").start()
+		a.session(1)
+		a.kill()
+		began := time.Now()
+		b := w.member("").start()
+		b.session(1)
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("took over after %v", took)
+		}
+		_ = b.stop()
+	})
+}
+
+// TestMorePartitions: partitions added to the topic are dealt out within seconds, also
+// when the leader is static and was restarted, before or while they were added.
+func TestMorePartitions(t *testing.T) {
+	cases := map[string]struct {
+		instance                string
+		restartFirst, whileAway bool
+	}{
+		"dynamic":                   {"", false, false},
+		"static":                    {"bridge-0", false, false},
+		"static, restarted":         {"bridge-0", true, false},
+		"static, while it was away": {"bridge-0", true, true},
+	}
+	for what, c := range cases {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				r := w.member(c.instance).start()
+				r.session(1)
+				if c.restartFirst {
+					_ = r.stop()
+					if c.whileAway {
+						w.grow(3)
+					}
+					r = w.member(c.instance).start()
+				}
+				if !c.whileAway {
+					r.session(1)
+					w.grow(3)
+				}
+				began := time.Now()
+				r.until(func() bool { return r.now != nil && len(r.now.Partitions) == 3 })
+				n := r.generations() // one or two: what was added may be noticed before the handler is called
+				if took := time.Since(began); took > 15*time.Second {
+					t.Errorf("noticed after %v", took)
+				}
+				time.Sleep(time.Minute)
+				if r.generations() != n {
+					t.Errorf("%d generations, want %d", r.generations(), n)
+				}
+				_ = r.stop()
+			})
+		})
+	}
+}
+
+func (w *world) grow(partitions int32) {
+	w.t.Helper()
+	transport := &kafkago.Transport{Dial: w.net.DialContext}
+	defer transport.CloseIdleConnections()
+	client := &kafkago.Client{Addr: kafkago.TCP("localhost:9092"), Transport: transport, Timeout: 10 * time.Second}
+	res, err := client.CreatePartitions(context.Background(), &kafkago.CreatePartitionsRequest{
+		Topics: []kafkago.TopicPartitionsConfig{{Name: topic, Count: partitions}},
+	})
+	if err != nil || res.Errors[topic] != nil {
+		w.t.Fatal(err, res)
+	}
+}
+
+// TestTopicComesLater: a member of a topic that does not exist waits for it.
+func TestTopicComesLater(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		if err := w.DeleteTopic(topic); err != nil {
+			t.Fatal(err)
+		}
+		r := w.member("").start()
+		if got := ids(r.session(1)); len(got) != 0 {
+			t.Errorf("partitions %v of no topic", got)
+		}
+		if err := w.CreateTopic(topic, 2, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := ids(r.session(2)); len(got) != 2 {
+			t.Errorf("partitions %v", got)
+		}
+		_ = r.stop()
+	})
+}
+
+// TestStopInterrupts: a stop does not wait for a join that waits for others, and
+// not for a broker that is away; what it leaves behind is nothing, where a broker is there to hear it.
+func TestStopInterrupts(t *testing.T) {
+	t.Run("join", func(t *testing.T) {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			a := w.member("", drain(25*time.Second)).start()
+			a.session(1)
+			b := w.member("").start()
+			time.Sleep(5 * time.Second)
+			began := time.Now()
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 100*time.Millisecond {
+				t.Errorf("stopped after %v", took)
+			}
+			if got := ids(a.session(2)); len(got) != 2 {
+				t.Errorf("partitions %v after the other gave up", got)
+			}
+			a.drain = 0
+			_ = a.stop()
+		})
+	})
+	t.Run("no broker", func(t *testing.T) {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			a := w.member("").start()
+			a.session(1)
+			w.Close()
+			began := time.Now()
+			if err := a.stop(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 4*time.Second {
+				t.Errorf("stopped after %v", took)
+			}
+			w.start(w.dir, 2)
+		})
+	})
+}
+
+// TestLeaveTold: LeaveGroup's answer is read, and its retriable ones are tried again.
+func TestLeaveTold(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		a := w.member("").start()
+		a.session(1)
+		fault(t, w, kmsg.LeaveGroup, kerr.NotCoordinator, 2)
+		a.alone(1)
+
+		b := w.member("").start()
+		b.session(1)
+		fault(t, w, kmsg.LeaveGroup, kerr.GroupAuthorizationFailed, 1)
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(w.logged(), "leave group readers") {
+			t.Error("refused leave not told")
+		}
+	})
+}
+
+// TestHandlerEnds: the error of a handler ends Run and leaves the group; a
+// handler that returns without one is given the partitions again.
+func TestHandlerEnds(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		broken := errors.New("broken")
+		calls := 0
+		r := w.member("")
+		err := r.Run(t.Context(), func(context.Context, *group.Session) error {
+			if calls++; calls < 3 {
+				return nil
+			}
+			return broken
+		})
+		r.transport.CloseIdleConnections()
+		if !errors.Is(err, broken) || calls != 3 {
+			t.Errorf("Run: %v after %d calls", err, calls)
+		}
+		if n := len(w.GroupInfo(name).Members); n != 0 {
+			t.Errorf("%d members left behind", n)
+		}
+	})
+}
+
+// TestCommit: what a broker refuses is told, and what it cannot take is not lost.
+func TestCommit(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		r := w.member("").start()
+		s := r.session(1)
+		err := s.Commit(t.Context(), map[int]group.Offset{0: {Offset: 5}, 7: {Offset: 1}})
+		if err == nil || errors.Is(err, group.ErrFenced) || !strings.Contains(err.Error(), "partition 7") {
+			t.Errorf("commit of a partition that is not: %v", err)
+		}
+		fault(t, w, kmsg.OffsetCommit, kerr.OffsetMetadataTooLarge, 1)
+		if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 6, Metadata: "map"}}); err != nil {
+			t.Error(err)
+		}
+		commits := w.GroupInfo(name).Commits[topic]
+		if commits[0].Offset != 5 || commits[1].Offset != 6 || commits[1].Metadata != "" {
+			t.Errorf("commits %v", commits)
+		}
+
+		w.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := s.Commit(ctx, map[int]group.Offset{0: {Offset: 8}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("commit without a broker: %v", err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+		w.start(w.dir, 2)
+		_ = r.stop()
+	})
+}
+
+// TestOtherClients: a group is shared with a consumer of another library that
+// uses the range assignor as Java does, whichever of the two leads.
+func TestOtherClients(t *testing.T) {
+	for _, oursFirst := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ours leads %t", oursFirst), func(t *testing.T) {
+			inWorld(t, 5, func(t *testing.T, w *world) {
+				r := w.member("")
+				if oursFirst {
+					r.start()
+					r.session(1)
+				}
+				given := make(chan []int32, 10)
+				theirs, err := kgo.NewClient(
+					kgo.SeedBrokers("localhost:9092"), kgo.Dialer(w.net.DialContext),
+					kgo.ConsumerGroup(name), kgo.ConsumeTopics(topic), kgo.Balancers(kgo.RangeBalancer()),
+					kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, got map[string][]int32) { given <- got[topic] }),
+				)
+				if err != nil {
+					t.Fatal(err)
+				}
+				generation := 2
+				if !oursFirst {
+					<-given
+					r.start()
+					generation = 1
+				}
+				s := r.session(generation)
+				all := ids(s)
+				for _, p := range <-given {
+					all = append(all, int(p))
+				}
+				slices.Sort(all)
+				if !slices.Equal(all, []int{0, 1, 2, 3, 4}) || len(s.Partitions) < 2 {
+					t.Errorf("ours %v, all %v", ids(s), all)
+				}
+				theirs.Close()
+				if got := ids(r.session(generation + 1)); len(got) != 5 {
+					t.Errorf("partitions %v after they left", got)
+				}
+				_ = r.stop()
+			})
+		})
+	}
+}
