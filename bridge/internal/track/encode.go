@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math"
 	"strings"
 )
 
@@ -34,6 +33,10 @@ const (
 	prefixLen  = 4 // version and form
 	maxPayload = (MaxMetadata-prefixLen)*3/4 - crc32.Size
 	maxBits    = maxPayload * 8
+
+	// maxOffset is far above any offset of a log, and far enough below the largest
+	// number that no sum of two overflows.
+	maxOffset = 1 << 62
 
 	// headroom is how many records may follow after Full said false: a fetch
 	// hands out some more before it is asked again.
@@ -144,11 +147,14 @@ func decode(committed int64, metadata string) ([]span, error) {
 func decodeRuns(committed int64, payload []byte) ([]span, error) {
 	var spans []span
 	next := uint64(committed)
+	if next > maxOffset {
+		return nil, errors.New("map of an impossible offset")
+	}
 	for len(payload) > 0 {
 		var length [2]uint64
 		for i := range length {
 			v, n := binary.Uvarint(payload)
-			if n <= 0 || v == 0 || v > math.MaxInt64-next {
+			if n <= 0 || v == 0 || v > maxOffset-next {
 				return nil, errors.New("map holds a run of no possible length")
 			}
 			length[i], payload, next = v, payload[n:], next+v
@@ -159,8 +165,8 @@ func decodeRuns(committed int64, payload []byte) ([]span, error) {
 }
 
 func decodeBits(committed int64, payload []byte) ([]span, error) {
-	if committed > math.MaxInt64-1-int64(len(payload))*8 {
-		return nil, errors.New("map reaches past the last possible offset")
+	if committed > maxOffset {
+		return nil, errors.New("map of an impossible offset")
 	}
 	var spans []span
 	for i := range int64(len(payload)) * 8 {

@@ -2,6 +2,7 @@ package track_test
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -257,36 +258,57 @@ func TestNoAllocationPerRecord(t *testing.T) {
 	}
 }
 
-// FuzzNew: no metadata makes New panic, or a tracker that lies about itself.
+// FuzzNew: whatever stands where the map should be, New neither panics nor
+// makes a tracker that lies.
 func FuzzNew(f *testing.F) {
-	tr := track.New(10, "")
-	for i := range int64(300) {
-		tr.Received(10 + i)
-		if i%7 != 0 {
-			tr.Done(10 + i)
-		}
-	}
-	_, metadata, _ := tr.Commit()
-	f.Add(int64(10), metadata)
+	f.Add(int64(10), "tw1bAAAA")
 	f.Add(int64(-1), "")
 	f.Add(int64(0), "tw1r")
-	f.Fuzz(func(t *testing.T, committed int64, metadata string) {
-		tr := track.New(committed, metadata)
-		if tr.Ignored() == "" && metadata != "" {
-			if offset, again, _ := tr.Commit(); offset != committed || again != metadata {
-				t.Fatalf("read %d %q, would write %d %q", committed, metadata, offset, again)
-			}
+	f.Fuzz(func(t *testing.T, committed int64, metadata string) { live(t, committed, metadata) })
+}
+
+// FuzzSealed does the same with payloads under a sum that is right.
+func FuzzSealed(f *testing.F) {
+	f.Add(int64(10), true, []byte{1, 2, 1, 200, 1})
+	f.Add(int64(10), false, []byte{0xfe, 0x01, 0x80})
+	f.Add(int64(1), true, binary.AppendUvarint([]byte{1}, 1<<61))
+	f.Fuzz(func(t *testing.T, committed int64, runs bool, payload []byte) {
+		form := byte('b')
+		if runs {
+			form = 'r'
 		}
-		if committed < 1<<62 {
-			at := max(tr.Next(), 0)
-			tr.Received(at)
-			tr.Done(at)
-			if tr.Blocking() != -1 || tr.InFlight() != 0 {
-				t.Fatalf("blocking %d, in flight %d after all is done", tr.Blocking(), tr.InFlight())
-			}
-			tr.Full()
-		}
+		live(t, committed, track.Seal(committed, form, payload))
 	})
+}
+
+// live restores a tracker, lets a few records pass, and restores that one.
+func live(t *testing.T, committed int64, metadata string) {
+	tr := track.New(committed, metadata)
+	if tr.Ignored() == "" && metadata != "" && committed < 0 {
+		t.Fatal("map without a committed offset accepted")
+	}
+	if committed >= 1<<62 {
+		return
+	}
+	for range 3 {
+		at := max(tr.Next(), 0)
+		if !tr.Received(at) {
+			t.Fatalf("offset %d, the next, counts as done", at)
+		}
+		tr.Full()
+	}
+	low := tr.Blocking()
+	offset, metadata, _ := tr.Commit()
+	if offset != low || len(metadata) > track.MaxMetadata {
+		t.Fatalf("commit %d with %d bytes, blocking %d", offset, len(metadata), low)
+	}
+	again := track.New(offset, metadata)
+	if why := again.Ignored(); why != "" {
+		t.Fatalf("own map ignored: %s", why)
+	}
+	if !tr.Done(low) || !again.Received(low) || again.Blocking() != low {
+		t.Fatalf("blocking %d, then %d", low, again.Blocking())
+	}
 }
 
 func BenchmarkInOrder(b *testing.B) {

@@ -1,0 +1,93 @@
+package group
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
+)
+
+func TestAssign(t *testing.T) {
+	one := []string{"a"}
+	cases := map[string]struct {
+		members    []subscriber
+		partitions map[string]int
+		want       string
+	}{
+		"one member":       {[]subscriber{{"m", "", one}}, map[string]int{"a": 3}, "m:a[0 1 2]"},
+		"the first more":   {[]subscriber{{"n", "", one}, {"m", "", one}}, map[string]int{"a": 5}, "m:a[0 1 2] n:a[3 4]"},
+		"too many members": {[]subscriber{{"o", "", one}, {"n", "", one}, {"m", "", one}}, map[string]int{"a": 2}, "m:a[0] n:a[1] o:"},
+		"static first":     {[]subscriber{{"a", "", one}, {"b", "y", one}, {"c", "x", one}}, map[string]int{"a": 4}, "a:a[3] b:a[2] c:a[0 1]"},
+		"other topics": {[]subscriber{{"m", "", []string{"a", "b"}}, {"n", "", []string{"b"}}},
+			map[string]int{"a": 2, "b": 3}, "m:a[0 1]b[0 1] n:b[2]"},
+		"no topic":  {[]subscriber{{"m", "", one}}, map[string]int{}, "m:"},
+		"no member": {nil, map[string]int{"a": 1}, ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := plain(assign(c.members, c.partitions)); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func plain(plan map[string]map[string][]int) string {
+	s := ""
+	for _, id := range slices.Sorted(maps.Keys(plan)) {
+		s += id + ":"
+		for _, topic := range slices.Sorted(maps.Keys(plan[id])) {
+			s += fmt.Sprint(topic, plan[id][topic])
+		}
+		s += " "
+	}
+	return s[:max(0, len(s)-1)]
+}
+
+// TestWireForms: another implementation reads what is written here, and its
+// newest versions are read.
+func TestWireForms(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		topic := rapid.StringMatching(`[a-z.-]{1,30}`).Draw(t, "topic")
+		ids := rapid.SliceOfDistinct(rapid.IntRange(0, 1000), rapid.ID[int]).Draw(t, "ids")
+		slices.Sort(ids)
+
+		var meta kmsg.ConsumerMemberMetadata
+		if err := meta.ReadFrom(encodeSubscription(topic)); err != nil || !slices.Equal(meta.Topics, []string{topic}) {
+			t.Fatalf("subscription read as %+v, %v", meta, err)
+		}
+		meta.Version = rapid.Int16Range(0, 3).Draw(t, "version")
+		meta.Topics = append(meta.Topics, "other")
+		meta.UserData = rapid.SliceOf(rapid.Byte()).Draw(t, "user data")
+		if topics, err := decodeSubscription(meta.AppendTo(nil)); err != nil || !slices.Equal(topics, meta.Topics) {
+			t.Fatalf("topics %v, %v", topics, err)
+		}
+
+		var plan kmsg.ConsumerMemberAssignment
+		if err := plan.ReadFrom(encodeAssignment(map[string][]int{topic: ids})); err != nil || len(plan.Topics) != 1 {
+			t.Fatalf("assignment read as %+v, %v", plan, err)
+		}
+		plan.Topics = append(plan.Topics, kmsg.ConsumerMemberAssignmentTopic{Topic: "other", Partitions: []int32{1, 2}})
+		if got, err := decodeAssignment(plan.AppendTo(nil), topic); err != nil || !slices.Equal(got, ids) {
+			t.Fatalf("partitions %v, %v, want %v", got, err, ids)
+		}
+	})
+}
+
+// FuzzMemberBytes: what other members send through the broker neither panics nor costs memory.
+func FuzzMemberBytes(f *testing.F) {
+	f.Add(encodeSubscription("events"))
+	f.Add(encodeAssignment(map[string][]int{"events": {0, 1}}))
+	f.Add([]byte{0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 1, 'a'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if topics, err := decodeSubscription(b); err == nil && len(topics) > len(b)/2 {
+			t.Errorf("%d topics from %d bytes", len(topics), len(b))
+		}
+		if ids, err := decodeAssignment(b, "events"); err == nil && len(ids) > len(b)/4 {
+			t.Errorf("%d partitions from %d bytes", len(ids), len(b))
+		}
+	})
+}
