@@ -1,0 +1,151 @@
+package rest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+// member reads one member of a body. Its error says what the value must be
+// and never what it was.
+type member struct {
+	name string
+	read func(value jsontext.Value) error
+}
+
+// decode reads one JSON object with the given members, all of them optional,
+// and reports every mistake at once. JSON that two readers could take
+// differently is a 400, JSON of the wrong shape a 422.
+func decode(body []byte, members ...member) *refusal {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return refuse(http.StatusBadRequest, "The body is empty; it must be a JSON object.")
+	}
+	dec := jsontext.NewDecoder(bytes.NewReader(body))
+	if dec.PeekKind() != '{' {
+		if value, err := dec.ReadValue(); err != nil || len(value) == 0 {
+			return malformed(err)
+		}
+		return invalid(httpd.ProblemItem{Pointer: "#", Detail: "must be an object"})
+	}
+	items, err := readObject(dec, members)
+	if err != nil {
+		return malformed(err)
+	}
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return refuse(http.StatusBadRequest, "The body goes on after the JSON object.")
+	}
+	if len(items) > 0 {
+		return invalid(items...)
+	}
+	return nil
+}
+
+func readObject(dec *jsontext.Decoder, members []member) (items []httpd.ProblemItem, err error) {
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	for dec.PeekKind() != '}' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		name := token.String()
+		value, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(members, func(m member) bool { return m.name == name })
+		if i < 0 {
+			items = append(items, httpd.ProblemItem{Pointer: pointer(name), Detail: unknown(members)})
+			continue
+		}
+		if err := members[i].read(value); err != nil {
+			items = append(items, httpd.ProblemItem{Pointer: pointer(name), Detail: err.Error()})
+		}
+	}
+	_, err = dec.ReadToken()
+	return items, err
+}
+
+func unknown(members []member) string {
+	if len(members) == 0 {
+		return "is unknown; this call takes no members"
+	}
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = m.name
+	}
+	return "is unknown; known members are " + strings.Join(names, ", ")
+}
+
+// pointer is a JSON pointer in its URI form (RFC 6901, section 6). A name
+// without measure is cut, so that the answer stays small.
+func pointer(name string) string {
+	if runes := []rune(name); len(runes) > 64 {
+		name = string(runes[:64]) + "…"
+	}
+	return "#/" + url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(name))
+}
+
+func malformed(err error) *refusal {
+	var syntax *jsontext.SyntacticError
+	if !errors.As(err, &syntax) {
+		return refuse(http.StatusBadRequest, "The body is not valid JSON: it ends too early.")
+	}
+	if errors.Is(syntax.Err, jsontext.ErrDuplicateName) {
+		return refuse(http.StatusBadRequest, "A member of the body comes twice.",
+			httpd.ProblemItem{Pointer: pointer(syntax.JSONPointer.LastToken()), Detail: "comes twice"})
+	}
+	return refuse(http.StatusBadRequest, fmt.Sprintf("The body is not valid JSON at byte %d.", syntax.ByteOffset))
+}
+
+// text reads a string and then what parse makes of it.
+func text[T any](value jsontext.Value, parse func(string) (T, error)) (parsed T, err error) {
+	if value.Kind() != '"' {
+		return parsed, errors.New("must be a string")
+	}
+	s, err := jsontext.AppendUnquote(nil, value)
+	if err != nil {
+		return parsed, errors.New("must be a valid string")
+	}
+	return parse(string(s))
+}
+
+func title(into **string) member {
+	return member{"title", func(value jsontext.Value) error {
+		s, err := text(value, task.ParseTitle)
+		*into = &s
+		return err
+	}}
+}
+
+func status(into **task.Status) member {
+	return member{"status", func(value jsontext.Value) error {
+		s, err := text(value, task.ParseStatus)
+		*into = &s
+		return err
+	}}
+}
+
+// owner reads a uuid; null means nobody.
+func owner(into **string) member {
+	return member{"owner_id", func(value jsontext.Value) error {
+		if value.Kind() == 'n' {
+			*into = new("")
+			return nil
+		}
+		s, err := text(value, task.ParseUUID)
+		*into = &s
+		return err
+	}}
+}

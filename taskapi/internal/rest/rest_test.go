@@ -1,0 +1,622 @@
+package rest_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/taskapi/internal/rest"
+	"github.com/taskwire/taskwire/taskapi/internal/store"
+	"github.com/taskwire/taskwire/taskapi/internal/store/storetest"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var updateSpec = flag.Bool("update", false, "write taskapi/openapi.yaml anew")
+
+type fixture struct {
+	*testing.T
+	api   *rest.API
+	store *store.Store
+	log   *bytes.Buffer
+}
+
+type settings struct {
+	tokens      string
+	outboxLimit int64
+}
+
+// setup makes an API on a real database.
+func setup(t *testing.T, set settings) *fixture {
+	t.Helper()
+	f := &fixture{T: t, log: new(bytes.Buffer)}
+	log := slog.New(slog.NewJSONHandler(f.log, nil))
+	var err error
+	f.store, err = store.Open(t.Context(), store.Config{Path: filepath.Join(t.TempDir(), "tasks.db"), OutboxLimit: set.outboxLimit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		f.store.Close()
+	})
+	cfg := rest.Config{Store: f.store, Log: log, Registry: prometheus.NewRegistry()}
+	if set.tokens != "" {
+		if cfg.Tokens, err = rest.OpenTokens(set.tokens, log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.api, err = rest.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// do sends one request; headers are "Name: value" lines. As curl does with
+// -d, a body without a content type is called a form.
+func (f *fixture) do(method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	f.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, path, reader)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	f.api.ServeHTTP(w, r)
+	return w
+}
+
+type answer struct {
+	ID, Title, Status string
+	OwnerID           *string `json:"owner_id"`
+	Version           int64
+	CreatedAt         time.Time `json:"created_at"`
+	UpdatedAt         time.Time `json:"updated_at"`
+}
+
+func (f *fixture) task(w *httptest.ResponseRecorder, status int) answer {
+	f.Helper()
+	if w.Code != status {
+		f.Fatalf("answer %d %s, want %d", w.Code, w.Body, status)
+	}
+	var a answer
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		f.Fatal(err)
+	}
+	return a
+}
+
+func TestTheLifeOfATask(t *testing.T) {
+	f := setup(t, settings{})
+	const owner = "6f1c2d9e-8a53-4d0a-9b61-0f2f5c3f8a11"
+	w := f.do("POST", "/tasks", `{"title": "  Write capstone lesson ", "owner_id": "`+strings.ToUpper(owner)+`"}`)
+	a := f.task(w, 201)
+	if a.Title != "Write capstone lesson" || a.Status != "pending" || a.Version != 1 || a.OwnerID == nil || *a.OwnerID != owner || !a.CreatedAt.Equal(a.UpdatedAt) {
+		t.Errorf("created %s", w.Body)
+	}
+	if h := w.Header(); h.Get("Location") != "/tasks/"+a.ID || h.Get("ETag") != `"1"` || h.Get("Content-Type") != "application/json" || h.Get("X-Correlation-ID") == "" {
+		t.Errorf("headers %v", h)
+	}
+	path := "/tasks/" + a.ID
+	if w := f.do("GET", path, ""); w.Code != 200 || w.Header().Get("ETag") != `"1"` || f.task(w, 200) != a && f.task(w, 200).Title != a.Title {
+		t.Errorf("read %d %s", w.Code, w.Body)
+	}
+	if w := f.do("GET", path, "", `If-None-Match: "1"`); w.Code != 304 || w.Body.Len() != 0 {
+		t.Errorf("read again = %d %s, want 304", w.Code, w.Body)
+	}
+	if got := f.task(f.do("PATCH", path, `{"status": "in_progress"}`), 200); got.Version != 2 || got.Status != "in_progress" {
+		t.Errorf("changed to %+v", got)
+	}
+	if w := f.do("PATCH", path, `{}`); w.Code != 200 || w.Header().Get("ETag") != `"2"` {
+		t.Errorf("no change = %d %s", w.Code, w.Body)
+	}
+	if got := f.task(f.do("PATCH", path, `{"owner_id": null}`), 200); got.Version != 3 || got.OwnerID != nil {
+		t.Errorf("owner taken away: %+v", got)
+	}
+	for range 2 {
+		if got := f.task(f.do("POST", path+"/complete", ""), 200); got.Version != 4 || got.Status != "completed" {
+			t.Errorf("completed: %+v", got)
+		}
+	}
+	var kinds []string
+	for _, e := range storetest.Events(t, f.store) {
+		kinds = append(kinds, e.Type())
+	}
+	if got := strings.Join(kinds, " "); got != "task.created task.updated task.updated task.completed" {
+		t.Errorf("events: %s", got)
+	}
+}
+
+func TestTheBodyOfATask(t *testing.T) {
+	f := setup(t, settings{})
+	w := f.do("POST", "/tasks", `{"title": "<a> & \"b\""}`)
+	want := regexp.MustCompile(`^\{"id":"[0-9a-f-]{36}","title":"<a> & \\"b\\"","status":"pending","owner_id":null,"version":1,"created_at":"[^"]+Z","updated_at":"[^"]+Z"\}\n$`)
+	if !want.MatchString(w.Body.String()) {
+		t.Errorf("body = %s", w.Body)
+	}
+}
+
+func TestWhatTravelsInTheEvent(t *testing.T) {
+	f := setup(t, settings{})
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	w := f.do("POST", "/tasks", `{"title": "x"}`, "X-Correlation-ID: order 66", "Traceparent: "+parent, "Tracestate: a=1,b=2")
+	if w.Code != 201 || w.Header().Get("X-Correlation-ID") != "order 66" {
+		t.Fatalf("answer %d %v", w.Code, w.Header())
+	}
+	made := f.do("POST", "/tasks", `{"title": "y"}`, "Traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01", "Tracestate: a=1")
+	events := storetest.Events(t, f.store)
+	for i, want := range []map[string]string{
+		{"correlationid": "order 66", "traceparent": parent, "tracestate": "a=1,b=2", "actor": ""},
+		{"correlationid": made.Header().Get("X-Correlation-ID"), "traceparent": "", "tracestate": "", "actor": ""},
+	} {
+		for name, value := range want {
+			if got, _ := event.Attribute(events[i], name); got != value {
+				t.Errorf("event %d: %s = %q, want %q", i, name, got, value)
+			}
+		}
+	}
+	if _, err := task.ParseUUID(made.Header().Get("X-Correlation-ID")); err != nil {
+		t.Errorf("made correlation id: %v", err)
+	}
+}
+
+// Whatever comes in, the answer is a problem of the 4xx kind that says what
+// was wrong and does not repeat it, and no event is made.
+func TestBadInput(t *testing.T) {
+	f := setup(t, settings{})
+	known := f.task(f.do("POST", "/tasks", `{"title": "known"}`), 201)
+	path := "/tasks/" + known.ID
+	nested := strings.Repeat("[", 20_000)
+	const secret = "SECRET-6e1f"
+	tests := []struct {
+		name, method, path, body string
+		headers                  []string
+		status                   int
+		says                     string // in the body
+	}{
+		{"no body", "POST", "/tasks", "", nil, 400, "empty"},
+		{"blank body", "POST", "/tasks", "  \n", nil, 400, "empty"},
+		{"a form", "POST", "/tasks", "title=" + secret, nil, 400, "not valid JSON at byte"},
+		{"cut JSON", "POST", "/tasks", `{"title": "SECRET-6e1f`, nil, 400, "not valid JSON"},
+		{"text after the object", "POST", "/tasks", `{"title": "x"} {}`, nil, 400, "goes on"},
+		{"text after the object", "POST", "/tasks", `{"title": "x"}SECRET-6e1f`, nil, 400, ""},
+		{"a member twice", "POST", "/tasks", `{"title": "x", "title": "SECRET-6e1f"}`, nil, 400, `"#/title"`},
+		{"the same member in other letters", "POST", "/tasks", `{"Title": "x"}`, nil, 422, `"#/Title"`},
+		{"invalid UTF-8", "POST", "/tasks", "{\"title\": \"a\xff\"}", nil, 400, "byte"},
+		{"lone surrogate", "POST", "/tasks", `{"title": "\ud800"}`, nil, 400, "byte"},
+		{"deep nesting", "POST", "/tasks", `{"title": ` + nested, nil, 400, ""},
+		{"an array", "POST", "/tasks", `[{"title": "x"}]`, nil, 422, "must be an object"},
+		{"a string", "POST", "/tasks", `"SECRET-6e1f"`, nil, 422, "must be an object"},
+		{"null", "POST", "/tasks", `null`, nil, 422, "must be an object"},
+		{"no title", "POST", "/tasks", `{}`, nil, 422, `{"pointer":"#/title","detail":"is required"}`},
+		{"null title", "POST", "/tasks", `{"title": null}`, nil, 422, `{"pointer":"#/title","detail":"must be a string"}`},
+		{"a number for a title", "POST", "/tasks", `{"title": 7}`, nil, 422, "must be a string"},
+		{"blank title", "POST", "/tasks", `{"title": " \u2003 "}`, nil, 422, "must not be empty"},
+		{"long title", "POST", "/tasks", `{"title": "` + strings.Repeat("é", 501) + `"}`, nil, 422, "at most 500"},
+		{"line feed in the title", "POST", "/tasks", `{"title": "SECRET-6e1f\nINFO: forged"}`, nil, 422, "control characters"},
+		{"NUL in the title", "POST", "/tasks", `{"title": "a\u0000b"}`, nil, 422, "control characters"},
+		{"a bad owner", "POST", "/tasks", `{"title": "x", "owner_id": "SECRET-6e1f"}`, nil, 422, `"#/owner_id"`},
+		{"an owner of another type", "POST", "/tasks", `{"title": "x", "owner_id": {"a": ["b"]}}`, nil, 422, `"#/owner_id"`},
+		{"an unknown member", "POST", "/tasks", `{"title": "x", "priority": "SECRET-6e1f"}`, nil, 422, `{"pointer":"#/priority","detail":"is unknown; known members are title, owner_id"}`},
+		{"a member that only PATCH knows", "POST", "/tasks", `{"title": "x", "status": "completed"}`, nil, 422, `"#/status"`},
+		{"an odd member name", "POST", "/tasks", `{"title": "x", "a/b~c\n": 1}`, nil, 422, `"#/a~1b~0c%0A"`},
+		{"all mistakes at once", "POST", "/tasks", `{"title": "", "owner_id": 1, "x": 2}`, nil, 422, `"#/x"`},
+		{"too large", "POST", "/tasks", `{"title": "` + strings.Repeat("x", 64<<10) + `"}`, nil, 413, "65536"},
+		{"XML", "POST", "/tasks", `<title/>`, []string{"Content-Type: application/xml"}, 415, "application/json"},
+		{"a multipart form", "POST", "/tasks", `x`, []string{"Content-Type: multipart/form-data; boundary=x"}, 415, ""},
+		{"text", "POST", "/tasks", `{"title": "x"}`, []string{"Content-Type: text/plain"}, 415, ""},
+		{"a broken content type", "POST", "/tasks", `{"title": "x"}`, []string{"Content-Type: ;;"}, 415, ""},
+		{"a compressed body", "POST", "/tasks", `{"title": "x"}`, []string{"Content-Encoding: gzip"}, 415, ""},
+		{"another site's form", "POST", "/tasks", `{"title": "x"}`, []string{"Sec-Fetch-Site: cross-site"}, 403, "another site"},
+		{"another site's origin", "POST", "/tasks", `{"title": "x"}`, []string{"Origin: https://evil.example"}, 403, "another site"},
+		{"a correlation id that is too long", "POST", "/tasks", `{"title": "x"}`, []string{"X-Correlation-ID: " + strings.Repeat("x", 129)}, 400, "X-Correlation-ID"},
+		{"a correlation id beyond ASCII", "POST", "/tasks", `{"title": "x"}`, []string{"X-Correlation-ID: é"}, 400, "X-Correlation-ID"},
+		{"an empty correlation id", "GET", path, "", []string{"X-Correlation-ID: "}, 400, "X-Correlation-ID"},
+		{"an empty idempotency key", "POST", "/tasks", `{"title": "x"}`, []string{"Idempotency-Key: "}, 400, "Idempotency-Key"},
+		{"a long idempotency key", "POST", "/tasks", `{"title": "x"}`, []string{"Idempotency-Key: " + strings.Repeat("k", 256)}, 400, "Idempotency-Key"},
+
+		{"no such task", "GET", "/tasks/xyz789", "", nil, 404, "no task"},
+		{"no such uuid", "GET", "/tasks/0198f3c2-0000-7000-8000-000000000000", "", nil, 404, "no task"},
+		{"an id with escapes", "GET", "/tasks/%00%ff%2f..", "", nil, 404, ""},
+		{"a very long id", "GET", "/tasks/" + strings.Repeat("x", 8000), "", nil, 404, ""},
+		{"no such task to change", "PATCH", "/tasks/xyz789", `{"title": "x"}`, nil, 404, "no task"},
+		{"no such task to complete", "POST", "/tasks/xyz789/complete", "", nil, 404, "no task"},
+		{"no body to change to", "PATCH", path, "", nil, 400, "empty"},
+		{"null status", "PATCH", path, `{"status": null}`, nil, 422, `"#/status"`},
+		{"unknown status", "PATCH", path, `{"status": "SECRET-6e1f"}`, nil, 422, "pending, in_progress or completed"},
+		{"null title", "PATCH", path, `{"title": null}`, nil, 422, `"#/title"`},
+		{"a version in the body", "PATCH", path, `{"version": 9}`, nil, 422, `"#/version"`},
+		{"an old version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: "7"`}, 412, "If-Match"},
+		{"a weak version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: W/"1"`}, 412, ""},
+		{"a foreign ETag", "PATCH", path, `{"title": "x"}`, []string{`If-Match: "abc"`}, 412, ""},
+		{"an unquoted version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: 1`}, 400, "quoted"},
+		{"completing an old version", "POST", path + "/complete", "", []string{`If-Match: "7"`}, 412, ""},
+		{"a body where none is taken", "POST", path + "/complete", `{"by": "me"}`, nil, 422, `"#/by"`},
+		{"nonsense where no body is taken", "POST", path + "/complete", `SECRET-6e1f`, nil, 400, ""},
+
+		{"unknown status in the query", "GET", "/tasks?status=SECRET-6e1f", "", nil, 422, "status"},
+		{"a bad owner in the query", "GET", "/tasks?owner_id=1", "", nil, 422, "owner_id"},
+		{"limit 0", "GET", "/tasks?limit=0", "", nil, 422, "limit"},
+		{"limit too high", "GET", "/tasks?limit=1001", "", nil, 422, "limit"},
+		{"limit that overflows", "GET", "/tasks?limit=99999999999999999999", "", nil, 422, "limit"},
+		{"limit that is no number", "GET", "/tasks?limit=SECRET-6e1f", "", nil, 422, "limit"},
+		{"a made-up cursor", "GET", "/tasks?cursor=SECRET-6e1f", "", nil, 422, "cursor"},
+		{"a broken query", "GET", "/tasks?limit=%zz", "", nil, 400, "query"},
+		{"a semicolon in the query", "GET", "/tasks?a;b", "", nil, 400, "query"},
+
+		{"an unknown path", "GET", "/nothing/SECRET-6e1f", "", nil, 404, ""},
+		{"the root", "GET", "/", "", nil, 404, ""},
+		{"deleting", "DELETE", path, "", nil, 405, ""},
+		{"putting", "PUT", "/tasks", `{}`, nil, 405, ""},
+		{"getting a completion", "GET", path + "/complete", "", nil, 405, ""},
+		{"an unheard-of method", "BREW", "/tasks", "", nil, 405, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := f.do(tt.method, tt.path, tt.body, tt.headers...)
+			if w.Code != tt.status {
+				t.Fatalf("answer %d %s, want %d", w.Code, w.Body, tt.status)
+			}
+			body := w.Body.String()
+			if !strings.Contains(body, tt.says) || strings.Contains(body, secret) {
+				t.Errorf("body = %s, want one that says %q and not %q", body, tt.says, secret)
+			}
+			if ct := w.Header().Get("Content-Type"); ct != "application/problem+json" {
+				t.Errorf("content type %q", ct)
+			}
+			if w.Header().Get("X-Correlation-ID") == "" {
+				t.Error("no correlation id")
+			}
+			var p struct {
+				Type, Title, Detail string
+				Status              int
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Type == "" || p.Title == "" || p.Detail == "" || p.Status != tt.status {
+				t.Errorf("problem = %s (%v)", body, err)
+			}
+			if allow := w.Header().Values("Allow"); (w.Code == 405) != (len(allow) > 0) {
+				t.Errorf("Allow = %q", allow)
+			}
+		})
+	}
+	if events := storetest.Events(t, f.store); len(events) != 1 {
+		t.Errorf("%d events, want the one of the known task", len(events))
+	}
+	if strings.Contains(f.log.String(), "ERROR") {
+		t.Errorf("bad input was logged as a fault:\n%s", f.log)
+	}
+}
+
+func FuzzBodies(f *testing.F) {
+	for _, seed := range []string{`{"title": "x"}`, `{"title": "x", "owner_id": null}`, `{"status": "completed"}`, `{`, `[]`, `{"a": {"b": [1, 2.5e9, true, null]}}`, "\xff", `{"title":"\ud83c\udf89"}`} {
+		f.Add(seed)
+	}
+	api, err := rest.New(rest.Config{Store: accepting{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		for _, call := range [][2]string{{"POST", "/tasks"}, {"PATCH", "/tasks/x"}, {"POST", "/tasks/x/complete"}} {
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, httptest.NewRequest(call[0], call[1], strings.NewReader(body)))
+			if w.Code >= 500 {
+				t.Errorf("%v with %q = %d %s", call, body, w.Code, w.Body)
+			}
+			if !json.Valid(w.Body.Bytes()) {
+				t.Errorf("%v with %q answers %q", call, body, w.Body)
+			}
+		}
+	})
+}
+
+// accepting is a store that keeps nothing and checks what it is given.
+type accepting struct{ task.Store }
+
+func (accepting) Create(_ context.Context, c task.Create) (task.Answer, error) {
+	if title, err := task.ParseTitle(c.Title); err != nil || title != c.Title {
+		return task.Answer{}, fmt.Errorf("an unchecked title reached the store: %q", c.Title)
+	}
+	return task.Answer{Task: task.New("id", c.Title, c.OwnerID, time.Unix(0, 0))}, nil
+}
+
+func (accepting) Update(_ context.Context, u task.Update) (task.Answer, error) {
+	next, kind := task.New("id", "title", "", time.Unix(0, 0)).Apply(u.Patch, time.Unix(1, 0))
+	return task.Answer{Task: next, Kind: kind}, nil
+}
+
+func TestARepeatGivesTheFirstAnswer(t *testing.T) {
+	f := setup(t, settings{})
+	first := f.do("POST", "/tasks", `{"title": "x"}`, "Idempotency-Key: k1")
+	a := f.task(first, 201)
+	f.task(f.do("PATCH", "/tasks/"+a.ID, `{"title": "y"}`, "Idempotency-Key: k2", `If-Match: "1"`), 200)
+	again := f.do("POST", "/tasks", `{"title": "x"}`, "Idempotency-Key: k1")
+	if again.Code != 201 || again.Body.String() != first.Body.String() || again.Header().Get("ETag") != `"1"` || again.Header().Get("Location") != first.Header().Get("Location") {
+		t.Errorf("again = %d %v %s, want %s", again.Code, again.Header(), again.Body, first.Body)
+	}
+	if got := f.task(f.do("PATCH", "/tasks/"+a.ID, `{"title": "y"}`, "Idempotency-Key: k2", `If-Match: "1"`), 200); got.Version != 2 {
+		t.Errorf("patched again: %+v", got)
+	}
+	for _, other := range [][3]string{
+		{"POST", "/tasks", `{"title": "z"}`},
+		{"PATCH", "/tasks/" + a.ID, `{"title": "x"}`},
+		{"POST", "/tasks/" + a.ID + "/complete", ""},
+	} {
+		if w := f.do(other[0], other[1], other[2], "Idempotency-Key: k1"); w.Code != 422 || !strings.Contains(w.Body.String(), "Idempotency-Key") {
+			t.Errorf("%v under the key = %d %s, want 422", other, w.Code, w.Body)
+		}
+	}
+	if n := len(storetest.Events(t, f.store)); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}
+
+func TestIfMatchTakesListsAndStars(t *testing.T) {
+	f := setup(t, settings{})
+	a := f.task(f.do("POST", "/tasks", `{"title": "x"}`), 201)
+	for _, match := range []string{`"1"`, `"9", "1"`, `*`, `W/"9", "1"`} {
+		if w := f.do("PATCH", "/tasks/"+a.ID, `{}`, "If-Match: "+match); w.Code != 200 {
+			t.Errorf("If-Match %s = %d %s", match, w.Code, w.Body)
+		}
+	}
+}
+
+func TestAList(t *testing.T) {
+	f := setup(t, settings{})
+	if w := f.do("GET", "/tasks", ""); w.Code != 200 || w.Body.String() != `{"tasks":[],"next_cursor":null}`+"\n" {
+		t.Errorf("empty list = %d %s", w.Code, w.Body)
+	}
+	var want []string
+	for i := range 7 {
+		want = append(want, f.task(f.do("POST", "/tasks", fmt.Sprintf(`{"title": "%d"}`, i)), 201).ID)
+	}
+	var got []string
+	query := "/tasks?limit=3"
+	for query != "" {
+		w := f.do("GET", query, "")
+		var page struct {
+			Tasks      []answer
+			NextCursor *string `json:"next_cursor"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || w.Code != 200 {
+			t.Fatalf("list = %d %s", w.Code, w.Body)
+		}
+		for _, a := range page.Tasks {
+			got = append(got, a.ID)
+		}
+		if query = ""; page.NextCursor != nil {
+			query = "/tasks?limit=3&status=pending&cursor=" + *page.NextCursor
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+}
+
+func TestAFullOutboxAsksToComeBack(t *testing.T) {
+	f := setup(t, settings{outboxLimit: 1})
+	f.task(f.do("POST", "/tasks", `{"title": "x"}`), 201)
+	w := f.do("POST", "/tasks", `{"title": "y"}`)
+	if w.Code != 503 || w.Header().Get("Retry-After") != "10" || !strings.Contains(w.Body.String(), "wait for Kafka") {
+		t.Errorf("answer %d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+type broken struct{ task.Store }
+
+func (broken) Get(context.Context, string) (task.Task, error) {
+	panic("the store has a secret")
+}
+
+func (broken) List(context.Context, task.Filter) (task.Page, error) {
+	return task.Page{}, fmt.Errorf("disk secret: %w", task.ErrUnavailable)
+}
+
+func (broken) Create(context.Context, task.Create) (task.Answer, error) {
+	return task.Answer{}, fmt.Errorf("an unforeseen secret")
+}
+
+func TestOurOwnFaultsTellNothing(t *testing.T) {
+	log := new(bytes.Buffer)
+	api, err := rest.New(rest.Config{Store: broken{}, Log: slog.New(slog.NewJSONHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{T: t, api: api}
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+	}{{"GET", "/tasks/x", "", 500}, {"GET", "/tasks", "", 503}, {"POST", "/tasks", `{"title": "x"}`, 500}} {
+		w := f.do(tt.method, tt.path, tt.body)
+		if w.Code != tt.status || strings.Contains(w.Body.String(), "secret") || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s = %d %s", tt.method, tt.path, w.Code, w.Body)
+		}
+	}
+	if n := strings.Count(log.String(), "secret"); n < 3 {
+		t.Errorf("the log tells %d of the 3 causes:\n%s", n, log)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tokens")
+	write := func(content string) {
+		t.Helper()
+		// Renamed into place, as Kubernetes does with a mounted secret.
+		if err := os.WriteFile(file+".new", []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("# who may change tasks\nalice token-a\n\nbob token-b\nalice token-a2\n")
+	f := setup(t, settings{tokens: file})
+	post := func(headers ...string) int { return f.do("POST", "/tasks", `{"title": "x"}`, headers...).Code }
+	for header, want := range map[string]int{
+		"Authorization: Bearer token-a": 201, "Authorization: bearer token-b": 201, "Authorization: Bearer token-a2": 201,
+		"Authorization: Bearer token-c": 401, "Authorization: Bearer ": 401, "Authorization: Basic token-a": 401,
+		"Authorization: token-a": 401, "Authorization: Bearer alice": 401, "X-Other: 1": 401,
+	} {
+		if got := post(header); got != want {
+			t.Errorf("%s = %d, want %d", header, got, want)
+		}
+	}
+	actors := map[string]int{}
+	for _, e := range storetest.Events(t, f.store) {
+		actor, _ := event.Attribute(e, "actor")
+		actors[actor]++
+	}
+	if actors["alice"] != 2 || actors["bob"] != 1 {
+		t.Errorf("actors = %v", actors)
+	}
+	if w := f.do("GET", "/tasks", ""); w.Code != 401 || w.Header().Get("WWW-Authenticate") == "" {
+		t.Errorf("a list without a token = %d %v", w.Code, w.Header())
+	}
+	for _, path := range []string{"/openapi.json", "/docs"} {
+		if w := f.do("GET", path, ""); w.Code != 200 {
+			t.Errorf("%s without a token = %d", path, w.Code)
+		}
+	}
+	// The key of one caller means nothing to another.
+	for _, token := range []string{"token-a", "token-b"} {
+		if code := post("Authorization: Bearer "+token, "Idempotency-Key: k"); code != 201 {
+			t.Errorf("%s with the key = %d", token, code)
+		}
+	}
+
+	write("alice token-new\n")
+	await(t, func() bool { return post("Authorization: Bearer token-new") == 201 })
+	if got := post("Authorization: Bearer token-a"); got != 401 {
+		t.Errorf("a token that was taken out = %d", got)
+	}
+	write("this is no token file at all\n")
+	await(t, func() bool {
+		code := post("Authorization: Bearer token-new")
+		if code != 201 {
+			t.Fatalf("a bad file took a good token away: %d", code)
+		}
+		return strings.Contains(f.log.String(), "refused")
+	})
+	if strings.Contains(f.log.String(), "token-") {
+		t.Errorf("a token was logged:\n%s", f.log)
+	}
+}
+
+func await(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatal("did not happen within 20 s")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func TestBadTokenFiles(t *testing.T) {
+	for content, says := range map[string]string{
+		"":                     "holds no token",
+		"# only words\n":       "holds no token",
+		"alice\n":              "line 1",
+		"a b\nalice x y\n":     "line 2",
+		"al/ice t\n":           "line 1",
+		"alice same\nbob same": "alice and bob share",
+	} {
+		file := filepath.Join(t.TempDir(), "tokens")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rest.OpenTokens(file, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want an error that says %q", content, err, says)
+		}
+	}
+}
+
+// The specification that is served, the one that is checked in and the routes
+// are the same. `go test ./taskapi/internal/rest -update` writes the file.
+func TestTheCheckedInSpecificationIsTheServedOne(t *testing.T) {
+	const file = "../../openapi.yaml"
+	f := setup(t, settings{})
+	current, err := f.api.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *updateSpec {
+		if err := os.WriteFile(file, current, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checked, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(checked, current) {
+		t.Error("taskapi/openapi.yaml is not what the program would write; run go test ./taskapi/internal/rest -update and read the difference")
+	}
+	w := f.do("GET", "/openapi.json", "")
+	var served, kept any
+	if err := json.Unmarshal(w.Body.Bytes(), &served); err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := yaml.YAMLToJSON(checked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(asJSON, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(served, kept) {
+		t.Error("/openapi.json differs from taskapi/openapi.yaml")
+	}
+	if v := served.(map[string]any)["openapi"]; !strings.HasPrefix(v.(string), "3.1") {
+		t.Errorf("openapi %v, want 3.1", v)
+	}
+}
+
+func TestTheDocsPageLoadsNothingForeign(t *testing.T) {
+	f := setup(t, settings{})
+	page := f.do("GET", "/docs", "")
+	if page.Code != 200 || !strings.Contains(page.Body.String(), "/openapi.json") {
+		t.Fatalf("page = %d", page.Code)
+	}
+	links := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(page.Body.String(), -1)
+	if len(links) == 0 {
+		t.Fatal("the page loads nothing")
+	}
+	for _, link := range links {
+		if !strings.HasPrefix(link[1], "/docs/") {
+			t.Errorf("the page loads %s", link[1])
+			continue
+		}
+		if w := f.do("GET", link[1], ""); w.Code != 200 {
+			t.Errorf("%s = %d", link[1], w.Code)
+		}
+	}
+}
