@@ -1,0 +1,112 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// A File is what the ledger needs of the log's file. Write appends at the end,
+// whole or with an error; after Sync returned nil, what was written survives a
+// loss of power.
+type File interface {
+	io.ReaderAt
+	io.Writer
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
+
+// openLog opens or creates the log for appending, takes the lock and makes the
+// file's name durable:
+//
+//	open(path, O_RDWR|O_APPEND|O_CREAT|O_NOFOLLOW, 0640)
+//	flock(LOCK_EX|LOCK_NB)    one writer; the kernel drops the lock with the process
+//	fsync(file)               lines that a killed process left in the page cache
+//	fsync(directory)          the name, also when the one who created it was killed
+//
+// The first fsync is needed before anything is answered: a line of a killed
+// process may be found again, called a duplicate and so acknowledged.
+func openLog(path string) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, 0, fmt.Errorf("open %s: is a symbolic link; name the file itself", path)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := claim(f, path)
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, size, nil
+}
+
+func claim(f *os.File, path string) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("open %s: not a regular file", path)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return 0, fmt.Errorf("open %s: %w", path, ErrLocked)
+		}
+		return 0, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if err := f.Sync(); err != nil {
+		return 0, fmt.Errorf("sync %s: %w", path, err)
+	}
+	if err := syncDir(path); err != nil {
+		return 0, err
+	}
+	// The size counts from here: the lock is held, nobody else appends.
+	if info, err = f.Stat(); err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// syncDir makes the names in the directory of path durable.
+func syncDir(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if err := dir.Sync(); err != nil {
+		return errors.Join(fmt.Errorf("sync %s: %w", dir.Name(), err), dir.Close())
+	}
+	return dir.Close()
+}
+
+// noRoom tells a full disk, quota or size limit from a failing one.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// keepAside copies the log's bytes from offset on into a new file and makes it
+// durable, content first and name second.
+func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// A half copy would pass for a whole one.
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	if _, err = io.Copy(f, io.NewSectionReader(log, from, to-from)); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return syncDir(path)
+}

@@ -1,0 +1,312 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+)
+
+// load reads the whole log, fills the index and cuts off an unfinished last
+// write. Nobody else has l yet.
+//
+// Lines are read in chunks, checked by as many goroutines as there are
+// processors, and taken into the index in order.
+func (l *Ledger) load(ctx context.Context, size int64) error {
+	l.size = size // what recordAt may read while the index fills
+	bad, err := l.loadChunks(ctx, size)
+	if err != nil || bad == nil {
+		return err
+	}
+	return l.cutTail(bad, size)
+}
+
+// loadChunk is how much of the log one goroutine checks at a time. Chunks end
+// with a line.
+const loadChunk = 4 << 20
+
+// A chunk is a run of lines and what was read from them.
+type chunk struct {
+	at    int64
+	lines []byte
+	rest  error // what ended the reading after these lines: errUnfinished or errTooLong
+	found []foundLine
+	bad   *badLine
+	done  chan struct{}
+}
+
+// foundLine is what the index needs of a line.
+type foundLine struct {
+	seq, at      int64
+	hash         uint64
+	source, task []byte
+	version      int64
+	id           []byte
+}
+
+// badLine is the first line that is not an entry.
+type badLine struct {
+	at     int64 // offset of the line
+	byte   int64 // offset of the mistake
+	reason string
+	whole  bool // a well-formed entry that should not stand there
+}
+
+func (b *badLine) damage(path string) *DamageError {
+	return &DamageError{Path: path, Byte: b.byte, Reason: b.reason}
+}
+
+func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	workers := runtime.GOMAXPROCS(0)
+	work := make(chan *chunk)
+	order := make(chan *chunk, 2*workers)
+	var readErr error
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel() // before Wait: a reader that has no taker any more must end
+	wg.Go(func() {
+		defer close(order)
+		defer close(work)
+		readErr = l.readChunks(ctx, size, work, order)
+	})
+	for range workers {
+		wg.Go(func() {
+			for c := range work {
+				l.check(c)
+				close(c.done)
+			}
+		})
+	}
+	for c := range order {
+		<-c.done
+		for i := range c.found {
+			if bad, err := l.take(&c.found[i]); bad != nil || err != nil {
+				return bad, err
+			}
+		}
+		if c.bad != nil {
+			return c.bad, nil
+		}
+	}
+	return nil, readErr
+}
+
+// readChunks cuts the log into chunks. Each goes to a worker and, in order, to
+// the taker.
+func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- *chunk) error {
+	var carry []byte
+	for off := int64(0); off < size; {
+		n := min(loadChunk, size-off)
+		buf := make([]byte, len(carry)+int(n))
+		copy(buf, carry)
+		if _, err := l.file.ReadAt(buf[len(carry):], off); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read %s: %w", l.cfg.Path, err)
+		}
+		c := &chunk{at: off - int64(len(carry)), lines: buf, done: make(chan struct{})}
+		off += n
+		switch end := bytes.LastIndexByte(buf, '\n') + 1; {
+		case off == size && end < len(buf):
+			c.rest = errUnfinished
+		case end == 0 && len(buf) > maxLine:
+			c.rest = errTooLong
+		case end == 0:
+			carry = buf
+			continue
+		default:
+			c.lines, carry = buf[:end], buf[end:]
+		}
+		select {
+		case work <- c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case order <- c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if c.rest != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// check reads the chunk's lines. It runs on a worker and touches the chunk only.
+func (l *Ledger) check(c *chunk) {
+	c.found = make([]foundLine, 0, len(c.lines)/400+1)
+	for at, b := c.at, c.lines; len(b) > 0; {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			c.bad = &badLine{at: at, byte: at, reason: c.rest.Error()}
+			return
+		}
+		r, err := readRecord(b[:i])
+		var mistake *LineError
+		if errors.As(err, &mistake) {
+			c.bad = &badLine{at: at, byte: at + int64(mistake.Byte), reason: mistake.Reason}
+			return
+		}
+		f := foundLine{seq: r.seq, at: at, hash: l.index.hash(r.source, r.id), source: r.source, id: r.id}
+		if task, version, ok := r.task(); ok {
+			f.task, f.version = task, version
+		}
+		c.found = append(c.found, f)
+		at, b = at+int64(i)+1, b[i+1:]
+	}
+}
+
+// take puts a line that was found into the index, if it is the next one and the
+// event's first.
+func (l *Ledger) take(f *foundLine) (*badLine, error) {
+	if f.seq != l.entries+1 {
+		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d follows entry %d", f.seq, l.entries)}, nil
+	}
+	seq, err := l.before(f)
+	if err != nil {
+		return nil, err
+	}
+	if seq != 0 {
+		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d is the event of entry %d again", f.seq, seq)}, nil
+	}
+	if f.task != nil && l.versions.see(f.source, f.task, f.version) != nil {
+		l.steps++
+	}
+	l.note(f.hash, f.seq, f.at)
+	return nil, nil
+}
+
+// before is the number of an earlier entry of the same event, 0 as a rule.
+func (l *Ledger) before(f *foundLine) (seq int64, err error) {
+	suspect := false
+	l.index.candidates(f.hash, func(int64) bool { suspect = true; return false })
+	if !suspect {
+		return 0, nil // without making strings of every key of the log
+	}
+	c := claimed{hash: f.hash, rendered: rendered{key: key{source: string(f.source), id: string(f.id)}}}
+	seq, _, err = l.lookup(&c)
+	return seq, err
+}
+
+// cutTail decides whether what begins at the bad line is a last write that was
+// not finished, and if so moves it out of the log.
+//
+// It is one only when nothing well-formed follows: whatever was acknowledged was
+// on disk before the next write began, so a whole entry after the bad line means
+// that acknowledged bytes changed. For the same reason a last entry that is
+// well-formed and should not be there is damage, and so is a tail longer than any
+// write, unless it is the zeros a file system may leave.
+//
+// The order is: copy, fsync the copy, fsync the directory, cut, fsync the log.
+// A kill in between leaves the tail in the log, and the next start does the same
+// again.
+func (l *Ledger) cutTail(bad *badLine, size int64) error {
+	damage := bad.damage(l.cfg.Path)
+	if bad.whole {
+		return damage
+	}
+	if next, err := l.entryAfter(bad.at, size); err != nil || next > 0 {
+		if err == nil {
+			damage.Reason += fmt.Sprintf("; entry %d stands whole after it", next)
+			return damage
+		}
+		return err
+	}
+	zeros, err := l.onlyZeros(bad.at, size)
+	if err != nil {
+		return err
+	}
+	if !zeros && size-bad.at > int64(l.cfg.MaxPending)+maxLine {
+		damage.Reason += fmt.Sprintf("; %d bytes are too many for an unfinished write", size-bad.at)
+		return damage
+	}
+	if bad.at == 0 && !zeros {
+		if err := l.beginsLikeOurs(size); err != nil {
+			damage.Reason = err.Error()
+			return damage
+		}
+	}
+	now := l.cfg.Now().UTC()
+	kept := fmt.Sprintf("%s.torn-%d-%s", l.cfg.Path, bad.at, now.Format("20060102T150405.000000000Z"))
+	if err := keepAside(l.file, bad.at, size, kept); err != nil {
+		return fmt.Errorf("keep the unfinished end of %s: %w", l.cfg.Path, err)
+	}
+	if err := l.file.Truncate(bad.at); err != nil {
+		return fmt.Errorf("cut %s to %d bytes: %w", l.cfg.Path, bad.at, err)
+	}
+	if err := l.file.Sync(); err != nil {
+		return fmt.Errorf("fsync %s: %w", l.cfg.Path, err)
+	}
+	l.size = bad.at
+	l.recovered.Torn = &Torn{Offset: bad.at, Bytes: size - bad.at, Kept: kept, Reason: bad.reason}
+	return nil
+}
+
+// entryAfter looks for a whole entry behind the bad line. It returns its number,
+// 0 when there is none.
+func (l *Ledger) entryAfter(bad, size int64) (int64, error) {
+	r := newLineReader(l.file, bad, size, nil, 1<<20)
+	for {
+		line, _, err := r.next()
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, errUnfinished):
+			return 0, nil
+		case errors.Is(err, errTooLong):
+			r.lo, r.pending = r.hi, 0 // no line of ours is in there
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("read %s: %w", l.cfg.Path, err)
+		}
+		if seq := entryIn(line); seq > 0 {
+			return seq, nil
+		}
+	}
+}
+
+// entryIn looks for a whole entry at the end of a line: the bad line itself may
+// hold one, when the line feed before it is what was damaged.
+func entryIn(line []byte) int64 {
+	for {
+		i := bytes.Index(line, []byte(`{"seq":`))
+		if i < 0 {
+			return 0
+		}
+		if r, err := readRecord(line[i:]); err == nil {
+			return r.seq
+		}
+		line = line[i+1:]
+	}
+}
+
+func (l *Ledger) onlyZeros(from, to int64) (bool, error) {
+	buf := make([]byte, 1<<20)
+	for from < to {
+		n, err := l.file.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
+		if n == 0 && err != nil {
+			return false, fmt.Errorf("read %s: %w", l.cfg.Path, err)
+		}
+		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		from += int64(n)
+	}
+	return true, nil
+}
+
+// beginsLikeOurs keeps a file that is not an audit log at all from being taken
+// for one whose first write was not finished, and emptied.
+func (l *Ledger) beginsLikeOurs(size int64) error {
+	const first = `{"seq":1,"event_id":"`
+	buf := make([]byte, min(int64(len(first)), size))
+	if _, err := l.file.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(buf) != first[:len(buf)] {
+		return errors.New("the file does not begin as an audit log of this program does")
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package ledger
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// maxDepth bounds the recursion over nested values. Data nested deeper is
+// stored as data_base64, so nothing is refused because of it.
+const maxDepth = 500
+
+// A scanner walks one line strictly: it accepts exactly the members, the order
+// and the spacing that the renderer writes, so that a line it accepts is a line
+// this package wrote. The first mistake sticks; its position is in pos.
+type scanner struct {
+	b   []byte
+	pos int
+	err error
+}
+
+func (s *scanner) fail(format string, args ...any) {
+	if s.err == nil {
+		s.err = fmt.Errorf(format, args...)
+	}
+}
+
+// lit consumes the literal or fails at the first byte that differs.
+func (s *scanner) lit(want string) bool {
+	if s.err != nil {
+		return false
+	}
+	for i := range len(want) {
+		if s.pos+i >= len(s.b) || s.b[s.pos+i] != want[i] {
+			s.pos += i
+			s.fail("%q expected", want)
+			return false
+		}
+	}
+	s.pos += len(want)
+	return true
+}
+
+func (s *scanner) peek(want string) bool {
+	return s.err == nil && len(s.b)-s.pos >= len(want) && string(s.b[s.pos:s.pos+len(want)]) == want
+}
+
+// number consumes the digits of a positive integer without leading zeros.
+func (s *scanner) positive() int64 {
+	start, n := s.pos, int64(0)
+	for s.err == nil && s.pos < len(s.b) && s.b[s.pos] >= '0' && s.b[s.pos] <= '9' {
+		if s.pos-start >= 18 {
+			s.fail("number too long")
+			return 0
+		}
+		n = n*10 + int64(s.b[s.pos]-'0')
+		s.pos++
+	}
+	if s.err == nil && (n == 0 || s.b[start] == '0') {
+		s.pos = start
+		s.fail("positive number expected")
+	}
+	return n
+}
+
+// str consumes a JSON string and returns it as it stands, quotes included.
+func (s *scanner) str() []byte {
+	if s.err != nil {
+		return nil
+	}
+	end, ok := skipString(s.b, s.pos)
+	if !ok {
+		s.pos = end
+		s.fail("string expected")
+		return nil
+	}
+	raw := s.b[s.pos:end]
+	s.pos = end
+	return raw
+}
+
+// scalar consumes a string, an integer, true, false or null.
+func (s *scanner) scalar() []byte {
+	from := s.pos
+	raw := s.value()
+	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[' || raw[0] != '"' && bytes.ContainsAny(raw, ".eE") && string(raw) != "true" && string(raw) != "false") {
+		s.pos = from
+		s.fail("string, integer or boolean expected")
+		return nil
+	}
+	return raw
+}
+
+func (s *scanner) stringOrNull() []byte {
+	if s.peek("null") {
+		s.lit("null")
+		return nullWord
+	}
+	return s.str()
+}
+
+// nullWord is never written to.
+var nullWord = []byte("null")
+
+// value consumes any JSON value and returns it as it stands.
+func (s *scanner) value() []byte {
+	if s.err != nil {
+		return nil
+	}
+	end, ok := skipValue(s.b, s.pos, 0)
+	if !ok {
+		s.pos = end
+		s.fail("JSON value expected")
+		return nil
+	}
+	raw := s.b[s.pos:end]
+	s.pos = end
+	return raw
+}
+
+// validJSON tells whether b is one JSON value with nothing around it. It
+// accepts what encoding/json accepts, up to maxDepth.
+func validJSON(b []byte) bool {
+	end, ok := skipValue(b, 0, 0)
+	return ok && end == len(b)
+}
+
+// skipValue returns the end of the value that begins at i, or where it stops
+// being one.
+func skipValue(b []byte, i, depth int) (int, bool) {
+	if i >= len(b) || depth > maxDepth {
+		return i, false
+	}
+	switch c := b[i]; {
+	case c == '"':
+		return skipString(b, i)
+	case c == '{':
+		return skipObject(b, i, depth)
+	case c == '[':
+		return skipArray(b, i, depth)
+	case c == 't':
+		return skipWord(b, i, "true")
+	case c == 'f':
+		return skipWord(b, i, "false")
+	case c == 'n':
+		return skipWord(b, i, "null")
+	default:
+		return skipNumber(b, i)
+	}
+}
+
+func skipWord(b []byte, i int, word string) (int, bool) {
+	if len(b)-i < len(word) || string(b[i:i+len(word)]) != word {
+		return i, false
+	}
+	return i + len(word), true
+}
+
+// plain marks the bytes that stand for themselves inside a JSON string. UTF-8
+// is checked once for the whole line, so every byte from 0x80 counts as plain.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < 256; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
+func skipString(b []byte, i int) (int, bool) {
+	if i >= len(b) || b[i] != '"' {
+		return i, false
+	}
+	for i++; i < len(b); {
+		switch c := b[i]; {
+		case plain[c]:
+			i++
+		case c == '"':
+			return i + 1, true
+		case c == '\\':
+			n := escapeLen(b[i:])
+			if n == 0 {
+				return i, false
+			}
+			i += n
+		default:
+			return i, false
+		}
+	}
+	return i, false
+}
+
+// escapeLen is the length of the escape b begins with, 0 when it is none.
+func escapeLen(b []byte) int {
+	if len(b) < 2 {
+		return 0
+	}
+	switch b[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2
+	case 'u':
+		if len(b) < 6 {
+			return 0
+		}
+		for _, c := range b[2:6] {
+			if !isHex(c) {
+				return 0
+			}
+		}
+		return 6
+	}
+	return 0
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+func skipObject(b []byte, i, depth int) (int, bool) {
+	i = skipSpace(b, i+1)
+	if i < len(b) && b[i] == '}' {
+		return i + 1, true
+	}
+	for {
+		var ok bool
+		if i, ok = skipString(b, i); !ok {
+			return i, false
+		}
+		if i = skipSpace(b, i); i >= len(b) || b[i] != ':' {
+			return i, false
+		}
+		if i, ok = skipValue(b, skipSpace(b, i+1), depth+1); !ok {
+			return i, false
+		}
+		if i = skipSpace(b, i); i >= len(b) {
+			return i, false
+		}
+		if b[i] == '}' {
+			return i + 1, true
+		}
+		if b[i] != ',' {
+			return i, false
+		}
+		i = skipSpace(b, i+1)
+	}
+}
+
+func skipArray(b []byte, i, depth int) (int, bool) {
+	i = skipSpace(b, i+1)
+	if i < len(b) && b[i] == ']' {
+		return i + 1, true
+	}
+	for {
+		var ok bool
+		if i, ok = skipValue(b, i, depth+1); !ok {
+			return i, false
+		}
+		if i = skipSpace(b, i); i >= len(b) {
+			return i, false
+		}
+		if b[i] == ']' {
+			return i + 1, true
+		}
+		if b[i] != ',' {
+			return i, false
+		}
+		i = skipSpace(b, i+1)
+	}
+}
+
+func skipNumber(b []byte, i int) (int, bool) {
+	if i < len(b) && b[i] == '-' {
+		i++
+	}
+	switch {
+	case i >= len(b) || b[i] < '0' || b[i] > '9':
+		return i, false
+	case b[i] == '0':
+		i++
+	default:
+		i = skipDigits(b, i)
+	}
+	if i < len(b) && b[i] == '.' {
+		j := skipDigits(b, i+1)
+		if j == i+1 {
+			return j, false
+		}
+		i = j
+	}
+	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		j := skipDigits(b, i)
+		if j == i {
+			return j, false
+		}
+		i = j
+	}
+	return i, true
+}
+
+func skipDigits(b []byte, i int) int {
+	for i < len(b) && b[i] >= '0' && b[i] <= '9' {
+		i++
+	}
+	return i
+}
