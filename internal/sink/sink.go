@@ -1,0 +1,168 @@
+// Package sink is the receiving half of CloudEvents over HTTP: it takes one
+// event, structured or binary, or a batch, hands them to a Receiver, and turns
+// what that says into the answer.
+package sink
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/httpd"
+)
+
+// MaxBody is the most that a request may carry, in bytes.
+const MaxBody = 1 << 20
+
+// Result is what a receiver says of one event.
+type Result struct {
+	Status     int            // 2xx: taken
+	Body       any            // encoded as JSON; nil for none
+	RetryAfter time.Duration  // for 503 and 429; rounded up to seconds
+	Problem    *httpd.Problem // instead of Body for what was refused; its Status counts
+}
+
+// Receiver takes events in the order given and returns one result for each.
+// When it returns a 2xx the event is safe: the sender will forget it.
+type Receiver func(ctx context.Context, events []event.Event) []Result
+
+// Handler serves POST / and OPTIONS / for recv.
+func Handler(recv Receiver) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) { post(w, r, recv) })
+	mux.HandleFunc("OPTIONS /{$}", handshake)
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", "POST, OPTIONS")
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusMethodNotAllowed, Detail: "post one CloudEvent or a batch"})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "events are taken at /"})
+	})
+	return mux
+}
+
+// handshake consents to deliveries as the CloudEvents webhook specification asks.
+func handshake(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Allow", "POST, OPTIONS")
+	if origin := r.Header.Get("WebHook-Request-Origin"); origin != "" {
+		h.Set("WebHook-Allowed-Origin", origin)
+		h.Set("WebHook-Allowed-Rate", "*")
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
+	body, err := read(w, r)
+	if err != nil {
+		httpd.WriteProblem(w, refusal(err))
+		return
+	}
+	events, err := event.FromHTTP(r.Header, body)
+	if err != nil {
+		httpd.WriteProblem(w, refusal(err))
+		return
+	}
+	results := recv(r.Context(), events)
+	if len(events) == 1 && !isBatch(r) {
+		write(w, results[0])
+		return
+	}
+	writeBatch(w, results)
+}
+
+// read takes the whole body before anything is decided: half an event is none.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > MaxBody {
+		return nil, &http.MaxBytesError{Limit: MaxBody}
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody))
+	return buf.Bytes(), err
+}
+
+func isBatch(r *http.Request) bool {
+	const batch = "application/cloudevents-batch"
+	ct := r.Header.Get("Content-Type")
+	return len(ct) >= len(batch) && bytes.EqualFold([]byte(ct[:len(batch)]), []byte(batch))
+}
+
+// refusal is the one table from what is wrong with a request to its answer.
+func refusal(err error) httpd.Problem {
+	var invalid *event.InvalidError
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return httpd.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an event may have at most 1 MiB"}
+	case errors.Is(err, event.ErrMediaType):
+		return httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: err.Error()}
+	case errors.As(err, &invalid):
+		return httpd.Problem{Status: http.StatusBadRequest, Title: "Not a CloudEvent", Detail: invalid.Error(),
+			Errors: []httpd.ProblemItem{{Pointer: "#/" + invalid.Attribute, Detail: invalid.Reason}}}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return httpd.Problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
+	}
+	return httpd.Problem{Status: http.StatusBadRequest, Detail: "the body could not be read"}
+}
+
+func write(w http.ResponseWriter, res Result) {
+	if res.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(res.RetryAfter.Seconds()))))
+	}
+	if res.Problem != nil {
+		httpd.WriteProblem(w, *res.Problem)
+		return
+	}
+	if res.Body == nil {
+		w.WriteHeader(res.Status)
+		return
+	}
+	writeJSON(w, res.Status, res.Body)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // bodies are structs of strings and numbers
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // a sender that went away will send again
+}
+
+// batchItem is the answer for one event of a batch.
+type batchItem struct {
+	Status  int            `json:"status"`
+	Result  any            `json:"result,omitempty"`
+	Problem *httpd.Problem `json:"problem,omitempty"`
+}
+
+// writeBatch answers 200 when every event was taken, else the worst status:
+// sending the whole batch again is always right, since what was taken is known.
+func writeBatch(w http.ResponseWriter, results []Result) {
+	status := http.StatusOK
+	items := make([]batchItem, len(results))
+	for i, res := range results {
+		if res.Problem != nil {
+			res.Status = res.Problem.Status
+		}
+		items[i] = batchItem{Status: res.Status, Result: res.Body, Problem: res.Problem}
+		if res.Status >= 300 {
+			status = max(status, res.Status)
+		}
+		if res.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(res.RetryAfter.Seconds()))))
+		}
+	}
+	writeJSON(w, status, items)
+}

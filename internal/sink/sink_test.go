@@ -1,0 +1,90 @@
+package sink_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/sink"
+)
+
+const (
+	structured = "application/cloudevents+json"
+	batch      = "application/cloudevents-batch+json"
+	one        = `{"specversion":"1.0","id":"1","source":"s","type":"t"}`
+	two        = `{"specversion":"1.0","id":"2","source":"s","type":"t"}`
+)
+
+// take accepts every event but those with id 2, which it cannot store now.
+func take(_ context.Context, events []event.Event) []sink.Result {
+	var out []sink.Result
+	for _, e := range events {
+		if e.ID() == "2" {
+			out = append(out, sink.Result{RetryAfter: 1500 * time.Millisecond, Problem: &httpd.Problem{Status: 503}})
+			continue
+		}
+		out = append(out, sink.Result{Status: 201, Body: map[string]string{"id": e.ID()}})
+	}
+	return out
+}
+
+func do(method, path, contentType, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	sink.Handler(take).ServeHTTP(w, r)
+	return w
+}
+
+func TestAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		got    *httptest.ResponseRecorder
+		status int
+		body   string
+	}{
+		"structured":        {do("POST", "/", structured, one), 201, `{"id":"1"}`},
+		"binary":            {do("POST", "/", "application/json", `{}`, "Ce-Id", "7", "Ce-Source", "s", "Ce-Type", "t", "Ce-Specversion", "1.0"), 201, `{"id":"7"}`},
+		"binary no data":    {do("POST", "/", "", ``, "Ce-Id", "7", "Ce-Source", "s", "Ce-Type", "t", "Ce-Specversion", "1.0"), 201, `{"id":"7"}`},
+		"batch":             {do("POST", "/", batch, "["+one+"]"), 200, `[{"status":201,"result":{"id":"1"}}]`},
+		"empty batch":       {do("POST", "/", batch, "[]"), 200, `[]`},
+		"batch with one no": {do("POST", "/", batch, "["+one+","+two+"]"), 503, `"status":503`},
+		"cannot store":      {do("POST", "/", structured, two), 503, `"status":503`},
+		"missing id":        {do("POST", "/", structured, `{"specversion":"1.0","source":"s","type":"t"}`), 400, `"pointer":"#/id"`},
+		"header twice":      {do("POST", "/", "", ``, "Ce-Id", "7", "Ce-Id", "8", "Ce-Source", "s", "Ce-Type", "t", "Ce-Specversion", "1.0"), 400, `"pointer":"#/id"`},
+		"not an event":      {do("POST", "/", "application/json", `{"a":1}`), 400, `specversion`},
+		"unknown type":      {do("POST", "/", "text/plain", `x`), 415, `application/cloudevents+json`},
+		"too large":         {do("POST", "/", structured, strings.Repeat(" ", sink.MaxBody)+one), 413, `1 MiB`},
+		"wrong method":      {do("GET", "/", "", ""), 405, `post one CloudEvent`},
+		"wrong path":        {do("POST", "/x", structured, one), 404, `taken at /`},
+	} {
+		if c.got.Code != c.status || !strings.Contains(c.got.Body.String(), c.body) {
+			t.Errorf("%s: %d %s, want %d with %s", name, c.got.Code, c.got.Body, c.status, c.body)
+		}
+		if c.status >= 400 && !strings.HasPrefix(name, "batch") && c.got.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: content type %s, want a problem", name, c.got.Header().Get("Content-Type"))
+		}
+	}
+	if got := do("POST", "/", structured, two).Header().Get("Retry-After"); got != "2" {
+		t.Errorf("Retry-After = %q, want 1.5 s rounded up to 2", got)
+	}
+	if got := do("GET", "/", "", "").Header().Get("Allow"); got != "POST, OPTIONS" {
+		t.Errorf("Allow = %q", got)
+	}
+}
+
+func TestWebhookHandshake(t *testing.T) {
+	w := do("OPTIONS", "/", "", "", "WebHook-Request-Origin", "bridge.example")
+	if w.Code != http.StatusOK || w.Header().Get("WebHook-Allowed-Origin") != "bridge.example" || w.Header().Get("WebHook-Allowed-Rate") != "*" {
+		t.Errorf("handshake = %d %v", w.Code, w.Header())
+	}
+}

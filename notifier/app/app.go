@@ -1,0 +1,96 @@
+// Package app assembles the notifier. It is the only package of this service
+// that others may import.
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/sink"
+)
+
+// Config is everything the notifier can be told.
+type Config struct {
+	HTTP httpd.Config
+}
+
+// FromEnv reads the settings; its error names every mistake.
+func FromEnv(lookup env.Lookup) (Config, error) {
+	r := env.NewReader(lookup)
+	cfg := Config{HTTP: httpd.ConfigFromEnv(r, "notifier", 8002)}
+	return cfg, r.Err()
+}
+
+// Service is the notifier.
+type Service struct {
+	http *httpd.Server
+	log  *slog.Logger
+	told *prometheus.CounterVec // taskwire_notifications_total{type}
+}
+
+// New binds the ports and serves nothing yet.
+func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
+	server, err := httpd.Listen(ctx, cfg.HTTP, log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{http: server, log: log, told: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "taskwire_notifications_total", Help: "Notifications logged, by event type.",
+	}, []string{"type"})}
+	server.Registry().MustRegister(s.told)
+	route := func(*http.Request) string { return "/" }
+	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Handler(s.receive)))
+	return s, nil
+}
+
+// Addr is the public address with its real port.
+func (s *Service) Addr() net.Addr { return s.http.Addr() }
+
+// OpsAddr is the operator address with its real port.
+func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
+
+// Run serves until ctx ends and drains.
+func (s *Service) Run(ctx context.Context) error { return s.http.Serve(ctx) }
+
+// Close releases the ports of a service that never ran.
+func (s *Service) Close() error { return s.http.Close() }
+
+func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result {
+	results := make([]sink.Result, len(events))
+	for i, e := range events {
+		results[i] = s.notify(e)
+	}
+	return results
+}
+
+// notify tells of a created or completed task. An event of these types without
+// a task in it is refused: it can never be told of, and sending it again helps nobody.
+func (s *Service) notify(e event.Event) sink.Result {
+	var what string
+	switch e.Type() {
+	case event.TypeCreated:
+		what = "New task created"
+	case event.TypeCompleted:
+		what = "Task completed"
+	default:
+		s.log.Debug("nothing to tell", "event_id", e.ID(), "event_type", e.Type())
+		return sink.Result{Status: http.StatusNoContent}
+	}
+	var task event.Data
+	if err := json.Unmarshal(e.Data(), &task); err != nil || task.TaskID == "" {
+		return sink.Result{Problem: &httpd.Problem{Status: http.StatusBadRequest, Detail: "data: has no task_id",
+			Errors: []httpd.ProblemItem{{Pointer: "#/data/task_id", Detail: "is missing"}}}}
+	}
+	s.log.Info("NOTIFICATION: "+what+" - '"+task.Title+"' (ID: "+task.TaskID+")",
+		"event_id", e.ID(), "event_type", e.Type(), "task_id", task.TaskID)
+	s.told.WithLabelValues(e.Type()).Inc()
+	return sink.Result{Status: http.StatusNoContent}
+}
