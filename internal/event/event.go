@@ -1,160 +1,243 @@
-// Package event is the vocabulary that the services share: the CloudEvents of a
-// task's life, and their forms as a Kafka record and as an HTTP message.
+// Package event is the vocabulary that the services share: which events there
+// are, what they carry, and how they look in Kafka records and HTTP messages.
 //
-// Reading is strict. What two readers could understand differently is refused:
-// a member or header that occurs twice, invalid UTF-8, text after the event,
-// data beside data_base64, control characters in an attribute. Every refusal
-// is an *InvalidError that names the attribute.
+// The event type is that of the CloudEvents SDK; reading and writing are own
+// code, stricter than the SDK's, because two readers that disagree about one
+// message would let the bridge filter one event and the auditor keep another.
+// What is ambiguous is refused: duplicate names, bad UTF-8, control characters,
+// data given twice, attributes given twice.
+//
+// An event does not depend on the form it travelled in: the structured, binary
+// and batch forms of one event, in Kafka or over HTTP, read back as the same
+// attributes and the same data bytes. Of the types of extension attributes only
+// text survives a binary form; Attribute is equal in all of them.
 package event
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Event is a CloudEvent 1.0. DataEncoded holds the data's bytes as received.
+// Event is a CloudEvent 1.0. DataEncoded holds the data's bytes as received,
+// without the white space around a JSON text; DataBase64 says that JSON cannot carry
+// them as they are.
 type Event = ce.Event
 
-// Types and source of the events that the Task API makes.
+// Types of the events that the Task API emits.
 const (
 	TypeCreated   = "task.created"
 	TypeUpdated   = "task.updated"
 	TypeCompleted = "task.completed"
-
-	Source = "task-api"
 )
+
+// Source is the source of every event of the Task API.
+const Source = "task-api"
 
 // Names of the extension attributes in use.
 const (
-	CorrelationID = "correlationid"
 	PartitionKey  = "partitionkey"
 	VersionOfTask = "taskversion"
+	CorrelationID = "correlationid"
 	Actor         = "actor"
 	TraceParent   = "traceparent"
 	TraceState    = "tracestate"
 )
 
-const (
-	contentJSON       = "application/json"
-	contentStructured = "application/cloudevents+json; charset=UTF-8"
-)
+// MaxBytes limits one event, whatever form it comes in, and one batch.
+const MaxBytes = 1 << 20
 
-// InvalidError says why something is not a CloudEvent. It never repeats the value.
-type InvalidError struct {
-	Attribute string // attribute or member at fault; "event" when it is the whole
-	Reason    string
-}
-
-func (e *InvalidError) Error() string { return e.Attribute + ": " + e.Reason }
-
-func invalid(attribute, format string, args ...any) error {
-	return &InvalidError{Attribute: attribute, Reason: fmt.Sprintf(format, args...)}
-}
-
-// Data is the payload of a task event.
+// Data is what each task event carries: the task after the change.
 type Data struct {
 	TaskID  string  `json:"task_id"`
 	Title   string  `json:"title"`
 	Status  string  `json:"status"`
-	OwnerID *string `json:"owner_id"`
+	OwnerID *string `json:"owner_id"` // null when nobody owns the task
 }
 
-// Change is what the Task API knows when it makes an event: once, in the
-// transaction of the change.
+// Change is one change of a task, as the Task API's transaction made it.
 type Change struct {
 	ID            string // UUIDv7
 	Type          string
 	Time          time.Time
 	TaskVersion   int64 // 1, 2, 3 ... per task
 	CorrelationID string
-	Actor         string // "" when the API asks for no tokens
-	TraceParent   string // "" when the caller sent none
+	Actor         string // "" when the API is open
+	TraceParent   string // "" when there is none
 	TraceState    string
 	Data          Data
 }
 
-// New makes the event of a change.
+// New makes the event of c. Subject and partition key are the task's id, so
+// that all events of a task keep their order.
 func New(c Change) (Event, error) {
-	if c.TaskVersion < 1 || c.TaskVersion > 1<<31-1 {
-		return Event{}, invalid(VersionOfTask, "is not between 1 and 2147483647")
+	if err := c.check(); err != nil {
+		return Event{}, fmt.Errorf("make event %s: %w", c.ID, err)
 	}
-	e := blank()
-	e.SetID(c.ID)
-	e.SetSource(Source)
-	e.SetType(c.Type)
-	e.SetSubject(c.Data.TaskID)
-	e.SetTime(c.Time.UTC())
-	if err := e.SetData(contentJSON, c.Data); err != nil {
-		return Event{}, fmt.Errorf("encode data of event %s: %w", c.ID, err)
+	data, err := appendData(nil, c.Data)
+	if err != nil {
+		return Event{}, fmt.Errorf("make event %s: data: %w", c.ID, err)
 	}
-	extensions := map[string]any{PartitionKey: c.Data.TaskID, VersionOfTask: int32(c.TaskVersion)}
-	for name, value := range map[string]string{CorrelationID: c.CorrelationID, Actor: c.Actor, TraceParent: c.TraceParent, TraceState: c.TraceState} {
-		if value != "" {
-			extensions[name] = value
+	var b builder
+	for _, a := range []struct {
+		name  string
+		value any
+	}{
+		{"specversion", specVersion},
+		{"id", c.ID},
+		{"source", Source},
+		{"type", c.Type},
+		{"subject", c.Data.TaskID},
+		{"time", types.FormatTime(c.Time)},
+		{"datacontenttype", mediaJSON},
+		{PartitionKey, c.Data.TaskID},
+		{VersionOfTask, int32(c.TaskVersion)},
+		{CorrelationID, c.CorrelationID},
+		{Actor, c.Actor},
+		{TraceParent, c.TraceParent},
+		{TraceState, c.TraceState},
+	} {
+		if a.value == "" {
+			continue
+		}
+		if err := b.set(a.name, a.value); err != nil {
+			return Event{}, fmt.Errorf("make event %s: %w", c.ID, err)
 		}
 	}
-	e.Context.(*ce.EventContextV1).Extensions = extensions
-	if err := e.Validate(); err != nil {
-		return Event{}, fmt.Errorf("event %s: %w", c.ID, err)
-	}
-	return e, nil
+	return b.event(data)
 }
 
-func blank() Event { return Event{Context: &ce.EventContextV1{}} }
+func (c Change) check() error {
+	switch {
+	case c.Type != TypeCreated && c.Type != TypeUpdated && c.Type != TypeCompleted:
+		return fmt.Errorf("%q is no type of a task event", c.Type)
+	case c.Time.IsZero():
+		return errors.New("the change has no time")
+	case c.Data.TaskID == "":
+		return errors.New("the change has no task id")
+	case c.TaskVersion < 1 || c.TaskVersion > math.MaxInt32:
+		return fmt.Errorf("task version %d does not fit a CloudEvents integer", c.TaskVersion)
+	}
+	return nil
+}
 
-// TaskVersion is the taskversion attribute, if it is there and a positive integer.
+// appendData keeps the order of the members and escapes no more than JSON
+// asks for, so that one change has one encoding.
+func appendData(dst []byte, d Data) ([]byte, error) {
+	var err error
+	for _, m := range []struct{ prefix, value string }{
+		{`{"task_id":`, d.TaskID}, {`,"title":`, d.Title}, {`,"status":`, d.Status},
+	} {
+		dst = append(dst, m.prefix...)
+		if dst, err = jsontext.AppendQuote(dst, m.value); err != nil {
+			return nil, err
+		}
+	}
+	dst = append(dst, `,"owner_id":`...)
+	if d.OwnerID == nil {
+		return append(dst, `null}`...), nil
+	}
+	dst, err = jsontext.AppendQuote(dst, *d.OwnerID)
+	return append(dst, '}'), err
+}
+
+// Task is the task that e is about. Members beyond the four are left alone.
+func Task(e Event) (Data, error) {
+	var d struct {
+		TaskID  *string `json:"task_id"`
+		Title   *string `json:"title"`
+		Status  *string `json:"status"`
+		OwnerID *string `json:"owner_id"`
+	}
+	if len(e.DataEncoded) == 0 {
+		return Data{}, invalid("data", "is missing")
+	}
+	if err := json.Unmarshal(e.DataEncoded, &d); err != nil {
+		return Data{}, invalid("data", "is not a JSON object with the texts task_id, title, status and owner_id")
+	}
+	for _, m := range []struct {
+		name  string
+		value *string
+	}{{"task_id", d.TaskID}, {"title", d.Title}, {"status", d.Status}} {
+		if m.value == nil || *m.value == "" {
+			return Data{}, invalid("data", "has no %s", m.name)
+		}
+	}
+	return Data{TaskID: *d.TaskID, Title: *d.Title, Status: *d.Status, OwnerID: d.OwnerID}, nil
+}
+
+// TaskVersion is the position of e among the changes of its task. False when
+// the event carries none that counts: foreign events need not.
 func TaskVersion(e Event) (int64, bool) {
 	s, ok := Attribute(e, VersionOfTask)
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil && n > 0
+	n, err := strconv.ParseInt(s, 10, 32)
+	return n, err == nil && n >= 1
 }
 
-// Attribute is the canonical string form of a context attribute, if it is set.
+// Attribute is the canonical text of one context attribute, the same whatever
+// form the event came in. False when the event does not have it.
 func Attribute(e Event, name string) (string, bool) {
-	c, ok := e.Context.(*ce.EventContextV1)
-	if !ok {
+	c, err := context(e)
+	if err != nil {
 		return "", false
 	}
 	switch name {
 	case "specversion":
-		return ce.CloudEventsVersionV1, true
+		return specVersion, true
 	case "id":
-		return c.ID, true
+		return c.ID, c.ID != ""
 	case "source":
-		return c.Source.String(), true
+		s := c.Source.String()
+		return s, s != ""
 	case "type":
-		return c.Type, true
+		return c.Type, c.Type != ""
 	case "subject":
 		return deref(c.Subject)
 	case "datacontenttype":
 		return deref(c.DataContentType)
 	case "dataschema":
-		if c.DataSchema == nil {
-			return "", false
-		}
-		return c.DataSchema.String(), true
+		return c.DataSchema.String(), c.DataSchema != nil
 	case "time":
 		if c.Time == nil {
 			return "", false
 		}
-		return formatTime(c.Time.Time), true
+		return types.FormatTime(c.Time.Time), true
 	}
 	v, ok := c.Extensions[name]
 	if !ok {
 		return "", false
 	}
-	return format(v), true
+	s, err := types.Format(v)
+	return s, err == nil
+}
+
+// Attributes are the names of those that e has, in the order in which they are
+// written: the specification's first, then the extensions by name.
+func Attributes(e Event) []string {
+	c, err := context(e)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, 0, len(coreNames)+len(c.Extensions))
+	for _, name := range coreNames {
+		if _, ok := Attribute(e, name); ok {
+			names = append(names, name)
+		}
+	}
+	return append(names, slices.Sorted(maps.Keys(c.Extensions))...)
 }
 
 func deref(s *string) (string, bool) {
@@ -164,147 +247,27 @@ func deref(s *string) (string, bool) {
 	return *s, true
 }
 
-func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-
-// format is the canonical string of an attribute value, as CloudEvents 1.0 §3.1.
-func format(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case bool:
-		return strconv.FormatBool(v)
-	case int32:
-		return strconv.Itoa(int(v))
+// context is the version 1.0 context of an event, however it was assembled.
+func context(e Event) (*ce.EventContextV1, error) {
+	if e.Context == nil {
+		return nil, invalid("specversion", "is missing")
 	}
-	s, err := types.Format(v)
+	c, ok := e.Context.(*ce.EventContextV1)
+	if !ok {
+		return nil, invalid("specversion", "is not 1.0")
+	}
+	return c, nil
+}
+
+// uri keeps s byte for byte. The SDK stores URIs parsed and writes them anew, which
+// would change those not in normal form, and with source the event's identity.
+func uri(s string) (url.URL, error) {
+	u, err := url.Parse(s)
 	if err != nil {
-		return fmt.Sprint(v)
+		return url.URL{}, err
 	}
-	return s
-}
-
-// Attributes are the names that are set, in the order in which they are
-// written: those of the specification first, then extensions by name.
-func Attributes(e Event) []string {
-	names := make([]string, 0, 16)
-	for _, name := range []string{"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"} {
-		if _, ok := Attribute(e, name); ok {
-			names = append(names, name)
-		}
+	if u.String() != s {
+		return url.URL{Opaque: s}, nil
 	}
-	first := len(names)
-	for name := range e.Extensions() {
-		names = append(names, name)
-	}
-	slices.Sort(names[first:])
-	return names
-}
-
-// set gives one attribute its value from its string form, or from a JSON
-// boolean or integer.
-func set(e *Event, name string, value any) error {
-	c := e.Context.(*ce.EventContextV1)
-	text, isText := value.(string)
-	if err := checkText(name, text); err != nil {
-		return err
-	}
-	switch name {
-	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema":
-		if !isText {
-			return invalid(name, "is not a string")
-		}
-		if text == "" {
-			return invalid(name, "is empty")
-		}
-	}
-	switch name {
-	case "specversion":
-		if text != ce.CloudEventsVersionV1 {
-			return invalid(name, "is not 1.0, the only version understood")
-		}
-	case "id":
-		c.ID = text
-	case "source":
-		u, err := url.Parse(text)
-		if err != nil {
-			return invalid(name, "is not a URI reference")
-		}
-		c.Source = types.URIRef{URL: *u}
-	case "type":
-		c.Type = text
-	case "subject":
-		c.Subject = &text
-	case "time":
-		t, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			return invalid(name, "is not an RFC 3339 time")
-		}
-		c.Time = &types.Timestamp{Time: t}
-	case "datacontenttype":
-		c.DataContentType = &text
-	case "dataschema":
-		u, err := url.Parse(text)
-		if err != nil || !u.IsAbs() {
-			return invalid(name, "is not an absolute URI")
-		}
-		c.DataSchema = &types.URI{URL: *u}
-	default:
-		return setExtension(c, name, value)
-	}
-	return nil
-}
-
-func setExtension(c *ce.EventContextV1, name string, value any) error {
-	if name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
-		return invalid("event", "has an attribute whose name is not made of lower-case letters and digits")
-	}
-	if name == "data" || name == "data_base64" {
-		return invalid(name, "is no attribute")
-	}
-	// Headers know only strings; the one integer of ours reads the same in every form.
-	if text, ok := value.(string); ok && name == VersionOfTask {
-		if n, err := strconv.ParseInt(text, 10, 32); err == nil && strconv.FormatInt(n, 10) == text {
-			value = int32(n)
-		}
-	}
-	if c.Extensions == nil {
-		c.Extensions = make(map[string]any, 8)
-	}
-	c.Extensions[name] = value
-	return nil
-}
-
-func checkText(name, text string) error {
-	if !utf8.ValidString(text) {
-		return invalid(name, "is not valid UTF-8")
-	}
-	for _, r := range text {
-		if r < 0x20 || (r >= 0x7f && r <= 0x9f) {
-			return invalid(name, "holds a control character")
-		}
-	}
-	return nil
-}
-
-// complete checks what only the whole event shows.
-func complete(e Event, sawVersion bool) error {
-	c := e.Context.(*ce.EventContextV1)
-	switch {
-	case !sawVersion:
-		return invalid("specversion", "is missing")
-	case c.ID == "":
-		return invalid("id", "is missing")
-	case c.Source.String() == "":
-		return invalid("source", "is missing")
-	case c.Type == "":
-		return invalid("type", "is missing")
-	}
-	return nil
-}
-
-// isJSON says whether data of this content type is a JSON value; none means it is.
-func isJSON(contentType string) bool {
-	media, _, _ := strings.Cut(contentType, ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "" || media == contentJSON || media == "text/json" || strings.HasSuffix(media, "+json")
+	return *u, nil
 }

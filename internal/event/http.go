@@ -2,146 +2,131 @@ package event
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 )
 
-// ErrMediaType says that a body is of a type that carries no event here.
-var ErrMediaType = errors.New("the content type is none of application/cloudevents+json, application/cloudevents-batch+json, or binary mode with ce- headers")
+// ErrMediaType says that a message is in no form of a CloudEvent: neither a
+// CloudEvents media type in UTF-8 nor data with its attributes in ce- headers.
+var ErrMediaType = errors.New("the content type is not application/cloudevents+json or application/cloudevents-batch+json, and there are no ce- headers")
 
-// FromHTTP reads the events of a request in structured, batch or binary mode.
+// FromHTTP reads the events of a message: one in the structured or binary form,
+// any number in the batch form. Its error is an *InvalidError or ErrMediaType.
 func FromHTTP(h http.Header, body []byte) ([]Event, error) {
-	if len(h["Content-Type"]) > 1 {
-		return nil, invalid("content-type", "occurs twice")
+	contentTypes := h.Values("Content-Type")
+	if len(contentTypes) > 1 {
+		return nil, invalid("datacontenttype", "is given twice")
 	}
-	contentType := h.Get("Content-Type")
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil && contentType != "" {
-		return nil, ErrMediaType
-	}
-	if cs := params["charset"]; cs != "" && !strings.EqualFold(cs, "utf-8") && strings.HasPrefix(media, "application/cloudevents") {
-		return nil, ErrMediaType
-	}
+	contentType := strings.Join(contentTypes, "")
+	m, parameters, err := mime.ParseMediaType(contentType)
+	charset := strings.ToLower(parameters["charset"])
 	switch {
-	case media == "application/cloudevents+json":
-		e, err := Parse(body)
-		if err != nil {
-			return nil, err
-		}
-		return []Event{e}, nil
-	case media == "application/cloudevents-batch+json":
+	case err == nil && strings.HasPrefix(m, "application/cloudevents") && charset != "" && charset != "utf-8":
+		return nil, ErrMediaType
+	case err == nil && m == mediaBatch:
 		return ParseBatch(body)
-	case strings.HasPrefix(media, "application/cloudevents"):
+	case err == nil && m == mediaStructured:
+		return one(Parse(body))
+	case err == nil && strings.HasPrefix(m, "application/cloudevents"):
 		return nil, ErrMediaType
 	}
-	return fromBinaryHTTP(h, media, contentType, body)
+	return one(fromBinaryHTTP(h, contentType, body))
 }
 
-func fromBinaryHTTP(h http.Header, media, contentType string, body []byte) ([]Event, error) {
-	e := blank()
-	found := false
-	for name, values := range h {
-		if !strings.HasPrefix(name, "Ce-") {
-			continue
-		}
-		found = true
-		attribute := strings.ToLower(name[len("Ce-"):])
-		if len(values) != 1 {
-			return nil, invalid(attribute, "occurs twice")
-		}
-		if attribute == "datacontenttype" {
-			return nil, invalid(attribute, "belongs in the header content-type")
-		}
-		if err := set(&e, attribute, percentDecode(values[0])); err != nil {
-			return nil, err
-		}
-	}
-	if !found && media != "" && !isJSON(media) && media != "application/x-www-form-urlencoded" {
-		return nil, ErrMediaType
-	}
-	if contentType != "" {
-		if err := set(&e, "datacontenttype", contentType); err != nil {
-			return nil, err
-		}
-	}
-	if err := complete(e, len(h["Ce-Specversion"]) > 0); err != nil {
-		return nil, err
-	}
-	if err := setBody(&e, body); err != nil {
+func one(e Event, err error) ([]Event, error) {
+	if err != nil {
 		return nil, err
 	}
 	return []Event{e}, nil
 }
 
-// StructuredHTTP is the message of e in structured mode.
-func StructuredHTTP(e Event) (http.Header, []byte, error) {
-	body, err := Append(make([]byte, 0, 640), e)
-	if err != nil {
-		return nil, nil, err
+func fromBinaryHTTP(h http.Header, contentType string, body []byte) (Event, error) {
+	if len(body) > MaxBytes {
+		return Event{}, invalid("", "it is longer than %d bytes", MaxBytes)
 	}
-	return http.Header{"Content-Type": {contentStructured}}, body, nil
-}
-
-// BinaryHTTP is the message of e in binary mode. Values are percent-encoded as
-// the HTTP binding says, which the SDK's own writer does not do.
-func BinaryHTTP(e Event) (http.Header, []byte, error) {
-	h := make(http.Header, 16)
-	for _, name := range Attributes(e) {
-		text, _ := Attribute(e, name)
-		if name == "datacontenttype" {
-			h["Content-Type"] = []string{text}
+	b := builder{untyped: true}
+	// Sorted, so that the same message is always refused for the same reason.
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		lower := strings.ToLower(name)
+		if !strings.HasPrefix(lower, "ce-") {
 			continue
 		}
-		h.Set("Ce-"+name, percentEncode(text))
-	}
-	return h, e.DataEncoded, nil
-}
-
-const hexDigits = "0123456789ABCDEF"
-
-// percentEncode encodes space, double quote, percent and all outside printable ASCII.
-func percentEncode(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return mustEncode(byte(min(r, 0xff))) }) {
-		return s
-	}
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; mustEncode(c) {
-			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
-		} else {
-			b.WriteByte(c)
+		lower = lower[len("ce-"):]
+		if len(h[name]) != 1 {
+			return Event{}, invalid(lower, "is given twice")
+		}
+		value, err := percentDecode(h[name][0])
+		if err != nil {
+			return Event{}, invalid(lower, "has a %% that begins no percent-encoding")
+		}
+		if err := b.setHeader(lower, value); err != nil {
+			return Event{}, err
 		}
 	}
-	return b.String()
-}
-
-func mustEncode(c byte) bool { return c <= 0x20 || c >= 0x7f || c == '"' || c == '%' }
-
-// percentDecode undoes percentEncode; a percent sign without two hex digits
-// after it stands for itself, as senders that do not encode mean it.
-func percentDecode(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
+	if len(b.names) == 0 && !couldBeData(contentType) {
+		return Event{}, ErrMediaType
 	}
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := strings.IndexByte(hexDigits, upper(s[i+1])), strings.IndexByte(hexDigits, upper(s[i+2]))
-			if hi >= 0 && lo >= 0 {
-				out = append(out, byte(hi<<4|lo))
-				i += 2
-				continue
-			}
+	if contentType != "" {
+		if err := b.set("datacontenttype", contentType); err != nil {
+			return Event{}, err
 		}
-		out = append(out, s[i])
 	}
-	return string(out)
+	return b.event(slices.Clone(body))
 }
 
-func upper(c byte) byte {
-	if c >= 'a' && c <= 'f' {
-		return c - 'a' + 'A'
+// couldBeData says whether a message without one ce- header is better told what
+// it lacks than that its type is wrong: JSON posted by hand, also by a curl
+// that was given no type.
+func couldBeData(contentType string) bool {
+	if contentType == "" {
+		return true
 	}
-	return c
+	m, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (isJSON(&contentType) || m == "application/x-www-form-urlencoded")
+}
+
+// StructuredHTTP is the structured form of e as an HTTP message.
+func StructuredHTTP(e Event) (http.Header, []byte, error) {
+	body, err := Append(nil, e)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
+	}
+	return http.Header{"Content-Type": {mediaStructured + utf8Parameter}}, body, nil
+}
+
+// BinaryHTTP is the binary form of e as an HTTP message: attributes
+// percent-encoded in ce- headers, the body the data.
+func BinaryHTTP(e Event) (http.Header, []byte, error) {
+	list, data, err := parts(e)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
+	}
+	h := make(http.Header, len(list))
+	for _, a := range list {
+		if a.name == "datacontenttype" {
+			h.Set("Content-Type", a.text)
+			continue
+		}
+		h.Set("ce-"+a.name, percentEncode(a.text))
+	}
+	return h, data, nil
+}
+
+// BatchHTTP is the batch form of events as an HTTP message.
+func BatchHTTP(events []Event) (http.Header, []byte, error) {
+	body := []byte{'['}
+	for i, e := range events {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		var err error
+		if body, err = Append(body, e); err != nil {
+			return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
+		}
+	}
+	return http.Header{"Content-Type": {mediaBatch + utf8Parameter}}, append(body, ']'), nil
 }

@@ -7,194 +7,237 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"unicode/utf8"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Parse reads one event in the JSON format (structured mode).
+// Parse reads the structured JSON form, strictly. Its error is an *InvalidError.
 func Parse(body []byte) (Event, error) {
-	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
-	e, err := decode(dec)
+	if len(body) > MaxBytes {
+		return Event{}, invalid("", "it is longer than %d bytes", MaxBytes)
+	}
+	var b builder
+	var data, encoded jsontext.Value
+	err := members(body, func(name string, v jsontext.Value) error {
+		switch name {
+		case "data":
+			data = bytes.Clone(v)
+			return nil
+		case "data_base64":
+			encoded = bytes.Clone(v)
+			return nil
+		}
+		return b.setJSON(name, v)
+	})
 	if err != nil {
 		return Event{}, err
 	}
-	return e, atEnd(dec)
+	if err := b.required(); err != nil {
+		return Event{}, err
+	}
+	raw, err := jsonData(b.ctx.DataContentType, data, encoded)
+	if err != nil {
+		return Event{}, err
+	}
+	return b.event(raw)
 }
 
-// ParseBatch reads an array of events; an empty one is a batch of none.
+// ParseBatch reads the JSON batch form: an array, possibly empty, of events.
 func ParseBatch(body []byte) ([]Event, error) {
-	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '[' {
-		return nil, invalid("event", "the batch is not a JSON array")
+	if len(body) > MaxBytes {
+		return nil, invalid("", "it is longer than %d bytes", MaxBytes)
+	}
+	d := jsontext.NewDecoder(bytes.NewBuffer(body))
+	if err := expect(d, jsontext.KindBeginArray, "the batch is not a JSON array"); err != nil {
+		return nil, err
 	}
 	events := []Event{}
-	for dec.PeekKind() != ']' {
-		e, err := decode(dec)
+	for d.PeekKind() != jsontext.KindEndArray {
+		v, err := d.ReadValue()
 		if err != nil {
-			var inv *InvalidError
-			if errors.As(err, &inv) {
-				return nil, invalid(inv.Attribute, "%s (event %d of the batch)", inv.Reason, len(events))
-			}
-			return nil, err
+			return nil, syntax(err).at(len(events))
+		}
+		e, err := Parse(v)
+		if bad := (*InvalidError)(nil); errors.As(err, &bad) {
+			return nil, bad.at(len(events))
 		}
 		events = append(events, e)
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, syntax(err)
-	}
-	return events, atEnd(dec)
+	return events, end(d)
 }
 
-func atEnd(dec *jsontext.Decoder) error {
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return invalid("event", "something follows its end")
-	}
-	return nil
-}
-
-func syntax(err error) error {
-	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return invalid("event", "has a member twice")
-	}
-	return invalid("event", "is not valid JSON")
-}
-
-func decode(dec *jsontext.Decoder) (Event, error) {
-	if dec.PeekKind() != '{' {
-		return Event{}, invalid("event", "is not a JSON object")
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return Event{}, syntax(err)
-	}
-	e := blank()
-	var data, base64Data []byte
-	sawVersion := false
-	for dec.PeekKind() != '}' {
-		tok, err := dec.ReadToken()
+// setJSON sets an attribute from its JSON value. The format reads null as not set.
+func (b *builder) setJSON(name string, v jsontext.Value) error {
+	switch v.Kind() {
+	case jsontext.KindNull:
+		return checkName(name)
+	case jsontext.KindString:
+		s, err := jsontext.AppendUnquote(nil, v)
 		if err != nil {
-			return Event{}, syntax(err)
+			return invalid(name, "is not UTF-8")
 		}
-		name := tok.String()
-		value, err := dec.ReadValue()
-		if err != nil {
-			return Event{}, syntax(err)
-		}
-		switch {
-		case name == "data":
-			data = bytes.Clone(value) // the decoder reuses its buffer
-		case value.Kind() == 'n': // null means not set
-		case name == "data_base64":
-			base64Data = bytes.Clone(value)
-		default:
-			if err := member(&e, name, value); err != nil {
-				return Event{}, err
-			}
-			sawVersion = sawVersion || name == "specversion"
-		}
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return Event{}, syntax(err)
-	}
-	if err := complete(e, sawVersion); err != nil {
-		return Event{}, err
-	}
-	return e, setData(&e, data, base64Data)
-}
-
-func member(e *Event, name string, value jsontext.Value) error {
-	switch value.Kind() {
-	case '"':
-		text, err := jsontext.AppendUnquote(nil, value)
-		if err != nil {
-			return invalid(name, "is not a valid string")
-		}
-		return set(e, name, string(text))
-	case 't', 'f':
-		return set(e, name, value.Kind() == 't')
-	case '0':
-		n, err := strconv.ParseInt(string(value), 10, 32)
+		return b.set(name, string(s))
+	case jsontext.KindTrue, jsontext.KindFalse:
+		return b.set(name, v.Kind() == jsontext.KindTrue)
+	case jsontext.KindNumber:
+		n, err := strconv.ParseInt(string(v), 10, 32)
 		if err != nil {
 			return invalid(name, "is not a 32-bit integer")
 		}
-		return set(e, name, int32(n))
+		return b.set(name, int32(n))
 	}
-	return invalid(name, "is neither string, boolean nor integer")
+	if err := checkName(name); err != nil {
+		return err
+	}
+	return invalid(name, "is not a string, an integer or a boolean")
 }
 
-func setData(e *Event, data, base64Data []byte) error {
-	switch {
-	case data != nil && base64Data != nil:
-		return invalid("data", "stands beside data_base64")
-	case base64Data != nil:
-		text, err := jsontext.AppendUnquote(nil, base64Data)
-		if err != nil {
-			return invalid("data_base64", "is not a string")
-		}
-		raw, err := base64.StdEncoding.Strict().DecodeString(string(text))
-		if err != nil {
-			return invalid("data_base64", "is not base64")
-		}
-		e.DataEncoded, e.DataBase64 = raw, true
-	case data != nil && data[0] == '"' && !isJSON(e.DataContentType()):
-		// Text of another type travels as a JSON string.
-		text, err := jsontext.AppendUnquote(nil, data)
-		if err != nil {
-			return invalid("data", "is not a valid string")
-		}
-		e.DataEncoded = text
-	case data != nil:
-		e.DataEncoded = data
+// jsonData is the bytes behind the members data and data_base64.
+func jsonData(contentType *string, data, encoded jsontext.Value) ([]byte, error) {
+	if data != nil && encoded != nil {
+		return nil, invalid("data", "is given twice, as data and as data_base64")
 	}
-	return nil
+	if encoded != nil && encoded.Kind() != jsontext.KindNull {
+		s, err := jsontext.AppendUnquote(nil, encoded)
+		if err != nil {
+			return nil, invalid("data_base64", "is not a string")
+		}
+		return decodeBase64(s)
+	}
+	if data == nil || isJSON(contentType) {
+		return data, nil
+	}
+	switch data.Kind() {
+	case jsontext.KindNull:
+		return nil, nil
+	case jsontext.KindString:
+		return jsontext.AppendUnquote(nil, data)
+	}
+	return nil, invalid("data", "is not a string, though datacontenttype says it is not JSON")
 }
 
-// Append writes e in the JSON format: members in a fixed order, the data's
-// bytes as they are. What is not JSON and not text goes to data_base64.
+// Append adds the structured JSON form of e to dst: members in a fixed order,
+// JSON data byte for byte. The same event always has the same form.
 func Append(dst []byte, e Event) ([]byte, error) {
-	dst = append(dst, '{')
-	for i, name := range Attributes(e) {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(append(append(dst, '"'), name...), '"', ':')
-		var err error
-		if dst, err = appendAttribute(dst, e, name); err != nil {
-			return nil, invalid(name, "cannot be written: %v", err)
-		}
-	}
-	dst, err := appendData(dst, e)
+	list, err := attributes(e)
 	if err != nil {
-		return nil, err
+		return dst, err
+	}
+	c, err := context(e)
+	if err != nil {
+		return dst, err
+	}
+	data, binary, err := payload(c.DataContentType, e.DataEncoded)
+	if err != nil {
+		return dst, err
+	}
+	separator := byte('{')
+	for _, a := range list {
+		dst = append(dst, separator, '"')
+		dst = append(dst, a.name...)
+		dst = append(dst, '"', ':')
+		if a.bare {
+			dst = append(dst, a.text...)
+		} else if dst, err = jsontext.AppendQuote(dst, a.text); err != nil {
+			return dst, invalid(a.name, "is not UTF-8")
+		}
+		separator = ','
+	}
+	switch {
+	case data == nil:
+	case binary:
+		dst = append(dst, `,"data_base64":"`...)
+		dst = base64.StdEncoding.AppendEncode(dst, data)
+		dst = append(dst, '"')
+	case isJSON(c.DataContentType):
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, data...)
+	default:
+		dst = append(dst, `,"data":`...)
+		if dst, err = jsontext.AppendQuote(dst, data); err != nil {
+			return dst, invalid("data", "is not UTF-8")
+		}
 	}
 	return append(dst, '}'), nil
 }
 
-func appendAttribute(dst []byte, e Event, name string) ([]byte, error) {
-	switch v := e.Extensions()[name].(type) {
-	case bool:
-		return strconv.AppendBool(dst, v), nil
-	case int32:
-		return strconv.AppendInt(dst, int64(v), 10), nil
+// members calls f for each member of the one JSON object that body must be. v
+// is valid during the call only.
+func members(body []byte, f func(name string, v jsontext.Value) error) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(body))
+	if err := expect(d, jsontext.KindBeginObject, "it is not a JSON object"); err != nil {
+		return err
 	}
-	text, _ := Attribute(e, name)
-	return jsontext.AppendQuote(dst, text)
+	for d.PeekKind() != jsontext.KindEndObject {
+		token, err := d.ReadToken()
+		if err != nil {
+			return syntax(err)
+		}
+		name := token.String()
+		v, err := d.ReadValue()
+		if err != nil {
+			return syntax(err)
+		}
+		if err := f(name, v); err != nil {
+			return err
+		}
+	}
+	return end(d)
 }
 
-func appendData(dst []byte, e Event) ([]byte, error) {
-	if e.DataEncoded == nil {
-		return dst, nil
+func expect(d *jsontext.Decoder, kind jsontext.Kind, otherwise string) error {
+	token, err := d.ReadToken()
+	if errors.Is(err, io.EOF) {
+		return invalid("", "it is empty")
 	}
-	if !e.DataBase64 && isJSON(e.DataContentType()) {
-		if !jsontext.Value(e.DataEncoded).IsValid() {
-			return nil, invalid("data", "is not the JSON its content type says")
+	if err != nil {
+		return syntax(err)
+	}
+	if token.Kind() != kind {
+		return invalid("", "%s", otherwise)
+	}
+	return nil
+}
+
+// end reads the closing token and makes sure that nothing follows it.
+func end(d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return syntax(err)
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return invalid("", "bytes follow the JSON text")
+	}
+	return nil
+}
+
+// syntax words a JSON error without the characters of the input.
+func syntax(err error) *InvalidError {
+	at := ""
+	if s := (*jsontext.SyntacticError)(nil); errors.As(err, &s) {
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return duplicate(s)
 		}
-		return append(append(dst, `,"data":`...), e.DataEncoded...), nil
+		at = " at byte " + strconv.FormatInt(s.ByteOffset, 10)
 	}
-	if !e.DataBase64 && utf8.Valid(e.DataEncoded) {
-		return jsontext.AppendQuote(append(dst, `,"data":`...), e.DataEncoded)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return invalid("", "the JSON text is cut off%s", at)
 	}
-	dst = append(dst, `,"data_base64":"`...)
-	dst = slices.Grow(dst, base64.StdEncoding.EncodedLen(len(e.DataEncoded))+2)
-	return append(base64.StdEncoding.AppendEncode(dst, e.DataEncoded), '"'), nil
+	return invalid("", "it is not JSON in UTF-8%s", at)
+}
+
+// duplicate names the attribute that stands twice, if it is one: the last name on
+// the way to the place. Inside of data it is data that is at fault.
+func duplicate(s *jsontext.SyntacticError) *InvalidError {
+	path := slices.Collect(s.JSONPointer.Tokens())
+	if len(path) > 0 && path[0] != "data" && strings.Trim(path[0], "0123456789") == "" {
+		path = path[1:] // an index: the text is a batch
+	}
+	switch {
+	case len(path) == 1 && (checkName(path[0]) == nil || path[0] == "data"):
+		return invalid(path[0], "is given twice")
+	case len(path) > 1 && path[0] == "data":
+		return invalid("data", "names a member twice")
+	}
+	return invalid("", "a member is named twice at byte %d", s.ByteOffset)
 }

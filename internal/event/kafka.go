@@ -1,47 +1,211 @@
 package event
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Header is one header of a record.
+// Content types of the structured and batch forms. JSON is UTF-8 by definition;
+// the parameter is what the Kafka binding's examples carry.
+const (
+	mediaStructured = "application/cloudevents+json"
+	mediaBatch      = "application/cloudevents-batch+json"
+	utf8Parameter   = "; charset=UTF-8"
+)
+
+// Header is one header of a Kafka record.
 type Header struct {
 	Key   string
 	Value []byte
 }
 
-// Record is the part of a Kafka record that carries an event.
+// Record is the part of a Kafka record that an event is made of.
 type Record struct {
-	Key, Value []byte
+	Key, Value []byte // nil is Kafka's null: a nil Value is a tombstone
 	Headers    []Header
-	Time       time.Time // the record's timestamp; set by the broker's reader, ignored when writing
+	Time       time.Time
 }
 
-// Structured is the record of e in structured mode, keyed by its partitionkey.
-func Structured(e Event) (Record, error) {
-	value, err := Append(make([]byte, 0, 640), e)
-	if err != nil {
-		return Record{}, err
+// Mode is the form of an event in a Kafka record.
+type Mode string
+
+// The forms that FromRecord reads.
+const (
+	ModeStructured Mode = "structured" // the value is the event
+	ModeBinary     Mode = "binary"     // headers ce_*, the value is the data
+	ModeEnvelope   Mode = "envelope"   // the plain JSON envelope of publishers that know no CloudEvents
+)
+
+// Mode tells the form of r: from its headers, or from the value's members when
+// the writer set none. A structured value may be passed on as it is.
+func (r Record) Mode() (Mode, error) {
+	switch {
+	case r.Value == nil:
+		return "", invalid("", "the record is a tombstone, it has no value")
+	case len(r.Value) > MaxBytes:
+		return "", invalid("", "the record is longer than %d bytes", MaxBytes)
 	}
-	return Record{Key: key(e), Value: value, Headers: []Header{{"content-type", []byte(contentStructured)}}}, nil
+	contentType, _, err := r.contentType()
+	if err != nil {
+		return "", err
+	}
+	m, _, _ := strings.Cut(strings.ToLower(contentType), ";")
+	switch m = strings.TrimSpace(m); {
+	case m == mediaStructured:
+		return ModeStructured, nil
+	case strings.HasPrefix(m, "application/cloudevents"):
+		return "", invalid("", "the record is in a CloudEvents format other than JSON, or a batch")
+	}
+	for _, h := range r.Headers {
+		if _, ok := attributeName(h.Key); ok {
+			return ModeBinary, nil
+		}
+	}
+	return bareMode(r.Value)
 }
 
-// Binary is the record of e in binary mode: attributes in ce_ headers, the data as value.
-func Binary(e Event) (Record, error) {
-	headers := make([]Header, 0, 16)
-	for _, name := range Attributes(e) {
-		text, _ := Attribute(e, name)
-		if name == "datacontenttype" {
-			headers = append(headers, Header{"content-type", []byte(text)})
+// bareMode recognises a value without headers by a member that only its form has.
+func bareMode(value []byte) (Mode, error) {
+	var mode Mode
+	err := members(value, func(name string, _ jsontext.Value) error {
+		switch {
+		case name == "specversion":
+			mode = ModeStructured
+		case name == "event_id" && mode == "":
+			mode = ModeEnvelope
+		}
+		return nil
+	})
+	if err == nil && mode == "" {
+		err = invalid("specversion", "is missing, and so is event_id")
+	}
+	return mode, err
+}
+
+func (r Record) contentType() (value string, ok bool, err error) {
+	for _, h := range r.Headers {
+		if !strings.EqualFold(h.Key, "content-type") {
 			continue
 		}
-		headers = append(headers, Header{"ce_" + name, []byte(text)})
+		if ok {
+			return "", false, invalid("datacontenttype", "is given twice")
+		}
+		value, ok = string(h.Value), true
 	}
-	return Record{Key: key(e), Value: e.DataEncoded, Headers: headers}, nil
+	return value, ok, nil
+}
+
+// FromRecord reads the event of a record, whoever wrote it. Its error is an
+// *InvalidError.
+func FromRecord(r Record) (Event, error) {
+	mode, err := r.Mode()
+	if err != nil {
+		return Event{}, err
+	}
+	switch mode {
+	case ModeStructured:
+		return Parse(r.Value)
+	case ModeEnvelope:
+		return fromEnvelope(r.Value)
+	}
+	return fromBinary(r)
+}
+
+func fromBinary(r Record) (Event, error) {
+	b := builder{untyped: true}
+	for _, h := range r.Headers {
+		name, ok := attributeName(h.Key)
+		if !ok {
+			continue
+		}
+		if err := b.setHeader(name, string(h.Value)); err != nil {
+			return Event{}, err
+		}
+	}
+	contentType, ok, err := r.contentType()
+	if err != nil {
+		return Event{}, err
+	}
+	if ok {
+		if err := b.set("datacontenttype", contentType); err != nil {
+			return Event{}, err
+		}
+	}
+	return b.event(bytes.Clone(r.Value)) // records share the buffer of a fetch
+}
+
+// attributeName reads the key of a header. Writers differ in the case of
+// theirs; a name that two of them share is given twice.
+func attributeName(key string) (string, bool) {
+	return strings.CutPrefix(strings.ToLower(key), "ce_")
+}
+
+// IsStructured says whether the value of r is the structured form. Such a value
+// may be passed on as it is once FromRecord has accepted it.
+func IsStructured(r Record) bool {
+	mode, err := r.Mode()
+	return err == nil && mode == ModeStructured
+}
+
+// setHeader sets an attribute that came in a header of its own.
+func (b *builder) setHeader(name, value string) error {
+	if name == "datacontenttype" {
+		return invalid(name, "belongs into the content-type header")
+	}
+	return b.set(name, value)
+}
+
+// Structured is the record of e whose value is the structured JSON form, keyed
+// by the partition key.
+func Structured(e Event) (Record, error) {
+	body, err := Append(nil, e)
+	if err != nil {
+		return Record{}, fmt.Errorf("encode event %s: %w", id(e), err)
+	}
+	return Record{
+		Key:     key(e),
+		Value:   body,
+		Headers: []Header{{Key: "content-type", Value: []byte(mediaStructured + utf8Parameter)}},
+	}, nil
+}
+
+// Binary is the record of e with its attributes in headers and its data as
+// value, keyed by the partition key.
+func Binary(e Event) (Record, error) {
+	list, data, err := parts(e)
+	if err != nil {
+		return Record{}, fmt.Errorf("encode event %s: %w", id(e), err)
+	}
+	r := Record{Key: key(e), Value: data}
+	if r.Value == nil {
+		r.Value = []byte{} // null would be a tombstone
+	}
+	for _, a := range list {
+		name := "ce_" + a.name
+		if a.name == "datacontenttype" {
+			name = "content-type"
+		}
+		r.Headers = append(r.Headers, Header{Key: name, Value: []byte(a.text)})
+	}
+	return r, nil
+}
+
+// parts is what the binary forms are made of.
+func parts(e Event) ([]attribute, []byte, error) {
+	list, err := attributes(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := context(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, _, err := payload(c.DataContentType, e.DataEncoded)
+	return list, data, err
 }
 
 func key(e Event) []byte {
@@ -51,154 +215,7 @@ func key(e Event) []byte {
 	return nil
 }
 
-// IsStructured says whether r says of itself that its value is a whole event.
-// Such a value may be passed on as it is once FromRecord has accepted it.
-func IsStructured(r Record) bool {
-	ct, _, _ := header(r, "content-type")
-	return hasPrefixFold(ct, "application/cloudevents")
-}
-
-// FromRecord reads the event of a record in either mode, or in the plain
-// envelope that publishers without CloudEvents write.
-func FromRecord(r Record) (Event, error) {
-	contentType, n, err := header(r, "content-type")
-	if err != nil {
-		return Event{}, err
-	}
-	if n > 0 && hasPrefixFold(contentType, "application/cloudevents") {
-		media, _, _ := strings.Cut(contentType, ";")
-		if !strings.EqualFold(strings.TrimSpace(media), "application/cloudevents+json") {
-			return Event{}, invalid("event", "is in a format other than JSON")
-		}
-		return Parse(r.Value)
-	}
-	for _, h := range r.Headers {
-		if hasPrefixFold(h.Key, "ce_") {
-			return fromBinaryRecord(r, contentType)
-		}
-	}
-	if len(r.Value) == 0 {
-		return Event{}, invalid("event", "the record has no value (a tombstone)")
-	}
-	return fromEnvelope(r.Value)
-}
-
-func fromBinaryRecord(r Record, contentType string) (Event, error) {
-	e := blank()
-	seen := make(map[string]bool, len(r.Headers))
-	for _, h := range r.Headers {
-		if !hasPrefixFold(h.Key, "ce_") {
-			continue
-		}
-		name := strings.ToLower(h.Key[len("ce_"):])
-		if seen[name] {
-			return Event{}, invalid(name, "occurs twice")
-		}
-		seen[name] = true
-		if name == "datacontenttype" {
-			return Event{}, invalid(name, "belongs in the header content-type")
-		}
-		if err := set(&e, name, string(h.Value)); err != nil {
-			return Event{}, err
-		}
-	}
-	if contentType != "" {
-		if err := set(&e, "datacontenttype", contentType); err != nil {
-			return Event{}, err
-		}
-	}
-	if err := complete(e, seen["specversion"]); err != nil {
-		return Event{}, err
-	}
-	return e, setBody(&e, r.Value)
-}
-
-// setBody gives e the data of a binary message.
-func setBody(e *Event, body []byte) error {
-	if len(body) == 0 {
-		return nil
-	}
-	if isJSON(e.DataContentType()) && !jsontext.Value(body).IsValid() {
-		return invalid("data", "is not the JSON its content type says")
-	}
-	e.DataEncoded = body
-	e.DataBase64 = !isJSON(e.DataContentType()) && !isText(e.DataContentType())
-	return nil
-}
-
-func isText(contentType string) bool { return hasPrefixFold(contentType, "text/") }
-
-// envelope is the plain form: no CloudEvent, but the same facts.
-type envelope struct {
-	EventID    string         `json:"event_id"`
-	EventType  string         `json:"event_type"`
-	OccurredAt string         `json:"occurred_at"`
-	Data       jsontext.Value `json:"data"`
-	Metadata   struct {
-		CorrelationID string `json:"correlation_id"`
-		Source        string `json:"source"`
-	} `json:"metadata"`
-}
-
-func fromEnvelope(value []byte) (Event, error) {
-	var env envelope
-	if err := json.Unmarshal(value, &env); err != nil {
-		return Event{}, invalid("event", "the record is neither a CloudEvent nor a plain envelope")
-	}
-	if env.EventID == "" {
-		return Event{}, invalid("event_id", "is missing")
-	}
-	if env.EventType == "" {
-		return Event{}, invalid("event_type", "is missing")
-	}
-	var data struct {
-		TaskID string `json:"task_id"`
-	}
-	if err := json.Unmarshal(env.Data, &data); err != nil || data.TaskID == "" {
-		return Event{}, invalid("data", "has no task_id")
-	}
-	// Python's isoformat leaves the zone out when the time is naive; it means UTC.
-	if _, err := time.Parse("2006-01-02T15:04:05.999999999", env.OccurredAt); err == nil {
-		env.OccurredAt += "Z"
-	}
-	if env.Metadata.Source == "" {
-		env.Metadata.Source = Source
-	}
-	return fromFields(env, data.TaskID)
-}
-
-func fromFields(env envelope, taskID string) (Event, error) {
-	e := blank()
-	fields := [][2]string{
-		{"id", env.EventID}, {"source", env.Metadata.Source}, {"type", env.EventType}, {"subject", taskID}, {"time", env.OccurredAt},
-		{"datacontenttype", contentJSON}, {PartitionKey, taskID}, {CorrelationID, env.Metadata.CorrelationID},
-	}
-	for _, f := range fields {
-		if f[1] == "" {
-			continue
-		}
-		if err := set(&e, f[0], f[1]); err != nil {
-			return Event{}, err
-		}
-	}
-	e.DataEncoded = env.Data
-	return e, nil
-}
-
-// header finds the one header of that name; more than one is refused.
-func header(r Record, name string) (value string, n int, err error) {
-	for _, h := range r.Headers {
-		if strings.EqualFold(h.Key, name) {
-			value = string(h.Value)
-			n++
-		}
-	}
-	if n > 1 {
-		return "", n, invalid(name, "occurs twice")
-	}
-	return value, n, nil
-}
-
-func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+func id(e Event) string {
+	s, _ := Attribute(e, "id")
+	return s
 }
