@@ -1,59 +1,173 @@
 package kafka
 
 import (
-	"bytes"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
+	"math/bits"
+	"slices"
 	"time"
-
-	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-// Places in an encoded batch (record format 2), after the four bytes of its size.
+// Offsets within a batch in Kafka's format 2, counted from after the length of
+// the record set, which comes first on the wire.
 const (
-	sizePrefix = 4
-	placeCRC   = sizePrefix + 17
-	placeBody  = sizePrefix + 21 // what the checksum covers begins here
-	placeID    = sizePrefix + 43
-	placeEpoch = sizePrefix + 51
-	placeSeq   = sizePrefix + 53
+	prefix = 4 // length of the record set
+
+	atLength    = 8
+	atMagic     = 16
+	atChecksum  = 17
+	atSummed    = 21 // the checksum covers the rest from here
+	atLastDelta = 23
+	atFirstTime = 27
+	atMaxTime   = 35
+	atProducer  = 43
+	atEpoch     = 51
+	atSequence  = 53
+	atCount     = 57
+	headerSize  = 61
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode makes the batch of the records at positions. kafka-go writes every
-// batch as that of a producer without an identity; it is patched in here, and
-// the checksum made anew.
-func encode(records []event.Record, positions []int, id identity, sequence int32) ([]byte, error) {
-	now := time.Now()
-	in := make([]protocol.Record, len(positions))
-	for n, i := range positions {
-		in[n] = protocol.Record{Time: now, Key: protocol.NewBytes(records[i].Key), Value: protocol.NewBytes(records[i].Value), Headers: headers(records[i].Headers)}
-	}
-	set := protocol.RecordSet{Version: 2, Records: protocol.NewRecordReader(in...)}
-	var buf bytes.Buffer
-	if _, err := set.WriteTo(&buf); err != nil {
-		return nil, fmt.Errorf("encode %d records: %w", len(positions), err)
-	}
-	b := buf.Bytes()
-	binary.BigEndian.PutUint64(b[placeID:], uint64(id.producer))
-	binary.BigEndian.PutUint16(b[placeEpoch:], uint16(id.epoch))
-	binary.BigEndian.PutUint32(b[placeSeq:], uint32(sequence))
-	binary.BigEndian.PutUint32(b[placeCRC:], crc32.Checksum(b[placeBody:], castagnoli))
-	return b, nil
+// batch is one encoded record batch with its length in front, as RawProduce
+// wants it. The library's own encoder cannot carry a producer's identity.
+type batch []byte
+
+// identity is what a broker tells duplicates by: it stores the batch of a
+// producer and epoch whose sequence is the next, answers one that it has
+// already as if it had stored it, and refuses every other.
+type identity struct {
+	producer int64
+	epoch    int16
+	sequence int32 // of the next record
 }
 
-func headers(in []event.Header) []protocol.Header {
-	out := make([]protocol.Header, len(in))
-	for i, h := range in {
-		out[i] = protocol.Header{Key: h.Key, Value: h.Value}
+// appendBatch encodes into dst, which it overwrites, the records of recs that
+// index names, in that order: as many as fit into limit bytes, but at least
+// one. All get the time at. It returns how many they are. Equal input gives
+// equal bytes.
+func appendBatch(dst batch, recs []event.Record, index []int32, limit int, at time.Time) (batch, int) {
+	b := append(dst[:0], make([]byte, prefix+headerSize)...)
+	n := 0
+	for _, i := range index {
+		r := &recs[i]
+		size := recordSize(r, n)
+		if n > 0 && len(b)+varintSize(size)+size > prefix+limit {
+			break
+		}
+		b = appendRecord(b, r, n, size)
+		n++
 	}
-	return out
+	ms := uint64(at.UnixMilli())
+	binary.BigEndian.PutUint32(b, uint32(len(b)-prefix))
+	h := b[prefix:]
+	binary.BigEndian.PutUint32(h[atLength:], uint32(len(h)-atLength-4))
+	binary.BigEndian.PutUint32(h[atLength+4:], ^uint32(0)) // leader epoch: not known to producers
+	h[atMagic] = 2
+	binary.BigEndian.PutUint32(h[atLastDelta:], uint32(n-1))
+	binary.BigEndian.PutUint64(h[atFirstTime:], ms)
+	binary.BigEndian.PutUint64(h[atMaxTime:], ms)
+	binary.BigEndian.PutUint32(h[atCount:], uint32(n))
+	return b, n
 }
 
-func raw(encoded []byte) protocol.RawRecordSet {
-	return protocol.RawRecordSet{Reader: bytes.NewReader(encoded)}
+// stamp writes the identity and, last, the checksum.
+func (b batch) stamp(id identity) {
+	h := b[prefix:]
+	binary.BigEndian.PutUint64(h[atProducer:], uint64(id.producer))
+	binary.BigEndian.PutUint16(h[atEpoch:], uint16(id.epoch))
+	binary.BigEndian.PutUint32(h[atSequence:], uint32(id.sequence))
+	binary.BigEndian.PutUint32(h[atChecksum:], crc32.Checksum(h[atSummed:], castagnoli))
+}
+
+// stamped says whether b carries id already; one never stamped carries producer 0, epoch 0 and no checksum.
+func (b batch) stamped(id identity) bool {
+	h := b[prefix:]
+	return binary.BigEndian.Uint32(h[atChecksum:]) != 0 &&
+		int64(binary.BigEndian.Uint64(h[atProducer:])) == id.producer &&
+		int16(binary.BigEndian.Uint16(h[atEpoch:])) == id.epoch &&
+		int32(binary.BigEndian.Uint32(h[atSequence:])) == id.sequence
+}
+
+func (b batch) count() int { return int(binary.BigEndian.Uint32(b[prefix+atCount:])) }
+
+func (b batch) time() time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[prefix+atFirstTime:])))
+}
+
+// sameRecords compares all but the identity.
+func (b batch) sameRecords(c batch) bool {
+	from, to := prefix+atProducer, prefix+atCount
+	return len(b) == len(c) && slices.Equal(b[prefix+atSummed:from], c[prefix+atSummed:from]) && slices.Equal(b[to:], c[to:])
+}
+
+func appendRecord(b []byte, r *event.Record, delta, size int) []byte {
+	b = binary.AppendVarint(b, int64(size))
+	b = append(b, 0, 0) // attributes; difference to the batch's time
+	b = binary.AppendVarint(b, int64(delta))
+	b = appendBytes(b, r.Key)
+	b = appendBytes(b, r.Value)
+	b = binary.AppendVarint(b, int64(len(r.Headers)))
+	for i := range r.Headers {
+		b = binary.AppendVarint(b, int64(len(r.Headers[i].Key)))
+		b = append(b, r.Headers[i].Key...)
+		b = appendBytes(b, r.Headers[i].Value)
+	}
+	return b
+}
+
+// appendBytes keeps nil (no key, a tombstone) and empty apart.
+func appendBytes(b, v []byte) []byte {
+	if v == nil {
+		return binary.AppendVarint(b, -1)
+	}
+	return append(binary.AppendVarint(b, int64(len(v))), v...)
+}
+
+// recordSize is the length of a record without its own length in front.
+func recordSize(r *event.Record, delta int) int {
+	size := 2 + varintSize(delta) + bytesSize(r.Key) + bytesSize(r.Value) + varintSize(len(r.Headers))
+	for i := range r.Headers {
+		size += varintSize(len(r.Headers[i].Key)) + len(r.Headers[i].Key) + bytesSize(r.Headers[i].Value)
+	}
+	return size
+}
+
+func bytesSize(v []byte) int {
+	if v == nil {
+		return 1
+	}
+	return varintSize(len(v)) + len(v)
+}
+
+// varintSize is the length of a zigzag varint of n, which is not negative.
+func varintSize(n int) int { return (bits.Len64(uint64(n)<<1|1) + 6) / 7 }
+
+// partitionOf is where Java producers put key among n partitions, so that
+// other publishers of the topic and ours agree.
+func partitionOf(key []byte, n int) int { return int(murmur2(key)&0x7fffffff) % n }
+
+// murmur2 is the hash of Java's default partitioner.
+func murmur2(data []byte) uint32 {
+	const m, r = 0x5bd1e995, 24
+	h := 0x9747b28c ^ uint32(len(data))
+	for ; len(data) >= 4; data = data[4:] {
+		k := binary.LittleEndian.Uint32(data) * m
+		k = (k ^ k>>r) * m
+		h = h*m ^ k
+	}
+	switch len(data) {
+	case 3:
+		h ^= uint32(data[2]) << 16
+		fallthrough
+	case 2:
+		h ^= uint32(data[1]) << 8
+		fallthrough
+	case 1:
+		h = (h ^ uint32(data[0])) * m
+	}
+	h = (h ^ h>>13) * m
+	return h ^ h>>15
 }

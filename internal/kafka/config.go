@@ -1,6 +1,3 @@
-// Package kafka is what the services share of Kafka: the settings of a
-// connection, topics, and an idempotent producer. It stands on segmentio/kafka-go's
-// Client and Transport and uses neither its Reader nor its Writer.
 package kafka
 
 import (
@@ -11,10 +8,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -22,174 +19,244 @@ import (
 	"github.com/taskwire/taskwire/internal/env"
 )
 
-// DialFunc opens a connection to a broker.
-type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
-// Config is how to reach a cluster.
+// Config says where Kafka is and how to be let in.
 type Config struct {
-	Brokers      []string // host:port, any of them will do; KAFKA_BOOTSTRAP_SERVERS
-	Topic        string   // KAFKA_TOPIC
-	ClientID     string   // shown in the broker's logs and metrics
-	TLS          *tls.Config
-	SASL         sasl.Mechanism
-	CreateTopics bool     // KAFKA_CREATE_TOPICS
-	Partitions   int      // of topics it creates; KAFKA_TOPIC_PARTITIONS
-	Dial         DialFunc // nil for the network
+	Brokers      []string // host:port, any of them
+	Topic        string
+	ClientID     string // the service's name, for the brokers' logs and quotas
+	TLS          TLS
+	SASL         SASL
+	CreateTopics bool // create what is missing
+	Partitions   int  // of a topic that is created
+	// Dial replaces the network, in tests; TLS is spoken over what it returns.
+	Dial DialFunc
 }
 
-// ConfigFromEnv reads the KAFKA_ variables; secrets come from files.
+// TLS is off unless Enabled. The files are read again for each connection, so
+// that a renewed certificate needs no restart.
+type TLS struct {
+	Enabled           bool
+	CAFile            string // PEM; the system's roots when empty
+	CertFile, KeyFile string // PEM; both or none
+}
+
+// SASL is off when Mechanism is empty. The password is read again for each connection.
+type SASL struct {
+	Mechanism    string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Username     string
+	PasswordFile string // a line feed at its end is not part of the password
+}
+
+// legalTopic is what brokers accept, but for the names . and .. .
+var legalTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// ConfigFromEnv reads the KAFKA_ variables. Mistakes, contradictions among
+// them included, are recorded in r.
 func ConfigFromEnv(r *env.Reader, clientID string) Config {
-	return Config{
+	cfg := Config{
 		Brokers:      r.HostPorts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
-		Topic:        topicName(r, "KAFKA_TOPIC", "task-events"),
+		Topic:        r.String("KAFKA_TOPIC", "task-events"),
 		ClientID:     clientID,
 		TLS:          tlsFromEnv(r),
 		SASL:         saslFromEnv(r),
 		CreateTopics: r.Bool("KAFKA_CREATE_TOPICS", false),
-		Partitions:   r.Int("KAFKA_TOPIC_PARTITIONS", 1, 1, 10_000),
+		Partitions:   r.Int("KAFKA_TOPIC_PARTITIONS", 1, 1, 10000),
 	}
+	if err := CheckTopic(cfg.Topic); err != nil {
+		r.Fail("KAFKA_TOPIC", "%v", err)
+	}
+	return cfg
 }
 
-func topicName(r *env.Reader, key, def string) string {
-	name := r.String(key, def)
-	if err := CheckTopic(name); err != nil {
-		r.Fail(key, "%v", err)
-	}
-	return name
-}
-
-// CheckTopic says what keeps name from being a topic's.
+// CheckTopic says what keeps name from being the name of a topic.
 func CheckTopic(name string) error {
-	legal := func(c rune) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
-	}
-	if name == "" || len(name) > 249 || name == "." || name == ".." || strings.ContainsFunc(name, func(c rune) bool { return !legal(c) }) {
+	if name == "." || name == ".." || !legalTopic.MatchString(name) {
 		return errors.New("want a topic name of 1 to 249 letters, digits, dots, underscores and dashes")
 	}
 	return nil
 }
 
-func tlsFromEnv(r *env.Reader) *tls.Config {
-	on := r.Bool("KAFKA_TLS", false)
-	ca, cert, key := r.File("KAFKA_TLS_CA_FILE"), r.File("KAFKA_TLS_CERT_FILE"), r.File("KAFKA_TLS_KEY_FILE")
-	if (cert == "") != (key == "") {
-		r.Fail("KAFKA_TLS_CERT_FILE", "and KAFKA_TLS_KEY_FILE go together; one of them is missing")
+func tlsFromEnv(r *env.Reader) TLS {
+	cfg := TLS{
+		Enabled:  r.Bool("KAFKA_TLS", false),
+		CAFile:   r.File("KAFKA_TLS_CA_FILE"),
+		CertFile: r.File("KAFKA_TLS_CERT_FILE"),
+		KeyFile:  r.File("KAFKA_TLS_KEY_FILE"),
 	}
-	if !on {
-		if ca != "" || cert != "" || key != "" {
-			r.Fail("KAFKA_TLS", "is off, but certificate files are set; set it to true or remove them")
-		}
-		return nil
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		cfg.RootCAs = pool(r, ca)
-	}
-	if cert != "" && key != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			r.Fail("KAFKA_TLS_CERT_FILE", "%v", err)
-		}
-		// Read again at each handshake, so that a rotated certificate needs no restart.
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			if fresh, err := tls.LoadX509KeyPair(cert, key); err == nil {
-				return &fresh, nil
+	if !cfg.Enabled {
+		for _, f := range [][2]string{{"KAFKA_TLS_CA_FILE", cfg.CAFile}, {"KAFKA_TLS_CERT_FILE", cfg.CertFile}, {"KAFKA_TLS_KEY_FILE", cfg.KeyFile}} {
+			if f[1] != "" {
+				r.Fail(f[0], "has no effect without KAFKA_TLS=true")
 			}
-			return &pair, nil
+		}
+		return cfg
+	}
+	if readable(cfg.CAFile) {
+		if _, err := readRoots(cfg.CAFile); err != nil {
+			r.Fail("KAFKA_TLS_CA_FILE", "%v", err)
+		}
+	}
+	switch {
+	case cfg.CertFile != "" && cfg.KeyFile == "":
+		r.Fail("KAFKA_TLS_KEY_FILE", "is missing: KAFKA_TLS_CERT_FILE is set")
+	case cfg.CertFile == "" && cfg.KeyFile != "":
+		r.Fail("KAFKA_TLS_CERT_FILE", "is missing: KAFKA_TLS_KEY_FILE is set")
+	case readable(cfg.CertFile) && readable(cfg.KeyFile):
+		if _, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile); err != nil {
+			r.Fail("KAFKA_TLS_CERT_FILE", "does not go with KAFKA_TLS_KEY_FILE: %v", err)
 		}
 	}
 	return cfg
 }
 
-func pool(r *env.Reader, path string) *x509.CertPool {
+func saslFromEnv(r *env.Reader) SASL {
+	cfg := SASL{
+		Mechanism:    r.String("KAFKA_SASL_MECHANISM", ""),
+		Username:     r.String("KAFKA_SASL_USERNAME", ""),
+		PasswordFile: r.File("KAFKA_SASL_PASSWORD_FILE"),
+	}
+	switch cfg.Mechanism {
+	case "":
+		for _, f := range [][2]string{{"KAFKA_SASL_USERNAME", cfg.Username}, {"KAFKA_SASL_PASSWORD_FILE", cfg.PasswordFile}} {
+			if f[1] != "" {
+				r.Fail(f[0], "has no effect without KAFKA_SASL_MECHANISM")
+			}
+		}
+		return cfg
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	default:
+		r.Fail("KAFKA_SASL_MECHANISM", "want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, have %q", cfg.Mechanism)
+		return cfg
+	}
+	if cfg.Username == "" {
+		r.Fail("KAFKA_SASL_USERNAME", "is missing: KAFKA_SASL_MECHANISM is set")
+	}
+	if cfg.PasswordFile == "" {
+		r.Fail("KAFKA_SASL_PASSWORD_FILE", "is missing: KAFKA_SASL_MECHANISM is set")
+	} else if readable(cfg.PasswordFile) {
+		if _, err := newLogin(cfg); err != nil {
+			r.Fail("KAFKA_SASL_PASSWORD_FILE", "%v", err)
+		}
+	}
+	return cfg
+}
+
+// readable keeps one unreadable file from being reported twice: env.Reader.File has told already.
+func readable(path string) bool {
+	st, err := os.Stat(path)
+	if err != nil || st.IsDir() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
+func readRoots(path string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(path)
 	if err != nil {
-		return nil // already named by File
+		return nil, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		r.Fail("KAFKA_TLS_CA_FILE", "%s holds no PEM certificate", path)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", path)
 	}
-	return roots
+	return pool, nil
 }
 
-func saslFromEnv(r *env.Reader) sasl.Mechanism {
-	name := r.Enum("KAFKA_SASL_MECHANISM", "", "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-	user, file := r.String("KAFKA_SASL_USERNAME", ""), r.File("KAFKA_SASL_PASSWORD_FILE")
-	if name == "" {
-		if user != "" || file != "" {
-			r.Fail("KAFKA_SASL_MECHANISM", "is not set, but a user or a password file is")
+// client makes the settings of one connection from the files as they are now.
+func (t TLS) client(address string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+	if t.CAFile != "" {
+		if cfg.RootCAs, err = readRoots(t.CAFile); err != nil {
+			return nil, err
 		}
-		return nil
 	}
-	if user == "" {
-		r.Fail("KAFKA_SASL_USERNAME", "is needed with KAFKA_SASL_MECHANISM")
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Certificates = []tls.Certificate{pair}
 	}
-	if file == "" {
-		r.Fail("KAFKA_SASL_PASSWORD_FILE", "is needed with KAFKA_SASL_MECHANISM")
-	}
-	if user == "" || file == "" {
-		return nil
-	}
-	m := &fileMechanism{name: name, user: user, file: file}
-	if _, err := m.mechanism(); err != nil {
-		r.Fail("KAFKA_SASL_PASSWORD_FILE", "%v", err)
-	}
-	return m
+	return cfg, nil
 }
 
-// fileMechanism reads the password at each authentication, so that a rotated
-// one needs no restart.
-type fileMechanism struct{ name, user, file string }
+// dialer opens connections, TLS handshake included: the Transport would keep
+// the certificates it was made with.
+func (cfg Config) dialer() (DialFunc, error) {
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+	}
+	if !cfg.TLS.Enabled {
+		return dial, nil
+	}
+	if _, err := cfg.TLS.client("localhost:0"); err != nil {
+		return nil, fmt.Errorf("read the TLS files for kafka: %w", err)
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		settings, err := cfg.TLS.client(address)
+		if err != nil {
+			return nil, fmt.Errorf("read the TLS files for kafka: %w", err)
+		}
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		conn := tls.Client(raw, settings)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("TLS handshake with %s: %w", address, err), raw.Close())
+		}
+		return conn, nil
+	}, nil
+}
 
-func (m *fileMechanism) Name() string { return m.name }
+// login is a SASL mechanism that reads its password when a connection opens.
+type login struct{ cfg SASL }
 
-func (m *fileMechanism) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
-	mechanism, err := m.mechanism()
+// newLogin fails when the password cannot be used, so that a wrong setting
+// shows at the start and not at the first connection.
+func newLogin(cfg SASL) (sasl.Mechanism, error) {
+	l := login{cfg}
+	if _, err := l.mechanism(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l login) Name() string { return l.cfg.Mechanism }
+
+func (l login) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+	m, err := l.mechanism()
 	if err != nil {
 		return nil, nil, err
 	}
-	return mechanism.Start(ctx)
+	return m.Start(ctx)
 }
 
-func (m *fileMechanism) mechanism() (sasl.Mechanism, error) {
-	password, err := os.ReadFile(m.file)
+func (l login) mechanism() (sasl.Mechanism, error) {
+	text, err := os.ReadFile(l.cfg.PasswordFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the password: %w", err)
+		return nil, fmt.Errorf("read the kafka password: %w", err)
 	}
-	secret := strings.TrimRight(string(password), "\r\n")
-	switch m.name {
+	password := strings.TrimRight(string(text), "\r\n")
+	if password == "" {
+		return nil, fmt.Errorf("%s is empty, want the password", l.cfg.PasswordFile)
+	}
+	switch l.cfg.Mechanism {
 	case "PLAIN":
-		return plain.Mechanism{Username: m.user, Password: secret}, nil
+		return plain.Mechanism{Username: l.cfg.Username, Password: password}, nil
 	case "SCRAM-SHA-256":
-		return scram.Mechanism(scram.SHA256, m.user, secret)
+		return scram.Mechanism(scram.SHA256, l.cfg.Username, password)
+	case "SCRAM-SHA-512":
+		return scram.Mechanism(scram.SHA512, l.cfg.Username, password)
 	}
-	return scram.Mechanism(scram.SHA512, m.user, secret)
-}
-
-// NewTransport makes the one connection pool of a process. The owner calls
-// CloseIdleConnections on it last.
-func NewTransport(cfg Config) *kafkago.Transport {
-	return &kafkago.Transport{
-		Dial:        cfg.Dial,
-		DialTimeout: 3 * time.Second,
-		IdleTimeout: 2 * time.Minute,
-		MetadataTTL: 2 * time.Second,
-		ClientID:    cfg.ClientID,
-		TLS:         cfg.TLS,
-		SASL:        cfg.SASL,
-	}
-}
-
-// NewClient speaks to the cluster of cfg over t.
-func NewClient(cfg Config, t *kafkago.Transport) *kafkago.Client {
-	return &kafkago.Client{Addr: kafkago.TCP(cfg.Brokers...), Transport: t, Timeout: 10 * time.Second}
-}
-
-// Forget drops pooled connections and what is known of leaders: without it a
-// moved leader is noticed only when the metadata expires.
-func Forget(client *kafkago.Client) {
-	if t, ok := client.Transport.(*kafkago.Transport); ok {
-		t.CloseIdleConnections()
-	}
+	return nil, fmt.Errorf("unknown SASL mechanism %q", l.cfg.Mechanism)
 }

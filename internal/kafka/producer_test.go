@@ -39,7 +39,10 @@ func start(t testing.TB, cfg embedkafka.Config) *embedkafka.Broker {
 
 func connect(t testing.TB, b *embedkafka.Broker) bundle {
 	cfg := kafka.Config{Brokers: []string{b.Addr()}, ClientID: "test"}
-	transport := kafka.NewTransport(cfg)
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return bundle{b, kafka.NewProducer(kafka.NewClient(cfg, transport), slog.New(slog.DiscardHandler)), cfg}
 }
@@ -171,7 +174,10 @@ func TestAMissingTopicIsNamedWithTheCommandThatMakesIt(t *testing.T) {
 
 func TestEnsureTopicMakesWhatIsMissing(t *testing.T) {
 	b := setup(t, 1)
-	transport := kafka.NewTransport(b.cfg)
+	transport, err := kafka.NewTransport(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer transport.CloseIdleConnections()
 	client := kafka.NewClient(b.cfg, transport)
 	for range 2 { // the second finds it there

@@ -9,95 +9,106 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// MissingTopicError says which topic is not there and how to make it.
+// MissingTopicError says that a topic does not exist and how to make it.
 type MissingTopicError struct {
-	Topic   string
-	Brokers string
+	Topic      string
+	Brokers    string
+	Partitions int // 0 = not known here
 }
 
 func (e *MissingTopicError) Error() string {
-	return fmt.Sprintf("topic %s does not exist; create it with kafka-topics.sh --bootstrap-server %s --create --topic %s, or set KAFKA_CREATE_TOPICS=true",
-		e.Topic, e.Brokers, e.Topic)
+	return fmt.Sprintf("topic %s does not exist: set KAFKA_CREATE_TOPICS=true, or create it: kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d",
+		e.Topic, e.Brokers, e.Topic, max(1, e.Partitions))
 }
 
-// Reachable is nil when a broker answers.
-func Reachable(ctx context.Context, client *kafkago.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	if _, err := client.ApiVersions(ctx, &kafkago.ApiVersionsRequest{}); err != nil {
-		return fmt.Errorf("no broker answers at %s: %w", client.Addr, err)
-	}
-	return nil
-}
+// Unwrap makes errors.Is find the broker's own word for it.
+func (e *MissingTopicError) Unwrap() error { return kafkago.UnknownTopicOrPartition }
 
-// Partitions is how many partitions topic has; a *MissingTopicError when it is not there.
-func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	resp, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
-	if err != nil {
-		return 0, fmt.Errorf("ask for topic %s: %w", topic, err)
-	}
-	for _, t := range resp.Topics {
-		switch {
-		case t.Name != topic:
-		case errors.Is(t.Error, kafkago.UnknownTopicOrPartition):
-			return 0, &MissingTopicError{Topic: topic, Brokers: client.Addr.String()}
-		case t.Error != nil:
-			return 0, fmt.Errorf("ask for topic %s: %w", topic, t.Error)
-		case len(t.Partitions) > 0:
-			return len(t.Partitions), nil
-		}
-	}
-	return 0, &MissingTopicError{Topic: topic, Brokers: client.Addr.String()}
-}
-
-// EnsureTopic is nil when topic is there. When it is not it is made with that
-// many partitions, or reported as a *MissingTopicError if create is false.
+// EnsureTopic returns when topic exists and every partition has a leader. A
+// missing topic is created with so many partitions and the cluster's own
+// replication factor, or, unless create is set, is a *MissingTopicError.
 func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int, create bool) error {
-	_, err := Partitions(ctx, client, topic)
-	var missing *MissingTopicError
-	if err == nil || !errors.As(err, &missing) || !create {
-		return err
-	}
-	if err := createTopic(ctx, client, topic, partitions); err != nil {
-		return err
-	}
-	// The answer comes before every broker knows the topic.
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	n, err := lookUp(ctx, client, topic)
+	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
+		// What was looked at may be seconds old.
 		Forget(client)
-		if _, err = Partitions(ctx, client, topic); err == nil || !errors.As(err, &missing) {
-			return err
-		}
-		if err := pause(ctx, wait); err != nil {
-			return fmt.Errorf("wait for topic %s: %w", topic, err)
+		n, err = lookUp(ctx, client, topic)
+	}
+	switch {
+	case err == nil && n > 0:
+		return nil
+	case !errors.Is(err, kafkago.UnknownTopicOrPartition) && !errors.Is(err, kafkago.LeaderNotAvailable):
+		return fmt.Errorf("look up topic %s: %w", topic, err)
+	case errors.Is(err, kafkago.LeaderNotAvailable): // it exists, and a leader is being elected
+	case !create:
+		return &MissingTopicError{Topic: topic, Brokers: client.Addr.String(), Partitions: partitions}
+	default:
+		if err := createTopic(ctx, client, topic, max(1, partitions)); err != nil {
+			return fmt.Errorf("create topic %s: %w", topic, err)
 		}
 	}
+	return awaitLeaders(ctx, client, topic)
 }
 
 func createTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	resp, err := client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{
-		Topics: []kafkago.TopicConfig{{Topic: topic, NumPartitions: partitions, ReplicationFactor: -1}},
-	})
-	if err == nil {
-		err = resp.Errors[topic]
+	resp, err := client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{{
+		Topic: topic, NumPartitions: partitions, ReplicationFactor: -1,
+	}}})
+	if err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
-		return fmt.Errorf("create topic %s: %w", topic, err)
+	// Two services that start together both try; the second finds it there.
+	if err := resp.Errors[topic]; err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
+		return err
 	}
 	return nil
 }
 
-// pause waits, or returns early with ctx's error.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
+// awaitLeaders polls, because nothing tells when brokers have heard of a topic.
+func awaitLeaders(ctx context.Context, client *kafkago.Client, topic string) error {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		_, err := lookUp(ctx, client, topic)
+		if err == nil {
+			return nil
+		}
+		if wait(ctx, pause) != nil {
+			return fmt.Errorf("wait for the leaders of topic %s: %w", topic, err)
+		}
+		Forget(client)
 	}
+}
+
+// Partitions is how many partitions topic has; a *MissingTopicError when it is
+// not there. What it goes by may be some seconds old.
+func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
+	n, err := lookUp(ctx, client, topic)
+	switch {
+	case n > 0:
+		return n, nil
+	case errors.Is(err, kafkago.UnknownTopicOrPartition):
+		return 0, &MissingTopicError{Topic: topic, Brokers: client.Addr.String()}
+	}
+	return 0, fmt.Errorf("look up topic %s: %w", topic, err)
+}
+
+// lookUp is the number of partitions of topic, from metadata at most
+// metadataTTL old, and an error unless each has a leader.
+func lookUp(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
+	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return 0, err
+	}
+	t := meta.Topics[0]
+	if t.Error != nil {
+		return 0, t.Error
+	}
+	if len(t.Partitions) == 0 {
+		return 0, kafkago.UnknownTopicOrPartition
+	}
+	for _, p := range t.Partitions {
+		if p.Leader.Host == "" {
+			return len(t.Partitions), kafkago.LeaderNotAvailable
+		}
+	}
+	return len(t.Partitions), nil
 }
