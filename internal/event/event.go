@@ -151,29 +151,23 @@ func appendData(dst []byte, d Data) ([]byte, error) {
 	return append(dst, '}'), err
 }
 
-// Task is the task that e is about. Members beyond the four are left alone.
+// Task is the task that e is about; it has an id and a title. Members beyond
+// the four are left alone.
 func Task(e Event) (Data, error) {
-	var d struct {
-		TaskID  *string `json:"task_id"`
-		Title   *string `json:"title"`
-		Status  *string `json:"status"`
-		OwnerID *string `json:"owner_id"`
-	}
 	if len(e.DataEncoded) == 0 {
 		return Data{}, invalid("data", "is missing")
 	}
+	var d Data
 	if err := json.Unmarshal(e.DataEncoded, &d); err != nil {
 		return Data{}, invalid("data", "is not a JSON object with the texts task_id, title, status and owner_id")
 	}
-	for _, m := range []struct {
-		name  string
-		value *string
-	}{{"task_id", d.TaskID}, {"title", d.Title}, {"status", d.Status}} {
-		if m.value == nil || *m.value == "" {
-			return Data{}, invalid("data", "has no %s", m.name)
-		}
+	switch {
+	case d.TaskID == "":
+		return Data{}, invalid("data", "has no task_id")
+	case d.Title == "":
+		return Data{}, invalid("data", "has no title")
 	}
-	return Data{TaskID: *d.TaskID, Title: *d.Title, Status: *d.Status, OwnerID: d.OwnerID}, nil
+	return d, nil
 }
 
 // TaskVersion is the position of e among the changes of its task. False when

@@ -8,10 +8,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -19,7 +19,7 @@ import (
 )
 
 // MaxBody is the most that a request may carry, in bytes.
-const MaxBody = 1 << 20
+const MaxBody = event.MaxBytes
 
 // Result is what a receiver says of one event.
 type Result struct {
@@ -30,7 +30,8 @@ type Result struct {
 }
 
 // Receiver takes events in the order given and returns one result for each.
-// When it returns a 2xx the event is safe: the sender will forget it.
+// When it returns a 2xx the event is safe: the sender will forget it. A 4xx
+// other than 408, 425 and 429 blames the event, and its sender gives it up.
 type Receiver func(ctx context.Context, events []event.Event) []Result
 
 // Handler serves POST / and OPTIONS / for recv.
@@ -60,6 +61,11 @@ func handshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
+	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
+		w.Header().Set("Accept-Encoding", "identity")
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: "the body is encoded; send it as it is"})
+		return
+	}
 	body, err := read(w, r)
 	if err != nil {
 		httpd.WriteProblem(w, refusal(err))
@@ -71,6 +77,11 @@ func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
 		return
 	}
 	results := recv(r.Context(), events)
+	if len(results) != len(events) {
+		// Which event an answer is for is unknown, so none of them may count.
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusInternalServerError})
+		return
+	}
 	if len(events) == 1 && !isBatch(r) {
 		write(w, results[0])
 		return
@@ -85,7 +96,8 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+		// Not more than a body is likely to have: the announcement costs its sender nothing.
+		buf.Grow(min(int(r.ContentLength), 64<<10) + bytes.MinRead)
 	}
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody))
 	return buf.Bytes(), err
@@ -103,16 +115,22 @@ func refusal(err error) httpd.Problem {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return httpd.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an event may have at most 1 MiB"}
+		return httpd.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an event or a batch may have at most 1 MiB"}
 	case errors.Is(err, event.ErrMediaType):
 		return httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: err.Error()}
 	case errors.As(err, &invalid):
-		return httpd.Problem{Status: http.StatusBadRequest, Title: "Not a CloudEvent", Detail: invalid.Error(),
-			Errors: []httpd.ProblemItem{{Pointer: "#/" + invalid.Attribute, Detail: invalid.Reason}}}
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return httpd.Problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
+		return httpd.Problem{Status: http.StatusBadRequest, Title: "Not a CloudEvent", Detail: invalid.Detail(),
+			Errors: []httpd.ProblemItem{{Pointer: invalid.Pointer(), Detail: invalid.Reason}}}
 	}
-	return httpd.Problem{Status: http.StatusBadRequest, Detail: "the body could not be read"}
+	// A body cut on its way is nobody's event: a 400 would have its sender give it up.
+	return httpd.Problem{Status: http.StatusRequestTimeout, Detail: "the body ended early; send it again"}
+}
+
+// Refuse is the result for an event that no later attempt would make acceptable.
+func Refuse(title string, err error) Result {
+	p := refusal(err)
+	p.Status, p.Title = http.StatusBadRequest, title
+	return Result{Problem: &p}
 }
 
 func write(w http.ResponseWriter, res Result) {

@@ -2,10 +2,12 @@ package sink_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -64,6 +66,9 @@ func TestAnswers(t *testing.T) {
 		"not an event":      {do("POST", "/", "application/json", `{"a":1}`), 400, `specversion`},
 		"unknown type":      {do("POST", "/", "text/plain", `x`), 415, `application/cloudevents+json`},
 		"too large":         {do("POST", "/", structured, strings.Repeat(" ", sink.MaxBody)+one), 413, `1 MiB`},
+		"no attribute":      {do("POST", "/", structured, `[]`), 400, `"pointer":"#"`},
+		"bad in a batch":    {do("POST", "/", batch, "["+one+`,{"specversion":"1.0"}]`), 400, `"pointer":"#/1/id"`},
+		"encoded":           {do("POST", "/", structured, one, "Content-Encoding", "gzip"), 415, `encoded`},
 		"wrong method":      {do("GET", "/", "", ""), 405, `post one CloudEvent`},
 		"wrong path":        {do("POST", "/x", structured, one), 404, `taken at /`},
 	} {
@@ -86,5 +91,27 @@ func TestWebhookHandshake(t *testing.T) {
 	w := do("OPTIONS", "/", "", "", "WebHook-Request-Origin", "bridge.example")
 	if w.Code != http.StatusOK || w.Header().Get("WebHook-Allowed-Origin") != "bridge.example" || w.Header().Get("WebHook-Allowed-Rate") != "*" {
 		t.Errorf("handshake = %d %v", w.Code, w.Header())
+	}
+}
+
+// TestACutBodyIsNotTheEventsFault: 400 would make its sender give the event up.
+func TestACutBodyIsNotTheEventsFault(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(one), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r.Header.Set("Content-Type", structured)
+	w := httptest.NewRecorder()
+	sink.Handler(take).ServeHTTP(w, r)
+	if w.Code != http.StatusRequestTimeout {
+		t.Errorf("a cut body = %d, want 408", w.Code)
+	}
+}
+
+func TestAReceiverThatLosesCountIsNotBelieved(t *testing.T) {
+	lose := func(context.Context, []event.Event) []sink.Result { return []sink.Result{{Status: 200}} }
+	r := httptest.NewRequest("POST", "/", strings.NewReader("["+one+","+two+"]"))
+	r.Header.Set("Content-Type", batch)
+	w := httptest.NewRecorder()
+	sink.Handler(lose).ServeHTTP(w, r)
+	if w.Code != http.StatusInternalServerError {
+		t.Errorf("one result for two events = %d, want 500", w.Code)
 	}
 }

@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,6 +44,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	s := &Service{http: server, log: log, told: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskwire_notifications_total", Help: "Notifications logged, by event type.",
 	}, []string{"type"})}
+	for _, t := range []string{event.TypeCreated, event.TypeCompleted} {
+		s.told.WithLabelValues(t) // there from the start, so that a rate over it has a first value
+	}
 	server.Registry().MustRegister(s.told)
 	route := func(*http.Request) string { return "/" }
 	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Handler(s.receive)))
@@ -84,10 +86,10 @@ func (s *Service) notify(e event.Event) sink.Result {
 		s.log.Debug("nothing to tell", "event_id", e.ID(), "event_type", e.Type())
 		return sink.Result{Status: http.StatusNoContent}
 	}
-	var task event.Data
-	if err := json.Unmarshal(e.Data(), &task); err != nil || task.TaskID == "" {
-		return sink.Result{Problem: &httpd.Problem{Status: http.StatusBadRequest, Detail: "data: has no task_id",
-			Errors: []httpd.ProblemItem{{Pointer: "#/data/task_id", Detail: "is missing"}}}}
+	task, err := event.Task(e)
+	if err != nil {
+		s.log.Warn("event refused: its data is no task", "event_id", e.ID(), "event_type", e.Type(), "error", err)
+		return sink.Refuse("Not a task event", err)
 	}
 	s.log.Info("NOTIFICATION: "+what+" - '"+task.Title+"' (ID: "+task.TaskID+")",
 		"event_id", e.ID(), "event_type", e.Type(), "task_id", task.TaskID)
