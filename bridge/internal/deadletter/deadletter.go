@@ -1,0 +1,104 @@
+// Package deadletter keeps what could not be delivered: the record as it was,
+// byte for byte, on another topic, with headers that say where it came from and why.
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/event"
+)
+
+// Reasons, as they stand in dlq-reason.
+const (
+	Rejected  = "rejected"  // the sink refused the event
+	Exhausted = "exhausted" // attempts or time ran out
+	Malformed = "malformed" // the record is no event
+	Expired   = "expired"   // the event's own time ran out
+)
+
+// Prefix begins the name of each header that is added.
+const Prefix = "dlq-"
+
+// Producer stores records durably; on nil all replicas have them.
+type Producer interface {
+	Produce(ctx context.Context, topic string, records []event.Record) error
+}
+
+// Letter is why a record is put aside.
+type Letter struct {
+	Topic        string
+	Partition    int
+	Offset       int64
+	Group        string
+	Subscription string
+	Sink         string
+	Reason       string
+	Error        string // what the last attempt said
+	Status       int    // of the last answer; 0 for none
+	Attempts     int
+	First, Last  time.Time // failures
+	Redrives     int
+}
+
+// Write stores the record on topic. Only after nil may its offset count as done.
+func Write(ctx context.Context, p Producer, topic string, rec event.Record, l Letter) error {
+	out := event.Record{Key: rec.Key, Value: rec.Value, Headers: append(l.strip(rec.Headers), l.headers(rec)...)}
+	if err := p.Produce(ctx, topic, []event.Record{out}); err != nil {
+		return fmt.Errorf("write the dead letter of %s/%d@%d to %s: %w", l.Topic, l.Partition, l.Offset, topic, err)
+	}
+	return nil
+}
+
+// strip drops the headers of an earlier round, so that none stands twice.
+func (l Letter) strip(in []event.Header) []event.Header {
+	out := make([]event.Header, 0, len(in)+14)
+	for _, h := range in {
+		if !strings.HasPrefix(h.Key, Prefix) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (l Letter) headers(rec event.Record) []event.Header {
+	var out []event.Header
+	add := func(name, value string) { out = append(out, event.Header{Key: Prefix + name, Value: []byte(value)}) }
+	add("topic", l.Topic)
+	add("partition", strconv.Itoa(l.Partition))
+	add("offset", strconv.FormatInt(l.Offset, 10))
+	add("timestamp", rec.Time.UTC().Format(time.RFC3339Nano))
+	add("group", l.Group)
+	add("subscription", l.Subscription)
+	add("sink", l.Sink)
+	add("reason", l.Reason)
+	add("error", l.Error[:min(len(l.Error), 1024)])
+	add("status", strconv.Itoa(l.Status))
+	add("attempts", strconv.Itoa(l.Attempts))
+	add("first-failure", l.First.UTC().Format(time.RFC3339Nano))
+	add("last-failure", l.Last.UTC().Format(time.RFC3339Nano))
+	add("redrives", strconv.Itoa(l.Redrives))
+	return out
+}
+
+// Read is the letter of a record that Write stored; ok is false for any other.
+func Read(headers []event.Header) (l Letter, ok bool) {
+	m := map[string]string{}
+	for _, h := range headers {
+		if name, found := strings.CutPrefix(h.Key, Prefix); found {
+			m[name] = string(h.Value)
+		}
+	}
+	l = Letter{Topic: m["topic"], Group: m["group"], Subscription: m["subscription"], Sink: m["sink"], Reason: m["reason"], Error: m["error"]}
+	l.Partition, _ = strconv.Atoi(m["partition"])
+	l.Offset, _ = strconv.ParseInt(m["offset"], 10, 64)
+	l.Status, _ = strconv.Atoi(m["status"])
+	l.Attempts, _ = strconv.Atoi(m["attempts"])
+	l.Redrives, _ = strconv.Atoi(m["redrives"])
+	l.First, _ = time.Parse(time.RFC3339Nano, m["first-failure"])
+	l.Last, _ = time.Parse(time.RFC3339Nano, m["last-failure"])
+	return l, l.Subscription != "" && l.Reason != ""
+}

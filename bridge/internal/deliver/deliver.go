@@ -1,0 +1,176 @@
+// Package deliver makes one attempt to hand an event to a sink over HTTP and
+// says what came of it. When to try again is the caller's business.
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// drainLimit is how much of an answer is read, so that its connection can be
+// used again; a longer one costs the connection.
+const drainLimit = 64 << 10
+
+// Config is how a sink is reached.
+type Config struct {
+	URL         string
+	Timeout     time.Duration // of one attempt, from dial to the end of the answer
+	Concurrency int           // connections kept
+}
+
+// Client delivers to one sink. It is safe for concurrent use.
+type Client struct {
+	url     *url.URL
+	timeout time.Duration
+	http    *http.Transport
+}
+
+// New makes a client that keeps as many connections as there are posts in flight.
+// It follows no redirects, uses no proxy and asks for no compression.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse the sink's address: %w", err)
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConnsPerHost:    cfg.Concurrency,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    5 * time.Second,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		ForceAttemptHTTP2:      true,
+	}}, nil
+}
+
+// Close drops the kept connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Post is one attempt.
+type Post struct {
+	ContentType string
+	Body        []byte
+	TraceParent string // "" for none
+	TraceState  string
+	Attempt     int // 1 for the first
+	Topic       string
+	Partition   string // decimal
+	Offset      int64
+}
+
+// Result is what came of an attempt.
+type Result struct {
+	Outcome    Outcome
+	Status     int           // 0 when there was no answer
+	RetryAfter time.Duration // 0 when the sink did not ask for one
+	Err        error         // nil when accepted; what to tell an operator otherwise
+}
+
+// Attempt posts once. An answer counts only when it came whole.
+func (c *Client) Attempt(ctx context.Context, p Post) Result {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	resp, err := c.http.RoundTrip(c.request(ctx, p))
+	if err != nil {
+		return Result{Outcome: Retry, Err: fmt.Errorf("post: %w", err)}
+	}
+	defer resp.Body.Close()
+	var excerpt strings.Builder
+	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
+		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("the answer %d was cut: %w", resp.StatusCode, err)}
+	}
+	res := Result{Outcome: classify(resp.StatusCode), Status: resp.StatusCode}
+	if res.Outcome != Accepted {
+		res.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		res.Err = describe(resp, excerpt.String())
+	}
+	return res
+}
+
+// request is built by hand: RoundTrip, unlike http.Client, follows nothing.
+func (c *Client) request(ctx context.Context, p Post) *http.Request {
+	h := http.Header{
+		"Content-Type":       {p.ContentType},
+		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
+		"Taskwire-Topic":     {p.Topic},
+		"Taskwire-Partition": {p.Partition},
+		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
+		"User-Agent":         {"taskwire-bridge"},
+	}
+	if p.TraceParent != "" {
+		h["Traceparent"] = []string{p.TraceParent}
+		if p.TraceState != "" {
+			h["Tracestate"] = []string{p.TraceState}
+		}
+	}
+	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Body)), nil }
+	first, _ := body()
+	req := &http.Request{
+		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		// GetBody lets the transport repeat a request whose kept connection had died before a byte was sent.
+		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
+	}
+	return req.WithContext(ctx)
+}
+
+// drain reads the answer to its end, up to drainLimit. The event's fate does not
+// depend on what an over-long answer says further on.
+func drain(body io.Reader, excerpt *strings.Builder, keep bool) error {
+	if keep {
+		if _, err := io.CopyN(excerpt, body, 512); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	_, err := io.CopyN(io.Discard, body, drainLimit)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func describe(resp *http.Response, excerpt string) error {
+	switch {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		return fmt.Errorf("the sink answered %d, a redirect, which is never followed; correct the sink's address", resp.StatusCode)
+	case classify(resp.StatusCode) == SinkFault:
+		return fmt.Errorf("the sink answered %d: its address or credentials are wrong%s", resp.StatusCode, quote(excerpt))
+	case resp.StatusCode == http.StatusGone:
+		return errors.New("the sink answered 410: it wants no more events")
+	}
+	return fmt.Errorf("the sink answered %d%s", resp.StatusCode, quote(excerpt))
+}
+
+// quote keeps a foreign text on one line and harmless on a terminal.
+func quote(s string) string {
+	if s = strings.TrimSpace(s); s == "" {
+		return ""
+	}
+	return ": " + strings.Trim(strconv.QuoteToASCII(s[:min(len(s), 200)]), `"`)
+}
+
+// retryAfter reads seconds or an HTTP date; what is neither, or lies in the past, is 0.
+func retryAfter(v string, now time.Time) time.Duration {
+	if v == "" {
+		return 0
+	}
+	if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
+		const most = 365 * 24 * 3600 // what is capped anyway must not overflow
+		return time.Duration(max(0, min(n, most))) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

@@ -1,0 +1,176 @@
+package deliver_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func attempt(t *testing.T, url string) deliver.Result {
+	t.Helper()
+	c, err := deliver.New(deliver.Config{URL: url, Timeout: 2 * time.Second, Concurrency: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.Attempt(t.Context(), deliver.Post{ContentType: "application/cloudevents+json", Body: []byte("{}"), Attempt: 3, Topic: "events", Partition: "7", Offset: 42, TraceParent: "00-a-b-01"})
+}
+
+func TestWhatAnAnswerMeans(t *testing.T) {
+	want := map[deliver.Outcome][]int{
+		deliver.Accepted:  {200, 201, 202, 204},
+		deliver.Retry:     {408, 425, 429, 500, 501, 502, 503, 504, 599},
+		deliver.SinkFault: {203, 205, 206, 299, 300, 301, 302, 303, 304, 307, 308, 401, 403, 404, 405, 407},
+		deliver.Gone:      {410},
+		deliver.Rejected:  {400, 402, 406, 409, 411, 413, 415, 422, 451},
+	}
+	for outcome, statuses := range want {
+		for _, status := range statuses {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+			if got := attempt(t, s.URL); got.Outcome != outcome || got.Status != status || (got.Err == nil) != (outcome == deliver.Accepted) {
+				t.Errorf("%d = %+v, want %s", status, got, outcome)
+			}
+			s.Close()
+		}
+	}
+}
+
+func TestARedirectIsNeverFollowed(t *testing.T) {
+	var reached atomic.Bool
+	page := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Store(true) }))
+	defer page.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		s := httptest.NewServer(http.RedirectHandler(page.URL, status))
+		if got := attempt(t, s.URL); got.Outcome != deliver.SinkFault || !strings.Contains(got.Err.Error(), "redirect") {
+			t.Errorf("%d = %+v, want a sink fault that speaks of a redirect", status, got)
+		}
+		s.Close()
+	}
+	if reached.Load() {
+		t.Error("the page behind a redirect was called")
+	}
+}
+
+// raw answers every connection with bytes and closes it.
+func raw(t *testing.T, answer string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096))
+			_, _ = io.WriteString(c, answer)
+			_ = c.Close()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}
+
+func TestHalfAnAnswerIsNone(t *testing.T) {
+	for name, answer := range map[string]string{
+		"nothing":          "",
+		"half a header":    "HTTP/1.1 20",
+		"body cut":         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+		"chunk cut":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+		"not HTTP":         "SSH-2.0-OpenSSH_9.9\r\n",
+		"cut without body": "HTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\n",
+	} {
+		if got := attempt(t, raw(t, answer)); got.Outcome != deliver.Retry || got.Err == nil {
+			t.Errorf("%s = %+v, want retry", name, got)
+		}
+	}
+}
+
+func TestAnEndlessAnswerIsReadOnlySoFar(t *testing.T) {
+	var sent atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			n, err := w.Write(make([]byte, 32<<10))
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}))
+	defer s.Close()
+	if got := attempt(t, s.URL); got.Outcome != deliver.Accepted {
+		t.Errorf("%+v, want accepted by its status", got)
+	}
+	if n := sent.Load(); n > 16<<20 {
+		t.Errorf("the sink could send %d bytes", n)
+	}
+}
+
+func TestASinkThatHangsIsGivenUp(t *testing.T) {
+	release := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer s.Close()
+	defer close(release)
+	c, err := deliver.New(deliver.Config{URL: s.URL, Timeout: 50 * time.Millisecond, Concurrency: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := c.Attempt(context.Background(), deliver.Post{}); got.Outcome != deliver.Retry {
+		t.Errorf("%+v, want retry", got)
+	}
+}
+
+func TestHeadersAndRetryAfter(t *testing.T) {
+	var got http.Header
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-3": 0, "soon": 0, "99999999999999999999": 0, "9999999999": 365 * 24 * time.Hour,
+		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header
+			w.Header().Set("Retry-After", value)
+			w.WriteHeader(503)
+		}))
+		if res := attempt(t, s.URL); res.RetryAfter != want {
+			t.Errorf("Retry-After %q = %v, want %v", value, res.RetryAfter, want)
+		}
+		s.Close()
+	}
+	want := "application/cloudevents+json 3 events 7 42 00-a-b-01"
+	if have := fmt.Sprint(got.Get("Content-Type"), " ", got.Get("Taskwire-Attempt"), " ", got.Get("Taskwire-Topic"), " ", got.Get("Taskwire-Partition"), " ", got.Get("Taskwire-Offset"), " ", got.Get("Traceparent")); have != want {
+		t.Errorf("headers = %s, want %s", have, want)
+	}
+}
+
+func TestBackoffIsBoundedAndObeysTheSink(t *testing.T) {
+	b := deliver.Backoff{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second}
+	for failed := 1; failed < 200; failed++ {
+		if w := b.Wait(failed, 0); w < 0 || w > b.Max || (failed == 1 && w > b.Initial) {
+			t.Fatalf("after %d: %v", failed, w)
+		}
+	}
+	if w := b.Wait(1, time.Minute); w != time.Minute {
+		t.Errorf("Retry-After of a minute: %v", w)
+	}
+	if w := b.Wait(1, time.Hour); w != 300*time.Second {
+		t.Errorf("Retry-After of an hour: %v, want ten times the maximum", w)
+	}
+}
