@@ -110,3 +110,22 @@ func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
 	}
 	return syncDir(path)
 }
+
+// Room is the error of the last write when it found no room and the file system
+// has none still. It is nil again as soon as there is some, without waiting for
+// an append: one that is not ready gets none.
+func (l *Ledger) Room() error {
+	full := l.Full()
+	if full == nil {
+		return nil
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(l.cfg.Path), &st); err != nil {
+		return full
+	}
+	const enough = 1 << 20
+	if uint64(st.Bavail)*uint64(st.Bsize) >= enough { //nolint:unconvert // the types differ between systems
+		return nil
+	}
+	return full
+}

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unicode/utf8"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/process"
+)
+
+// Cat is the subcommand that prints the log.
+func Cat() process.Sub {
+	return process.Sub{Name: "cat", Usage: "[PATH]", Run: func(ctx context.Context, lookup env.Lookup, args []string, stdout, _ io.Writer) error {
+		path := env.NewReader(lookup).String("AUDIT_LOG_PATH", defaultPath)
+		if len(args) > 1 {
+			return process.Usagef("cat takes one path at most")
+		}
+		if len(args) == 1 {
+			path = args[0]
+		}
+		return cat(ctx, path, stdout)
+	}}
+}
+
+// cat prints whole lines only: what stands after the last line feed is being
+// written, or was never acknowledged.
+func cat(ctx context.Context, path string, w io.Writer) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	show := func(line []byte) []byte { return line }
+	if isTerminal(w) {
+		show = visible
+	}
+	in, out := bufio.NewReaderSize(f, 1<<20), bufio.NewWriterSize(w, 1<<16)
+	for ctx.Err() == nil {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return out.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		if _, err := out.Write(show(line)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(ctx.Err(), out.Flush())
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// visible escapes what a terminal might obey. Data is stored as it came, and
+// JSON allows DEL and the C1 controls inside strings; escaped they are the same
+// JSON.
+func visible(line []byte) []byte {
+	out := make([]byte, 0, len(line))
+	for i := 0; i < len(line); {
+		r, n := utf8.DecodeRune(line[i:])
+		switch {
+		case r == utf8.RuneError && n <= 1:
+			out = fmt.Appendf(out, `\x%02x`, line[i]) // not a log of ours; still nothing for the terminal
+		case r < 0x20 && r != '\n' && r != '\t', r >= 0x7f && r < 0xa0:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = append(out, line[i:i+n]...)
+		}
+		i += n
+	}
+	return out
+}

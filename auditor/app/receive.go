@@ -1,0 +1,131 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/sink"
+)
+
+// answer is the body of a 2xx.
+type answer struct {
+	Seq       int64 `json:"seq"`
+	Duplicate bool  `json:"duplicate"`
+}
+
+// receive makes the events durable and answers for each.
+func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result {
+	entries := make([]ledger.Entry, len(events))
+	for i, e := range events {
+		entries[i] = entryOf(e)
+	}
+	results := make([]sink.Result, len(events))
+	for i, out := range s.ledger.Append(entries...) {
+		results[i] = s.result(&entries[i], out)
+	}
+	return results
+}
+
+// entryOf takes each attribute in its canonical text, so that an event is the
+// same event in structured and binary form; the version alone is a number, in
+// either form.
+func entryOf(e event.Event) ledger.Entry {
+	entry := ledger.Entry{ID: e.ID(), Source: e.Source(), Type: e.Type()}
+	if data := e.Data(); len(data) > 0 {
+		entry.Data = data
+	}
+	for _, name := range event.Attributes(e) {
+		text, _ := event.Attribute(e, name)
+		switch name {
+		case "id", "source", "type":
+			continue
+		case "time":
+			entry.Time = text
+			continue
+		case event.VersionOfTask:
+			if n, ok := event.TaskVersion(e); ok {
+				entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: name, Value: n})
+				continue
+			}
+		}
+		entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: name, Value: text})
+	}
+	return entry
+}
+
+// result turns an outcome into the answer, the log line and the metric. It is
+// the only place that does.
+func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
+	var conflict *ledger.ConflictError
+	var invalid *ledger.InvalidError
+	switch {
+	case out.Err == nil && out.Duplicate:
+		s.metrics.duplicates.Inc()
+		s.log.Debug("seen before", "event_id", e.ID, "event_type", e.Type, "seq", out.Seq)
+		return sink.Result{Status: http.StatusOK, Body: answer{out.Seq, true}}
+	case out.Err == nil:
+		s.tellNew(e, out)
+		return sink.Result{Status: http.StatusCreated, Body: answer{out.Seq, false}}
+	case errors.As(out.Err, &conflict):
+		s.metrics.conflicts.Inc()
+		s.log.Error(fmt.Sprintf("ALARM: an event came again with other content; entry %d stands, the new one was refused", conflict.Seq),
+			"event_id", e.ID, "event_type", e.Type, "task_id", e.TaskID(), "seq", conflict.Seq)
+		return sink.Result{Problem: &httpd.Problem{Status: http.StatusConflict, Title: "Same event, other content",
+			Detail: fmt.Sprintf("entry %d has the same source and id and other content", conflict.Seq)}}
+	case errors.As(out.Err, &invalid):
+		return sink.Result{Problem: &httpd.Problem{Status: http.StatusBadRequest, Title: "Not a CloudEvent", Detail: invalid.Error(),
+			Errors: []httpd.ProblemItem{{Pointer: "#/" + invalid.Attribute, Detail: invalid.Reason}}}}
+	}
+	return s.unable(out.Err)
+}
+
+func (s *Service) tellNew(e *ledger.Entry, out ledger.Outcome) {
+	task := e.TaskID()
+	s.log.Info("AUDIT: "+e.Type+" - task_id="+task, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq)
+	if step := out.Step; step != nil {
+		what := "gap in the versions of a task"
+		if step.Back() {
+			what = "step back in the versions of a task"
+		}
+		s.log.Warn(what, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq, "version", step.Version, "last_version", step.Last)
+	}
+}
+
+// unable answers for what is not the event's fault. The reason goes to the log
+// only: a sender can do nothing about it but wait.
+func (s *Service) unable(err error) sink.Result {
+	retry := time.Second
+	var full *ledger.FullError
+	if errors.As(err, &full) {
+		retry = full.RetryAfter()
+		if s.fullLog.speak(time.Now()) {
+			s.log.Error("cannot store events: " + err.Error())
+		}
+	}
+	return sink.Result{RetryAfter: retry, Problem: &httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "cannot store events now"}}
+}
+
+// quiet lets a message through once in a while.
+type quiet struct {
+	every time.Duration
+
+	mu   sync.Mutex
+	next time.Time // guarded by mu
+}
+
+func (q *quiet) speak(now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Before(q.next) {
+		return false
+	}
+	q.next = now.Add(q.every)
+	return true
+}
