@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,15 +17,26 @@ import (
 	"github.com/taskwire/taskwire/internal/sink"
 )
 
+const secretFile = "WEBHOOK_SECRET_FILE"
+
 // Config is everything the notifier can be told.
 type Config struct {
 	HTTP httpd.Config
+
+	// SecretFile holds the secrets that posts must be signed with,
+	// WEBHOOK_SECRET_FILE. "" takes unsigned posts.
+	SecretFile string
 }
 
 // FromEnv reads the settings; its error names every mistake.
 func FromEnv(lookup env.Lookup) (Config, error) {
 	r := env.NewReader(lookup)
-	cfg := Config{HTTP: httpd.ConfigFromEnv(r, "notifier", 8002)}
+	cfg := Config{HTTP: httpd.ConfigFromEnv(r, "notifier", 8002), SecretFile: r.String(secretFile, "")}
+	if cfg.SecretFile != "" {
+		if err := sink.CheckSecrets(cfg.SecretFile); err != nil {
+			r.Fail(secretFile, "%v", err)
+		}
+	}
 	return cfg, r.Err()
 }
 
@@ -37,6 +49,10 @@ type Service struct {
 
 // New binds the ports and serves nothing yet.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
+	secrets, err := openSecrets(cfg.SecretFile, log)
+	if err != nil {
+		return nil, err
+	}
 	server, err := httpd.Listen(ctx, cfg.HTTP, log)
 	if err != nil {
 		return nil, err
@@ -49,8 +65,21 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	}
 	server.Registry().MustRegister(s.told)
 	route := func(*http.Request) string { return "/" }
-	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Handler(s.receive)))
+	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Guard(secrets, sink.Handler(s.receive))))
 	return s, nil
+}
+
+// openSecrets says at the start when nobody has to prove who they are.
+func openSecrets(path string, log *slog.Logger) (*sink.Secrets, error) {
+	if path == "" {
+		log.Info("posts are taken unsigned, from anyone who can reach the port; " + secretFile + " asks for signatures")
+		return nil, nil
+	}
+	secrets, err := sink.OpenSecrets(path, log)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", secretFile, err)
+	}
+	return secrets, nil
 }
 
 // Addr is the public address with its real port.

@@ -3,93 +3,291 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/process"
+	"github.com/taskwire/taskwire/internal/sink"
 	"github.com/taskwire/taskwire/notifier/app"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve posts each body, stops the service, and returns the statuses and the log.
-func serve(t *testing.T, bodies ...string) (statuses []int, log, metrics string) {
+// running is the real service on ports of its own.
+type running struct {
+	t       *testing.T
+	service *app.Service
+	client  *http.Client
+	log     lines
+	stop    func() error // drains; once
+}
+
+// lines collects log lines; handlers write while tests read.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func start(t *testing.T, format string, settings map[string]string) *running {
 	t.Helper()
-	var out bytes.Buffer
-	cfg, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0"}))
+	vars := map[string]string{"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0"}
+	for k, v := range settings {
+		vars[k] = v
+	}
+	cfg, err := app.FromEnv(env.Map(vars))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := app.New(t.Context(), cfg, slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	r := &running{t: t, client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}}
+	r.service, err = app.New(t.Context(), cfg, process.NewLogger(&r.log, format, "debug", "notifier"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	client := &http.Client{Transport: &http.Transport{}}
-	for _, body := range bodies {
-		resp, err := client.Post("http://"+s.Addr().String()+"/", "application/cloudevents+json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
+	go func() { done <- r.service.Run(ctx) }()
+	r.stop = sync.OnceValue(func() error {
+		cancel()
+		r.client.CloseIdleConnections()
+		return <-done
+	})
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Errorf("Run = %v", err)
 		}
-		resp.Body.Close()
-		statuses = append(statuses, resp.StatusCode)
-	}
-	resp, err := client.Get("http://" + s.OpsAddr().String() + "/metrics")
+	})
+	return r
+}
+
+// do sends a request with pairs of header names and values.
+func (r *running) do(method, body string, header ...string) (status int, answer string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+r.service.Addr().String()+"/", strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	client.CloseIdleConnections()
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	return resp.StatusCode, string(text)
+}
+
+func (r *running) post(body string) int {
+	r.t.Helper()
+	status, _ := r.do("POST", body, "Content-Type", "application/cloudevents+json")
+	return status
+}
+
+// told is the log's notifications; each line of it must be one JSON object.
+func (r *running) told() []string {
+	r.t.Helper()
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	var out []string
+	for line := range strings.Lines(r.log.buf.String()) {
+		var entry struct{ Msg, Level, Service string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			r.t.Fatalf("a log line is not JSON: %s", line)
+		}
+		if strings.HasPrefix(entry.Msg, "NOTIFICATION") {
+			out = append(out, entry.Level+" "+entry.Service+" "+entry.Msg)
+		}
 	}
-	return statuses, out.String(), string(text)
+	return out
+}
+
+func (r *running) logText() string {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	return r.log.buf.String()
 }
 
 func body(typ, data string) string {
-	return `{"specversion":"1.0","id":"1","source":"task-api","type":"` + typ + `","data":` + data + `}`
+	return `{"specversion":"1.0","id":"1","source":"task-api","type":"` + typ + `","datacontenttype":"application/json","data":` + data + `}`
 }
 
+const groceries = `{"task_id":"task-123","title":"Buy groceries","status":"pending","owner_id":null}`
+
 func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
-	statuses, log, metrics := serve(t,
-		body("task.created", `{"task_id":"abc123","title":"Write capstone lesson","status":"pending","owner_id":null}`),
-		body("task.updated", `{"task_id":"abc123","title":"x","status":"in_progress","owner_id":null}`),
-		body("task.completed", `{"task_id":"abc123","title":"line\nfeed","status":"completed","owner_id":null}`),
-		body("task.created", `{"title":"no id"}`),
-	)
-	for i, want := range []int{204, 204, 204, 400} {
-		if statuses[i] != want {
-			t.Errorf("answer %d = %d, want %d", i, statuses[i], want)
+	r := start(t, "json", nil)
+	for _, c := range []struct {
+		body   string
+		status int
+	}{
+		{body("task.created", `{"task_id":"abc123","title":"Write capstone lesson","status":"pending","owner_id":null}`), 204},
+		{body("task.updated", `{"task_id":"abc123","title":"x","status":"in_progress","owner_id":null}`), 204},
+		{body("task.completed", `{"task_id":"abc123","title":"line\nfeed","status":"completed","owner_id":null}`), 204},
+		{body("invoice.paid", `"no task at all"`), 204},
+		{body("task.created", `{"title":"no id"}`), 400},
+		{body("task.created", `{"TASK_ID":"1","title":"other letters"}`), 400},
+		{body("task.completed", `[]`), 400},
+		{`{"specversion":"1.0","source":"s","type":"task.created"}`, 400},
+	} {
+		if got := r.post(c.body); got != c.status {
+			t.Errorf("%s = %d, want %d", c.body, got, c.status)
 		}
 	}
-	var told []string
-	for line := range strings.Lines(log) {
-		var entry struct{ Msg, Level string }
-		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			t.Fatalf("a log line is not JSON: %s", line)
-		}
-		if strings.HasPrefix(entry.Msg, "NOTIFICATION") {
-			told = append(told, entry.Msg)
+	want := []string{
+		"INFO notifier NOTIFICATION: New task created - 'Write capstone lesson' (ID: abc123)",
+		"INFO notifier NOTIFICATION: Task completed - 'line\nfeed' (ID: abc123)",
+	}
+	if got := r.told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	resp, err := r.client.Get("http://" + r.service.OpsAddr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`taskwire_notifications_total{type="task.created"} 1`, `taskwire_notifications_total{type="task.completed"} 1`,
+		`taskwire_http_requests_total{code="204",route="/",service="notifier"} 4`, `taskwire_http_requests_total{code="400",route="/",service="notifier"} 4`,
+	} {
+		if !strings.Contains(string(metrics), line+"\n") {
+			t.Errorf("metrics lack %s", line)
 		}
 	}
-	want := []string{"NOTIFICATION: New task created - 'Write capstone lesson' (ID: abc123)", "NOTIFICATION: Task completed - 'line\nfeed' (ID: abc123)"}
-	if strings.Join(told, "|") != strings.Join(want, "|") {
-		t.Errorf("told %q, want %q", told, want)
+}
+
+func TestBinaryAndBatchForms(t *testing.T) {
+	r := start(t, "json", nil)
+	if status, answer := r.do("POST", groceries, "Content-Type", "application/json", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "curl", "ce-type", "task.created"); status != 204 || answer != "" {
+		t.Errorf("binary = %d %s", status, answer)
 	}
-	if !strings.Contains(metrics, `taskwire_notifications_total{type="task.created"} 1`) {
-		t.Error("the created task is not counted")
+	batch := "[" + body("task.completed", groceries) + "," + body("task.updated", groceries) + "," + body("task.created", `{}`) + "]"
+	status, answer := r.do("POST", batch, "Content-Type", "application/cloudevents-batch+json")
+	if status != 400 || !strings.HasPrefix(answer, `[{"status":204},{"status":204},{"status":400,"problem":{`) {
+		t.Errorf("batch = %d %s", status, answer)
+	}
+	want := []string{
+		"INFO notifier NOTIFICATION: New task created - 'Buy groceries' (ID: task-123)",
+		"INFO notifier NOTIFICATION: Task completed - 'Buy groceries' (ID: task-123)",
+	}
+	if got := r.told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// TestATitleNeverMakesALine holds for the log that people read, too.
+func TestATitleNeverMakesALine(t *testing.T) {
+	r := start(t, "text", nil)
+	if got := r.post(body("task.created", `{"task_id":"1","title":"a\nNOTIFICATION: forged\u001b[31m","status":"pending"}`)); got != 204 {
+		t.Fatalf("answer = %d", got)
+	}
+	if text := r.logText(); strings.Contains(text, "\nNOTIFICATION") || strings.Contains(text, "\x1b") || !strings.Contains(text, "New task created - ") {
+		t.Errorf("log = %q", text)
+	}
+}
+
+func TestOtherMethodsAndTheHandshake(t *testing.T) {
+	r := start(t, "json", nil)
+	if status, _ := r.do("GET", ""); status != 405 {
+		t.Errorf("GET = %d", status)
+	}
+	if status, _ := r.do("OPTIONS", "", "WebHook-Request-Origin", "sender.example"); status != 200 {
+		t.Errorf("OPTIONS = %d", status)
+	}
+	if status, _ := r.do("POST", "hello", "Content-Type", "text/plain"); status != 415 {
+		t.Errorf("text = %d", status)
+	}
+	if status, _ := r.do("POST", strings.Repeat(" ", sink.MaxBody+1), "Content-Type", "application/cloudevents+json"); status != 413 {
+		t.Errorf("over 1 MiB = %d", status)
+	}
+	if !strings.Contains(r.logText(), "posts are taken unsigned") {
+		t.Error("the log does not say that posts are unsigned")
+	}
+}
+
+func TestWithSecretsOnlySignedPostsAreTold(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, 32)
+	path := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(path, []byte("whsec_"+base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, "json", map[string]string{"WEBHOOK_SECRET_FILE": path})
+	event := body("task.created", groceries)
+	if got := r.post(event); got != 401 {
+		t.Errorf("unsigned = %d, want 401", got)
+	}
+	now := time.Now()
+	if got, answer := r.do("POST", event, "Content-Type", "application/cloudevents+json", "webhook-id", "m1",
+		"webhook-timestamp", strconv.FormatInt(now.Unix(), 10), "webhook-signature", sink.Sign(key, "m1", now, []byte(event))); got != 204 {
+		t.Errorf("signed = %d %s, want 204", got, answer)
+	}
+	if got := r.told(); len(got) != 1 {
+		t.Errorf("told %q, want one", got)
+	}
+	if strings.Contains(r.logText(), base64.StdEncoding.EncodeToString(key)) {
+		t.Error("the secret stands in the log")
+	}
+}
+
+func TestEveryMistakeIsNamed(t *testing.T) {
+	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nowhere", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/nonexistent"}))
+	if err == nil {
+		t.Fatal("FromEnv took it")
+	}
+	for _, key := range []string{"LISTEN_ADDR: ", "SHUTDOWN_GRACE: ", "WEBHOOK_SECRET_FILE: "} {
+		if !strings.Contains(err.Error(), key) {
+			t.Errorf("mistakes = %v, want %s", err, key)
+		}
+	}
+}
+
+func TestCloseFreesThePortsOfAServiceThatNeverRan(t *testing.T) {
+	cfg, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.HTTP.Addr = first.Addr().String()
+	if _, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is taken") {
+		t.Errorf("a taken port: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("after Close: %v", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
