@@ -1,0 +1,160 @@
+package pump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/taskwire/taskwire/bridge/internal/filter"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// maxWait bounds a long poll. A request on the wire cannot be interrupted, so
+// it also bounds how long a drain waits for the fetcher.
+const maxWait = 500 * time.Millisecond
+
+// chunk is what one fetch brought.
+type chunk struct {
+	items []*item
+	next  int64 // offset after the last one seen, also of those without a record
+	end   int64 // the partition's end
+	start int64 // the partition's first offset
+}
+
+// errLost says that the offset to go on from is no longer, or not yet, on the
+// topic: records were removed unread, or the topic was made anew. Jumping would
+// skip them silently.
+var errLost = errors.New("the committed offset is outside the topic: unread records were removed, or the topic was made anew; reset the group's offsets to go on")
+
+// fetch brings chunks to p.chunks until ctx ends, beginning at offset. The
+// channel is unbuffered: nothing is fetched ahead of what the loop can hold but one chunk.
+func (p *partition) fetch(ctx context.Context, offset int64) {
+	if offset < 0 {
+		offset = kafkago.FirstOffset
+	}
+	var wait time.Duration
+	for ctx.Err() == nil {
+		c, err := p.fetchOnce(ctx, offset)
+		if err != nil {
+			p.fetchFailed(ctx, err)
+			wait = min(max(2*wait, 10*time.Millisecond), time.Second)
+			if !pause(ctx, wait) {
+				return
+			}
+			continue
+		}
+		wait = 0
+		offset = c.next
+		select {
+		case p.chunks <- c:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *partition) fetchFailed(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	select {
+	case p.faults <- err:
+	case <-ctx.Done():
+	}
+	if !errors.Is(err, errLost) {
+		kafka.Forget(p.sub.client) // a leader may have moved
+	}
+}
+
+func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resp, err := p.sub.client.Fetch(ctx, &kafkago.FetchRequest{
+		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: maxWait,
+	})
+	if err == nil {
+		err = resp.Error
+	}
+	if errors.Is(err, kafkago.OffsetOutOfRange) {
+		return chunk{}, errLost
+	}
+	if err != nil {
+		return chunk{}, fmt.Errorf("fetch %s/%d at %d: %w", p.sub.cfg.Topic, p.id, offset, err)
+	}
+	c := chunk{next: offset, end: resp.HighWatermark, start: resp.LogStartOffset}
+	if offset < 0 {
+		c.next = resp.LogStartOffset
+	}
+	for {
+		rec, err := resp.Records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return c, nil
+		}
+		if err != nil {
+			return chunk{}, fmt.Errorf("read %s/%d at %d: %w", p.sub.cfg.Topic, p.id, c.next, err)
+		}
+		if rec.Offset < c.next {
+			closeRecord(rec) // a batch may begin before the offset asked for
+			continue
+		}
+		it, err := p.prepare(rec)
+		if err != nil {
+			return chunk{}, fmt.Errorf("read %s/%d at %d: %w", p.sub.cfg.Topic, p.id, rec.Offset, err)
+		}
+		c.items = append(c.items, it)
+		c.next = rec.Offset + 1
+	}
+}
+
+func closeRecord(rec *protocol.Record) {
+	if rec.Key != nil {
+		_ = rec.Key.Close()
+	}
+	if rec.Value != nil {
+		_ = rec.Value.Close()
+	}
+}
+
+// prepare does here, beside the loop, what needs no order: parse, filter, and
+// the body to post.
+func (p *partition) prepare(rec *protocol.Record) (*item, error) {
+	defer closeRecord(rec)
+	it := &item{offset: rec.Offset}
+	var err error
+	if it.record.Key, err = protocol.ReadAll(rec.Key); err != nil {
+		return nil, err
+	}
+	if it.record.Value, err = protocol.ReadAll(rec.Value); err != nil {
+		return nil, err
+	}
+	it.record.Time = rec.Time
+	it.record.Headers = make([]event.Header, len(rec.Headers))
+	for i, h := range rec.Headers {
+		it.record.Headers[i] = event.Header{Key: h.Key, Value: h.Value}
+	}
+	it.size = len(it.record.Key) + len(it.record.Value) + 256
+	e, err := event.FromRecord(it.record)
+	if err != nil {
+		it.malformed = err
+		return it, nil
+	}
+	it.event, it.kind = e.ID(), e.Type()
+	if !filter.Match(p.sub.cfg.Filters, e) {
+		it.unwanted = true
+		return it, nil
+	}
+	it.trace, _ = event.Attribute(e, "traceparent")
+	it.traceState, _ = event.Attribute(e, "tracestate")
+	it.body = it.record.Value
+	if !event.IsStructured(it.record) {
+		if it.body, err = event.Append(nil, e); err != nil {
+			it.malformed = err
+		}
+	}
+	return it, nil
+}

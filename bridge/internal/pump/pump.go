@@ -1,0 +1,220 @@
+// Package pump moves the events of one subscription from Kafka to its sink: per
+// partition it fetches, filters, queues by key, posts, tracks and commits.
+//
+// # Order of effects
+//
+// An event is posted; only when the sink has accepted it, or Kafka has
+// acknowledged its dead letter, is its offset done; only offsets below which
+// all are done are committed. The process may die between any two steps:
+//
+//   - before the post, or during it: fetched and posted again;
+//   - after the 2xx, before the commit: posted again, unless the offset stands
+//     in the metadata of a commit; the sink knows the event's id;
+//   - after the dead letter, before the commit: a second dead letter at most.
+//
+// Nothing is ever committed past an event that neither sink nor dead-letter
+// topic has taken. Within a key the next event is posted only after the one
+// before is done, so what is posted again comes in order, too.
+package pump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/time/rate"
+
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/bridge/internal/filter"
+	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// Order is which events must not overtake each other.
+type Order string
+
+// Orders.
+const (
+	ByKey       Order = "key"       // one in flight per record key
+	ByPartition Order = "partition" // one in flight
+	None        Order = "none"
+)
+
+// Config is one subscription.
+type Config struct {
+	Name        string
+	Group       string
+	Topic       string
+	Sink        string
+	Filters     []filter.Filter
+	Order       Order
+	Concurrency int // posts in flight per partition
+	Timeout     time.Duration
+	Backoff     deliver.Backoff
+	Attempts    int           // after which a retried event is exhausted
+	For         time.Duration // after which an event is exhausted whatever the fault
+	Block       bool          // wait instead of dead-lettering what is refused or exhausted
+	DeadLetter  string        // topic
+	Rate        float64       // posts per second; 0 for no limit
+
+	InstanceID   string // static membership; "" for none
+	CreateTopics bool
+	Partitions   int           // of topics it creates
+	Drain        time.Duration // how long posts in hand may take after a stop or a rebalance
+}
+
+// Subscription delivers until its Run ends.
+type Subscription struct {
+	cfg     Config
+	client  *kafkago.Client
+	letters deadletter.Producer
+	sink    *deliver.Client
+	member  *group.Member
+	metrics *Metrics
+	limit   *rate.Limiter
+	log     *slog.Logger
+	gate    gate
+
+	mu         sync.Mutex
+	partitions map[int]*partition // those of the current generation
+	missing    error              // why it has not joined yet
+}
+
+// New makes a subscription; it connects to nothing.
+func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Concurrency: cfg.Concurrency})
+	if err != nil {
+		return nil, err
+	}
+	log = log.With("subscription", cfg.Name)
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s.gate.changed = make(chan struct{})
+	if cfg.Rate > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
+	}
+	s.member = group.New(group.Config{
+		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
+		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
+	})
+	return s, nil
+}
+
+// Run waits for the topics, joins the group and delivers until ctx ends; then
+// it drains, commits and leaves.
+func (s *Subscription) Run(ctx context.Context) error {
+	defer s.sink.Close()
+	if err := s.awaitTopics(ctx); err != nil {
+		return nil //nolint:nilerr // only the end of ctx ends the waiting
+	}
+	return s.member.Run(ctx, s.handle)
+}
+
+// awaitTopics returns when the topics are there; brokers that are away and
+// topics that are missing are said, and waited for.
+func (s *Subscription) awaitTopics(ctx context.Context) error {
+	var said time.Time
+	for {
+		err := errors.Join(
+			kafka.EnsureTopic(ctx, s.client, s.cfg.Topic, s.cfg.Partitions, s.cfg.CreateTopics),
+			s.ensureDeadLetter(ctx))
+		s.mu.Lock()
+		s.missing = err
+		s.mu.Unlock()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil && time.Since(said) > 10*time.Second {
+			said = time.Now()
+			s.log.Warn("waiting for Kafka: "+err.Error(), "topic", s.cfg.Topic)
+		}
+		if !pause(ctx, 500*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// ensureDeadLetter makes the topic if it may. A missing one does not keep
+// events from being delivered: it is said when the first letter cannot be written.
+func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
+	if !s.cfg.CreateTopics {
+		return nil
+	}
+	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
+}
+
+// handle works one generation: a loop for each partition, until all have drained.
+func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
+	var wg sync.WaitGroup
+	s.mu.Lock()
+	for _, claimed := range session.Partitions {
+		p := newPartition(s, session, claimed)
+		s.partitions[claimed.ID] = p
+		wg.Go(func() { p.run(ctx) })
+	}
+	s.mu.Unlock()
+	<-ctx.Done()
+	wg.Wait()
+	s.mu.Lock()
+	clear(s.partitions)
+	s.mu.Unlock()
+	s.metrics.forget(s.cfg.Name)
+	return nil
+}
+
+// Ready is nil when the subscription has its partitions and may deliver.
+func (s *Subscription) Ready() error {
+	s.mu.Lock()
+	missing := s.missing
+	s.mu.Unlock()
+	if missing != nil {
+		return missing
+	}
+	state, err := s.member.State()
+	if state != group.Stable {
+		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
+	}
+	return nil
+}
+
+// Pause stops new posts, for reason, until Resume.
+func (s *Subscription) Pause(reason string) { s.gate.set(reason) }
+
+// Resume lets posts go on.
+func (s *Subscription) Resume() { s.gate.set("") }
+
+// gate holds posts back. changed is closed and replaced at every change.
+type gate struct {
+	mu      sync.Mutex
+	shut    string // why; "" when open
+	changed chan struct{}
+}
+
+func (g *gate) set(reason string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = reason
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+func (g *gate) get() (shut string, changed <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shut, g.changed
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
