@@ -1,24 +1,30 @@
 // Package embedkafka is a Kafka broker inside the process, for development and
-// tests only: one node, no replication. It is franz-go's kfake. With a data
-// folder its topics and group offsets survive a restart, also one by SIGKILL.
+// tests only: one node, no replication, no fsync. It is franz-go's kfake. With
+// a data folder its topics, producers and group offsets survive a restart, also
+// one after SIGKILL.
 package embedkafka
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
 // Config is where the broker listens and lives.
 type Config struct {
-	Addr    string                                              // host:port; port 0 takes a free one
+	Addr    string                                              // host:port as clients reach it; port 0 or "" takes a free one of 127.0.0.1
 	DataDir string                                              // "" keeps everything in memory
 	Topics  map[string]int                                      // topic to partitions, made when missing
 	Listen  func(network, address string) (net.Listener, error) // nil for the network
-	Options []kfake.Opt                                         // tests: faults, SASL, TLS
+	Options []kfake.Opt                                         // tests: more brokers, SASL, TLS, limits
 }
 
 // Broker is a running broker.
@@ -26,34 +32,63 @@ type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
 	lock    *os.File // nil in memory
+	faults  *faults
+	close   func() error // runs once
 }
 
 // Start returns when the broker answers. A port that is taken and a data folder
 // that another broker holds are errors that say so.
 func Start(cfg Config) (*Broker, error) {
-	b := &Broker{}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.ListenFn(listener(cfg))}
-	for topic, partitions := range cfg.Topics {
-		opts = append(opts, kfake.SeedTopics(int32(partitions), topic))
-	}
+	b := &Broker{faults: &faults{}}
+	b.close = sync.OnceValue(b.stop)
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.ListenFn(listener(cfg)), kfake.WithLogger(b.faults)}
 	if cfg.DataDir != "" {
 		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the broker's data folder: %w", err)
 		}
-		lock, err := lockFile(filepath.Join(cfg.DataDir, "lock"))
-		if err != nil {
-			return nil, fmt.Errorf("the broker's data in %s is in use by another process: %w", cfg.DataDir, err)
+		var err error
+		if b.lock, err = lockFile(filepath.Join(cfg.DataDir, "lock")); err != nil {
+			return nil, lockError(cfg.DataDir, err)
 		}
-		b.lock = lock
 		opts = append(opts, kfake.DataDir(filepath.Join(cfg.DataDir, "log")))
 	}
-	cluster, err := kfake.NewCluster(append(opts, cfg.Options...)...)
-	if err != nil {
-		b.unlock()
-		return nil, fmt.Errorf("start the embedded broker on %s: %w", cfg.Addr, err)
+	var err error
+	if b.cluster, err = kfake.NewCluster(append(opts, cfg.Options...)...); err != nil {
+		return nil, errors.Join(startError(cfg, err), b.unlock())
 	}
-	b.cluster, b.addr = cluster, cluster.ListenAddrs()[0]
+	b.addr = b.cluster.ListenAddrs()[0]
+	if err := b.create(cfg.Topics); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	return b, nil
+}
+
+// create makes what is missing. The library's own seeding does nothing once
+// the data folder exists.
+func (b *Broker) create(topics map[string]int) error {
+	for _, topic := range slices.Sorted(maps.Keys(topics)) {
+		if b.cluster.TopicInfo(topic) != nil {
+			continue
+		}
+		if err := b.cluster.CreateTopic(topic, int32(topics[topic]), nil); err != nil {
+			return fmt.Errorf("create topic %s on the embedded broker: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+func lockError(dir string, err error) error {
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("the broker's data in %s is in use by another process; stop it or choose another folder", dir)
+	}
+	return fmt.Errorf("lock the broker's data in %s: %w", dir, err)
+}
+
+func startError(cfg Config, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the broker's address %s is in use by another process", cfg.Addr)
+	}
+	return fmt.Errorf("start the embedded broker on %s: %w", cfg.Addr, err)
 }
 
 // listener replaces the address that kfake would choose by the one of cfg.
@@ -62,10 +97,12 @@ func listener(cfg Config) func(network, address string) (net.Listener, error) {
 	if listen == nil {
 		listen = net.Listen
 	}
+	first := true
 	return func(network, address string) (net.Listener, error) {
-		if cfg.Addr != "" {
+		if cfg.Addr != "" && first { // tests with several brokers name the first
 			address = cfg.Addr
 		}
+		first = false
 		return listen(network, address)
 	}
 }
@@ -76,10 +113,13 @@ func (b *Broker) Addr() string { return b.addr }
 // Cluster gives tests its fault injection.
 func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
 
-// Close stops the broker; with a data folder everything is on disk when it returns.
-func (b *Broker) Close() error {
+// Close stops the broker; with a data folder everything is on disk when it
+// returns nil. Closing again does nothing and returns the same.
+func (b *Broker) Close() error { return b.close() }
+
+func (b *Broker) stop() error {
 	b.cluster.Close()
-	return b.unlock()
+	return errors.Join(b.faults.err(), b.unlock())
 }
 
 func (b *Broker) unlock() error {
@@ -87,4 +127,31 @@ func (b *Broker) unlock() error {
 		return nil
 	}
 	return b.lock.Close() // closing gives up the lock
+}
+
+// faults keeps what the library only logs: errors, such as a full disk.
+type faults struct {
+	mu    sync.Mutex
+	lines []error
+}
+
+// keptFaults bounds what a broker with a full disk remembers.
+const keptFaults = 10
+
+// Logf is called from the broker's goroutines.
+func (f *faults) Logf(level kfake.LogLevel, format string, args ...any) {
+	if level != kfake.LogLevelError {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.lines) < keptFaults {
+		f.lines = append(f.lines, fmt.Errorf("embedded broker: "+format, args...))
+	}
+}
+
+func (f *faults) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return errors.Join(f.lines...)
 }

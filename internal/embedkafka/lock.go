@@ -1,6 +1,7 @@
 package embedkafka
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -12,8 +13,7 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

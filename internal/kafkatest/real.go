@@ -1,0 +1,373 @@
+package kafkatest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+const (
+	oldestJava   = 17
+	startTimeout = 90 * time.Second // two cores may be shared by several test processes
+	stopTimeout  = 30 * time.Second
+)
+
+// Real is an Apache Kafka in a process of its own, broker and controller in
+// one. It ends with this process, however this process ends. Its methods must
+// not overlap.
+type Real struct {
+	Brokers []string // stays the same over Restart
+	// Libs holds the jars and Java is the program, for the command-line tools.
+	Libs, Java string
+
+	opts  Options
+	ports [2]int // broker, controller
+
+	mu    sync.Mutex // guards what follows
+	jvm   *exec.Cmd  // nil when stopped
+	guard *guard
+}
+
+// Options say how a real Kafka runs; Dir must be set.
+type Options struct {
+	Dir        string    // configuration, log and data; formatted unless it has been
+	Scratch    bool      // whether Dir goes when this process dies
+	Port       int       // of 127.0.0.1; 0 takes a free one
+	Properties []string  // lines for server.properties that override its own
+	Progress   io.Writer // hears of a fetch, which takes a while
+}
+
+// OpenReal fetches Kafka if need be and returns when the broker takes requests.
+func OpenReal(ctx context.Context, opts Options) (*Real, error) {
+	java, err := findJava(ctx)
+	if err != nil {
+		return nil, err
+	}
+	libs, err := Fetch(ctx, opts.Progress)
+	if err != nil {
+		return nil, err
+	}
+	r := &Real{Java: java, Libs: libs, opts: opts}
+	for tries := 3; ; tries-- {
+		r.ports = [2]int{opts.Port, freePort()}
+		if opts.Port == 0 {
+			r.ports[0] = freePort()
+		}
+		r.Brokers = []string{loopback(r.ports[0])}
+		if err = r.configure(ctx); err != nil {
+			return nil, err
+		}
+		err = r.start(ctx)
+		// Between the choice of a port and its use another process may take it.
+		if err == nil || tries == 1 || opts.Port != 0 || !strings.Contains(err.Error(), "Address already in use") {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// findJava names a runtime that is new enough.
+func findJava(ctx context.Context) (string, error) {
+	const advice = "a real Apache Kafka needs a Java runtime of version 17 or newer, install one (Debian: apt-get install openjdk-17-jre-headless) or leave KAFKA_REAL unset"
+	java := filepath.Join(os.Getenv("JAVA_HOME"), "bin", "java")
+	if os.Getenv("JAVA_HOME") == "" {
+		var err error
+		if java, err = exec.LookPath("java"); err != nil {
+			return "", errors.New("no java on the PATH: " + advice)
+		}
+	}
+	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s does not run (%w): %s", java, err, advice)
+	}
+	m := regexp.MustCompile(`version "(\d+)`).FindSubmatch(out)
+	if m == nil {
+		return "", fmt.Errorf("%s does not tell its version: %s", java, advice)
+	}
+	if v, err := strconv.Atoi(string(m[1])); err != nil || v < oldestJava {
+		return "", fmt.Errorf("%s is version %s: %s", java, m[1], advice)
+	}
+	return java, nil
+}
+
+// freePort is one that nobody listens on, below the ports that systems take
+// for outgoing connections: those could be gone when the broker restarts.
+func freePort() int {
+	for {
+		port := 18000 + mathrand.IntN(14000)
+		l, err := net.Listen("tcp", loopback(port))
+		if err != nil {
+			continue
+		}
+		if l.Close() == nil {
+			return port
+		}
+	}
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (r *Real) path(name string) string { return filepath.Join(r.opts.Dir, name) }
+
+// configure writes server.properties and formats the data folder.
+func (r *Real) configure(ctx context.Context) error {
+	lines := append([]string{
+		"process.roles=broker,controller",
+		"node.id=1",
+		"controller.quorum.bootstrap.servers=" + loopback(r.ports[1]),
+		"listeners=PLAINTEXT://" + loopback(r.ports[0]) + ",CONTROLLER://" + loopback(r.ports[1]),
+		"advertised.listeners=PLAINTEXT://" + loopback(r.ports[0]),
+		"controller.listener.names=CONTROLLER",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=" + r.path("data"),
+		"auto.create.topics.enable=false",
+		"group.initial.rebalance.delay.ms=0",
+		"group.min.session.timeout.ms=1000",
+		// One node, and tests that pay for each internal partition when it starts.
+		"offsets.topic.replication.factor=1",
+		"offsets.topic.num.partitions=4",
+		"transaction.state.log.replication.factor=1",
+		"transaction.state.log.min.isr=1",
+		"transaction.state.log.num.partitions=1",
+		"share.coordinator.state.topic.replication.factor=1",
+		"share.coordinator.state.topic.min.isr=1",
+		"share.coordinator.state.topic.num.partitions=1",
+		// A broker that was killed may register again only after its session.
+		"broker.session.timeout.ms=3000",
+		"broker.heartbeat.interval.ms=500",
+	}, r.opts.Properties...)
+	if err := os.MkdirAll(r.opts.Dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder of Apache Kafka: %w", err)
+	}
+	if err := os.WriteFile(r.path("server.properties"), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("configure Apache Kafka: %w", err)
+	}
+	id := make([]byte, 16)
+	rand.Read(id) // never fails
+	id[0] &= 0x7f // so that it does not begin with a dash, as an option does
+	format := r.command(ctx, "kafka.tools.StorageTool", "format", "--ignore-formatted", "--standalone",
+		"-t", base64.RawURLEncoding.EncodeToString(id), "-c", r.path("server.properties"))
+	if out, err := format.CombinedOutput(); err != nil {
+		return fmt.Errorf("format the folder of Apache Kafka: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (r *Real) command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, r.Java, append([]string{
+		"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp", r.Libs + "/*",
+	}, args...)...)
+}
+
+// Tool runs one of Kafka's command-line tools by its class, such as
+// org.apache.kafka.tools.TopicCommand, and returns what it printed.
+func (r *Real) Tool(ctx context.Context, class string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := r.command(ctx, append([]string{class}, args...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w\n%s", class, err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// start runs the broker and returns when it takes requests.
+func (r *Real) start(ctx context.Context) error {
+	log, err := os.OpenFile(r.path("broker.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the log of Apache Kafka: %w", err)
+	}
+	defer log.Close()
+	// A cmd with a context or a pipe has goroutines that outlive a test.
+	jvm := r.command(context.WithoutCancel(ctx), "kafka.Kafka", r.path("server.properties"))
+	jvm.Stdout, jvm.Stderr = log, log
+	jvm.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the tests
+	if err := jvm.Start(); err != nil {
+		return fmt.Errorf("start Apache Kafka: %w", err)
+	}
+	guard, err := newGuard(jvm.Process.Pid, r.scratch())
+	if err != nil {
+		return errors.Join(err, jvm.Process.Kill(), ignoreExit(jvm.Wait()))
+	}
+	r.mu.Lock()
+	r.jvm, r.guard = jvm, guard
+	r.mu.Unlock()
+	if err := r.await(ctx, jvm.Process.Pid); err != nil {
+		return errors.Join(fmt.Errorf("start Apache Kafka: %w\n%s", err, r.lastLines()), r.Kill())
+	}
+	return nil
+}
+
+func (r *Real) scratch() string {
+	if r.opts.Scratch {
+		return r.opts.Dir
+	}
+	return ""
+}
+
+// await polls until the broker is registered and a controller leads.
+func (r *Real) await(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	cfg := kafka.Config{Brokers: r.Brokers, ClientID: "kafkatest"}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+	client := kafka.NewClient(cfg, transport)
+	for {
+		err := ready(ctx, client)
+		if err == nil {
+			return nil
+		}
+		transport.CloseIdleConnections()
+		if r.exited(pid) {
+			return errors.New("it ended at once")
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last error: %w)", ctx.Err(), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func ready(ctx context.Context, client *kafkago.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{})
+	switch {
+	case err != nil:
+		return err
+	case len(meta.Brokers) == 0:
+		return errors.New("no broker is registered")
+	case meta.Controller.Host == "":
+		return errors.New("no controller leads")
+	}
+	for _, t := range meta.Topics {
+		for _, p := range t.Partitions {
+			if p.Leader.Host == "" {
+				return fmt.Errorf("partition %d of %s has no leader", p.ID, t.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// exited asks without waiting whether the JVM is gone, and takes note if it is.
+func (r *Real) exited(pid int) bool {
+	var status syscall.WaitStatus
+	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+	if err != nil || got != pid {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jvm = nil
+	r.guard.release()
+	return true
+}
+
+func (r *Real) lastLines() []byte {
+	log, err := os.ReadFile(r.path("broker.log"))
+	if err != nil {
+		return nil
+	}
+	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
+}
+
+// Stop shuts the broker down as SIGTERM does; its data stay.
+func (r *Real) Stop() error { return r.end(syscall.SIGTERM) }
+
+// Kill ends the broker as a crash does; its data stay.
+func (r *Real) Kill() error { return r.end(syscall.SIGKILL) }
+
+func (r *Real) end(sig syscall.Signal) error {
+	r.mu.Lock()
+	jvm, guard := r.jvm, r.guard
+	r.jvm, r.guard = nil, nil
+	r.mu.Unlock()
+	if jvm == nil {
+		return nil
+	}
+	defer guard.release()
+	if err := jvm.Process.Signal(sig); err != nil {
+		return fmt.Errorf("stop Apache Kafka: %w", err)
+	}
+	impatient := time.AfterFunc(stopTimeout, func() { _ = jvm.Process.Kill() })
+	defer impatient.Stop()
+	return ignoreExit(jvm.Wait())
+}
+
+// ignoreExit drops the status of a process that was told to end.
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+// Restart starts the broker again with its data on its ports; one that runs is
+// stopped first.
+func (r *Real) Restart() error {
+	if err := r.Stop(); err != nil {
+		return err
+	}
+	return r.start(context.Background())
+}
+
+// guard is a shell that outlives this process by the moment it takes to kill
+// the JVM and to remove its scratch folder: the pipe it reads closes when this process ends, also by SIGKILL.
+type guard struct {
+	shell *exec.Cmd
+	pipe  *os.File
+}
+
+const guardScript = `trap '' INT TERM HUP; while read -r _; do :; done; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"`
+
+func newGuard(pid int, scratch string) (*guard, error) {
+	in, pipe, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("guard Apache Kafka: %w", err)
+	}
+	defer in.Close()
+	shell := exec.Command("sh", "-c", guardScript, "sh", strconv.Itoa(pid), scratch)
+	shell.Stdin = in
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := shell.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("guard Apache Kafka: %w", err), pipe.Close())
+	}
+	return &guard{shell, pipe}, nil
+}
+
+// release ends the guard, after the JVM: its number may be another's soon.
+func (g *guard) release() {
+	_ = g.shell.Process.Kill()
+	_ = g.shell.Wait()
+	_ = g.pipe.Close()
+}
