@@ -16,7 +16,8 @@ import (
 
 // BenchmarkAppend is 64 goroutines that append one entry each and wait.
 func BenchmarkAppend(b *testing.B) {
-	l, err := ledger.Open(context.Background(), ledger.Config{Path: logPath(b)})
+	var syncs atomic.Int64
+	l, err := ledger.Open(context.Background(), ledger.Config{Path: logPath(b), OnSync: func(time.Duration, int) { syncs.Add(1) }})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -36,6 +37,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
+	b.ReportMetric(float64(b.N)/float64(syncs.Load()), "appends/fsync")
 }
 
 // BenchmarkOpen starts on a log of a million entries, three to a task, and tells

@@ -129,10 +129,15 @@ type key struct{ source, id string }
 
 // render encodes the entry or says which attribute cannot be stored.
 func render(e Entry) (rendered, error) {
-	if err := e.check(); err != nil {
+	attrs := e.Attributes
+	byName := func(a, b Attribute) int { return strings.Compare(a.Name, b.Name) }
+	if !slices.IsSortedFunc(attrs, byName) {
+		attrs = slices.Clone(attrs) // the caller's order is the caller's
+		slices.SortFunc(attrs, byName)
+	}
+	if err := e.check(attrs); err != nil {
 		return rendered{}, err
 	}
-	attrs := slices.SortedFunc(slices.Values(e.Attributes), func(a, b Attribute) int { return strings.Compare(a.Name, b.Name) })
 	var r rendered
 	b := make([]byte, 0, 512+len(e.Data))
 	b = append(b, `"event_id":`...)
@@ -176,25 +181,24 @@ func render(e Entry) (rendered, error) {
 	return r, nil
 }
 
-// check refuses what could not be read back as it was given.
-func (e Entry) check() error {
-	for _, f := range []Attribute{{"id", e.ID}, {"source", e.Source}, {"type", e.Type}} {
-		if f.Value == "" {
-			return &InvalidError{Attribute: f.Name, Reason: "empty"}
+// check refuses what could not be read back as it was given. The attributes are
+// sorted by name.
+func (e Entry) check(attrs []Attribute) error {
+	for _, f := range [...]struct{ name, value string }{{"id", e.ID}, {"source", e.Source}, {"type", e.Type}} {
+		if f.value == "" {
+			return &InvalidError{Attribute: f.name, Reason: "empty"}
 		}
-		if !utf8.ValidString(f.Value.(string)) {
-			return &InvalidError{Attribute: f.Name, Reason: "not UTF-8"}
+		if !utf8.ValidString(f.value) {
+			return &InvalidError{Attribute: f.name, Reason: "not UTF-8"}
 		}
 	}
 	if !utf8.ValidString(e.Time) {
 		return &InvalidError{Attribute: "time", Reason: "not UTF-8"}
 	}
-	seen := make(map[string]bool, len(e.Attributes))
-	for _, a := range e.Attributes {
-		if a.Name == "" || !utf8.ValidString(a.Name) || seen[a.Name] {
+	for i, a := range attrs {
+		if a.Name == "" || !utf8.ValidString(a.Name) || i > 0 && attrs[i-1].Name == a.Name {
 			return &InvalidError{Attribute: a.Name, Reason: "empty, repeated or not a name"}
 		}
-		seen[a.Name] = true
 		switch v := a.Value.(type) {
 		case bool, int64:
 		case string:
