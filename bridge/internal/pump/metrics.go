@@ -2,6 +2,7 @@ package pump
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,9 @@ type Metrics struct {
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
 	blocked     *prometheus.GaugeVec
+
+	mu   sync.Mutex
+	subs []*Subscription // asked for their gauges at each scrape
 }
 
 // NewMetrics registers with reg.
@@ -29,9 +33,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return c
 	}
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "taskwire_bridge_" + name, Help: help}, labels)
-		reg.MustRegister(g)
-		return g
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "taskwire_bridge_" + name, Help: help}, labels)
 	}
 	m := &Metrics{
 		attempts:    counter("attempts_total", "Posts to the sink, by outcome.", "subscription", "outcome"),
@@ -45,8 +47,34 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "taskwire_bridge_attempt_seconds", Help: "Time of one post.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"subscription"}),
 	}
-	reg.MustRegister(m.seconds)
+	reg.MustRegister(m.seconds, (*gauges)(m))
 	return m
+}
+
+// gauges are set when they are read: nothing has to tick while nobody looks.
+type gauges Metrics
+
+func (g *gauges) all() []*prometheus.GaugeVec {
+	return []*prometheus.GaugeVec{g.lag, g.oldest, g.inFlight, g.blocked}
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, v := range g.all() {
+		v.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(ch chan<- prometheus.Metric) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.subs {
+		s.observe()
+	}
+	for _, v := range g.all() {
+		v.Collect(ch)
+	}
 }
 
 func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took time.Duration) {
@@ -54,22 +82,14 @@ func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took t
 	m.seconds.WithLabelValues(subscription).Observe(took.Seconds())
 }
 
-// forget drops what is only true of partitions this member has.
-func (m *Metrics) forget(subscription string) {
-	of := prometheus.Labels{"subscription": subscription}
-	m.lag.DeletePartialMatch(of)
-	m.blocked.DeletePartialMatch(of)
-	m.inFlight.DeletePartialMatch(of)
-	m.oldest.DeletePartialMatch(of)
-}
-
-// Observe sets the gauges from the partitions' states; to be called before they are read.
-func (s *Subscription) Observe() {
+// observe sets the gauges from the states of the partitions this member has now.
+func (s *Subscription) observe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	name, flying, oldest := s.cfg.Name, 0, 0.0
 	s.metrics.blocked.DeletePartialMatch(prometheus.Labels{"subscription": name})
+	s.metrics.lag.DeletePartialMatch(prometheus.Labels{"subscription": name})
 	for _, p := range s.partitions {
 		status, blocked := p.snapshot(now)
 		s.metrics.lag.WithLabelValues(name, strconv.Itoa(p.id)).Set(float64(status.Lag))

@@ -57,7 +57,11 @@ type partition struct {
 
 	failing   map[*queue]struct{} // keys whose last attempt failed, since the last success
 	probe     *item               // the one attempt under way while the sink is down
+	probes    int                 // that failed in a row
+	nextProbe time.Time
 	lastFault string
+	held      int64     // lowest offset in flight when status was last published
+	heldSince time.Time // since when it was that one
 
 	status statusBox
 }
@@ -128,9 +132,6 @@ func (p *partition) loop(ctx context.Context, concurrency int) {
 		case <-ctx.Done():
 		case c := <-chunks:
 			p.pending, p.next, p.end = c.items, c.next, c.end
-			if len(c.items) == 0 {
-				p.tracker.Skip(c.next)
-			}
 		case err := <-p.faults:
 			p.fault(err)
 		case work <- next:
@@ -211,14 +212,13 @@ func (p *partition) choose(now time.Time, shut string, concurrency int) (*item, 
 	for it := p.waiting.dueBy(now); it != nil; it = p.waiting.dueBy(now) {
 		p.ready = append(p.ready, it)
 	}
-	if len(p.ready) == 0 || (p.down() && p.probe != nil) {
+	if len(p.ready) == 0 {
 		return nil, nil
 	}
-	if p.down() {
-		// One probe at a time, and never before the pause that its failure asked for.
-		if len(p.waiting) > 0 && p.lastProbe().After(now) {
-			return nil, nil
-		}
+	// While the sink is down there is one probe at a time, and none before the
+	// pause is over that the last failure asked for.
+	if p.down() && (p.probe != nil || p.nextProbe.After(now)) {
+		return nil, nil
 	}
 	return p.ready[0], p.work
 }
@@ -235,23 +235,19 @@ func (p *partition) started(it *item) {
 // down says that the sink, not an event, is at fault: several keys failed and none got through.
 func (p *partition) down() bool { return len(p.failing) >= downKeys }
 
-// lastProbe is when the next probe may go out: when the first that failed is due.
-func (p *partition) lastProbe() time.Time { return p.waiting[0].due }
-
 // sleep is how long nothing can happen by the clock alone.
 func (p *partition) sleep(now time.Time) time.Duration {
 	d := checkEvery
 	if len(p.waiting) > 0 {
 		d = min(d, p.waiting[0].due.Sub(now))
 	}
-	if !p.committing {
-		d = min(d, p.lastCommit.Add(commitEvery).Sub(now))
-		if now.Sub(p.lastCommit) >= commitEvery {
-			d = checkEvery // nothing to commit, or it would be under way
-			if len(p.waiting) > 0 {
-				d = min(d, p.waiting[0].due.Sub(now))
-			}
-		}
+	// What finished since the last commit may be waiting for its turn. Once
+	// that has passed, commit has found nothing or is under way.
+	if turn := p.lastCommit.Add(commitEvery); !p.committing && turn.After(now) {
+		d = min(d, turn.Sub(now))
+	}
+	if p.down() && p.nextProbe.After(now) {
+		d = min(d, p.nextProbe.Sub(now))
 	}
 	return max(d, time.Millisecond)
 }
@@ -341,6 +337,10 @@ func (p *partition) failed(it *item, r result, now time.Time) {
 		return
 	}
 	p.failing[it.queue] = struct{}{}
+	if p.down() {
+		p.probes++
+		p.nextProbe = now.Add(p.sub.cfg.Backoff.Wait(p.probes, r.RetryAfter))
+	}
 	if r.Outcome == deliver.Gone {
 		p.sub.Pause(it.failure)
 	}
@@ -391,7 +391,7 @@ func (p *partition) recovered(now time.Time) {
 		heap.Init(&p.waiting)
 	}
 	clear(p.failing)
-	p.lastFault = ""
+	p.probes, p.lastFault = 0, ""
 }
 
 // say logs a failure: the first of an item, and then as its attempts double.

@@ -101,6 +101,9 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metric
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
+	metrics.mu.Lock()
+	defer metrics.mu.Unlock()
+	metrics.subs = append(metrics.subs, s)
 	return s, nil
 }
 
@@ -162,7 +165,6 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 	s.mu.Lock()
 	clear(s.partitions)
 	s.mu.Unlock()
-	s.metrics.forget(s.cfg.Name)
 	return nil
 }
 
@@ -218,3 +220,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// Name is the subscription's.
+func (s *Subscription) Name() string { return s.cfg.Name }

@@ -80,16 +80,15 @@ func (p *partition) blocking(shut string) (block *Block, reason string, oldest t
 	if lowest < 0 {
 		return nil, reason, oldest
 	}
+	if lowest != p.held || p.heldSince.IsZero() {
+		p.held, p.heldSince = lowest, time.Now()
+	}
+	oldest = p.heldSince
 	// Whatever waits is the head of its key; the lowest offset is a head, too.
 	var at *item
 	for _, it := range p.waiting {
 		if it.offset == lowest {
-			at = it
-		}
-	}
-	for _, it := range p.waiting {
-		if oldest.IsZero() || it.received.Before(oldest) {
-			oldest = it.received
+			at, oldest = it, it.received
 		}
 	}
 	if at == nil {

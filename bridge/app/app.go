@@ -1,0 +1,80 @@
+// Package app assembles the bridge. It is the only package of this service that
+// others may import.
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// Service is the bridge.
+//
+//	Kafka ── transport ── client ─┬─ subscription ─ member, loop per partition ── sink
+//	                              ├─ subscription ...
+//	                              └─ producer (dead letters)
+type Service struct {
+	http      *httpd.Server
+	transport *kafkago.Transport
+	subs      []*pump.Subscription
+}
+
+// New binds the ports; it connects to nothing and delivers nothing yet. Brokers
+// that are away are waited for by Run, which is not ready until then.
+func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
+	transport, err := kafka.NewTransport(cfg.Kafka)
+	if err != nil {
+		return nil, err
+	}
+	server, err := httpd.Listen(ctx, cfg.HTTP, log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{http: server, transport: transport}
+	client := kafka.NewClient(cfg.Kafka, transport)
+	letters := kafka.NewProducer(client, log)
+	metrics := pump.NewMetrics(server.Registry())
+	for _, c := range cfg.Subscriptions {
+		sub, err := pump.New(cfg.pump(c), client, letters, metrics, log)
+		if err != nil {
+			_ = server.Close()
+			return nil, err
+		}
+		s.subs = append(s.subs, sub)
+		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})
+	}
+	route := func(r *http.Request) string { return r.Pattern }
+	handler := admin.Handler(s.subs, admin.Token(cfg.AdminTokenFile))
+	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
+	return s, nil
+}
+
+// Addr is the admin API's address with its real port.
+func (s *Service) Addr() net.Addr { return s.http.Addr() }
+
+// OpsAddr is the operator address with its real port.
+func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
+
+// Close releases what New acquired, for a service that never ran.
+func (s *Service) Close() error { return s.http.Close() }
+
+// Run delivers until ctx ends; then posts in hand finish, what finished is
+// committed, and the groups are left. A fault of one part stops the others.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.transport.CloseIdleConnections()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.http.Serve(ctx) })
+	for _, sub := range s.subs {
+		group.Go(func() error { return sub.Run(ctx) })
+	}
+	return group.Wait()
+}

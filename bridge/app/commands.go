@@ -1,0 +1,148 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/filter"
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/process"
+)
+
+// Commands are the subcommands of the bridge.
+func Commands() []process.Sub {
+	return []process.Sub{
+		{Name: "check", Run: check},
+		{Name: "explain", Usage: "--event FILE", Run: explain},
+		{Name: "dlq", Usage: "list|show|watch", Run: dlq},
+	}
+}
+
+// check reads the configuration and prints it with defaults filled in.
+func check(_ context.Context, lookup env.Lookup, args []string, stdout, _ io.Writer) error {
+	if len(args) > 0 {
+		return process.Usagef("check takes no argument; it reads BRIDGE_CONFIG")
+	}
+	cfg, err := FromEnv(lookup)
+	if err != nil {
+		return err
+	}
+	text, err := cfg.text()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(stdout, text)
+	return err
+}
+
+// explain says which subscriptions want an event, and why not.
+func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	path := flags.String("event", "", "file with one CloudEvent in JSON; - for standard input")
+	if err := flags.Parse(args); err != nil || *path == "" || flags.NArg() > 0 {
+		return process.Usagef("usage: bridge explain --event FILE")
+	}
+	cfg, err := FromEnv(lookup)
+	if err != nil {
+		return err
+	}
+	body, err := readEvent(*path)
+	if err != nil {
+		return err
+	}
+	e, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
+	if err != nil {
+		if e, err = event.FromRecord(event.Record{Value: body}); err != nil {
+			fmt.Fprintf(stdout, "no subscription: a record with this value is malformed: %v\n", err)
+			return nil
+		}
+	}
+	for _, s := range cfg.Subscriptions {
+		if why := filter.Why(s.filters(), e); why != "" {
+			fmt.Fprintf(stdout, "%s: no, it does not pass %s\n", s.Name, why)
+			continue
+		}
+		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, s.Sink)
+	}
+	return nil
+}
+
+func readEvent(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(path)
+}
+
+// dlq looks at dead letters: list prints a line each, show the whole of one
+// offset, watch prints each as it comes until it is interrupted.
+func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
+	}
+	flags := flag.NewFlagSet("dlq "+args[0], flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	topic := flags.String("topic", "task-events-dlq", "the dead-letter topic")
+	offset := flags.Int64("offset", -1, "show: the dead letter's own offset")
+	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 {
+		return process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
+	}
+	cfg, err := FromEnv(lookup)
+	if err != nil {
+		return err
+	}
+	transport, err := kafka.NewTransport(cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+	client := kafka.NewClient(cfg.Kafka, transport)
+	switch args[0] {
+	case "list":
+		return deadletter.Scan(ctx, client, *topic, false, func(s deadletter.Stored) error { return printLine(stdout, s) })
+	case "watch":
+		return deadletter.Scan(ctx, client, *topic, true, func(s deadletter.Stored) error { return printLine(stdout, s) })
+	case "show":
+		if *offset < 0 {
+			return process.Usagef("show wants -offset N, as printed by dlq list")
+		}
+		return show(ctx, stdout, client, *topic, *offset)
+	}
+	return process.Usagef("unknown %q: want list, show or watch", args[0])
+}
+
+func printLine(w io.Writer, s deadletter.Stored) error {
+	_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\tfrom %s/%d@%d\tattempts %d\t%q\n", s.Offset, s.Letter.Last.UTC().Format(time.RFC3339), s.Letter.Subscription,
+		s.Letter.Reason, s.Letter.Topic, s.Letter.Partition, s.Letter.Offset, s.Letter.Attempts, s.Letter.Error)
+	return err
+}
+
+func show(ctx context.Context, w io.Writer, client deadletter.Fetcher, topic string, offset int64) error {
+	found := false
+	err := deadletter.Scan(ctx, client, topic, false, func(s deadletter.Stored) error {
+		if s.Offset != offset {
+			return nil
+		}
+		found = true
+		headers := map[string]string{}
+		for _, h := range s.Record.Headers {
+			headers[h.Key] = string(h.Value)
+		}
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(map[string]any{"offset": s.Offset, "key": string(s.Record.Key), "headers": headers, "value": string(s.Record.Value)})
+	})
+	if err == nil && !found {
+		return fmt.Errorf("no dead letter at offset %d of %s", offset, topic)
+	}
+	return err
+}

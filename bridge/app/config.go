@@ -1,0 +1,249 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/bridge/internal/filter"
+	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// Config is everything the bridge can be told.
+type Config struct {
+	HTTP           httpd.Config
+	Kafka          kafka.Config
+	Subscriptions  []Subscription
+	InstanceID     string // group.instance.id; "" for a dynamic member
+	AdminTokenFile string // bearer token for writes of the admin API; "" allows them from loopback only
+}
+
+// Subscription is one entry of the configuration file.
+type Subscription struct {
+	Name        string          `yaml:"name"`
+	Group       string          `yaml:"group"`
+	Sink        string          `yaml:"sink"`
+	Types       []string        `yaml:"types,omitempty"`
+	Filters     []filter.Filter `yaml:"filters,omitempty"`
+	Mode        string          `yaml:"mode"`
+	Order       pump.Order      `yaml:"order"`
+	Concurrency int             `yaml:"concurrency"`
+	Timeout     time.Duration   `yaml:"timeout"`
+	Retry       Retry           `yaml:"retry"`
+	Exhausted   string          `yaml:"exhausted"`
+	DeadLetter  string          `yaml:"deadletter"`
+	Rate        float64         `yaml:"rate"`
+	SecretFile  string          `yaml:"secret_file,omitempty"`
+}
+
+// Retry is how a failed delivery is tried again.
+type Retry struct {
+	Initial    time.Duration `yaml:"initial"`
+	Multiplier float64       `yaml:"multiplier"`
+	Max        time.Duration `yaml:"max"`
+	Attempts   int           `yaml:"attempts"`
+	For        time.Duration `yaml:"for"`
+}
+
+// file is BRIDGE_CONFIG as it is written.
+type file struct {
+	Topic         string         `yaml:"topic"`
+	Subscriptions []Subscription `yaml:"subscriptions"`
+}
+
+// FromEnv reads the settings and the configuration file; its error names every mistake.
+func FromEnv(lookup env.Lookup) (Config, error) {
+	r := env.NewReader(lookup)
+	cfg := Config{
+		HTTP:           httpd.ConfigFromEnv(r, "bridge", 8001),
+		Kafka:          kafka.ConfigFromEnv(r, "bridge"),
+		InstanceID:     instanceID(r),
+		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
+	}
+	path := r.File("BRIDGE_CONFIG")
+	if path == "" {
+		cfg.Subscriptions = defaults(r)
+		return cfg, r.Err()
+	}
+	f, err := readFile(path)
+	if err != nil {
+		r.Fail("BRIDGE_CONFIG", "%v", err)
+		return cfg, r.Err()
+	}
+	if f.Topic != "" {
+		cfg.Kafka.Topic = f.Topic
+	}
+	cfg.Subscriptions = f.Subscriptions
+	for _, wrong := range f.check() {
+		r.Fail("BRIDGE_CONFIG", "%s: %s", path, wrong)
+	}
+	return cfg, r.Err()
+}
+
+// instanceID makes the member static. A pod has a name that a restarted
+// container keeps; elsewhere it must be said.
+func instanceID(r *env.Reader) string {
+	if id := r.String("KAFKA_GROUP_INSTANCE_ID", ""); id != "" {
+		return id
+	}
+	if r.String("KUBERNETES_SERVICE_HOST", "") != "" {
+		return r.String("HOSTNAME", "")
+	}
+	return ""
+}
+
+// defaults are the subscriptions without a file.
+func defaults(r *env.Reader) []Subscription {
+	return []Subscription{
+		Subscription{Name: "notifications", Group: "notification-service", Sink: r.URL("NOTIFIER_URL", "http://localhost:8002/"),
+			Types: []string{"task.created", "task.completed"}}.filled(),
+		// The audit group never skips: it waits and raises an alarm.
+		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block"}.filled(),
+	}
+}
+
+func readFile(path string) (file, error) {
+	var f file
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return f, err
+	}
+	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil {
+		return f, fmt.Errorf("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, true)))
+	}
+	for i := range f.Subscriptions {
+		f.Subscriptions[i] = f.Subscriptions[i].filled()
+	}
+	return f, nil
+}
+
+// filled sets what was left out.
+func (s Subscription) filled() Subscription {
+	orString := func(p *string, def string) {
+		if *p == "" {
+			*p = def
+		}
+	}
+	orDuration := func(p *time.Duration, def time.Duration) {
+		if *p == 0 {
+			*p = def
+		}
+	}
+	orString(&s.Mode, "structured")
+	orString((*string)(&s.Order), string(pump.ByKey))
+	orString(&s.Exhausted, "deadletter")
+	orString(&s.DeadLetter, "task-events-dlq")
+	orDuration(&s.Timeout, 15*time.Second)
+	orDuration(&s.Retry.Initial, 200*time.Millisecond)
+	orDuration(&s.Retry.Max, 30*time.Second)
+	orDuration(&s.Retry.For, time.Hour)
+	if s.Concurrency == 0 {
+		s.Concurrency = 64
+	}
+	if s.Retry.Multiplier == 0 {
+		s.Retry.Multiplier = 2
+	}
+	if s.Retry.Attempts == 0 {
+		s.Retry.Attempts = 10
+	}
+	return s
+}
+
+// check names every mistake of the file.
+func (f file) check() []string {
+	var wrong []string
+	if f.Topic != "" {
+		if err := kafka.CheckTopic(f.Topic); err != nil {
+			wrong = append(wrong, "topic: "+err.Error())
+		}
+	}
+	if len(f.Subscriptions) == 0 {
+		wrong = append(wrong, "subscriptions: wants at least one")
+	}
+	names, groups := map[string]bool{}, map[string]bool{}
+	for i, s := range f.Subscriptions {
+		where := fmt.Sprintf("subscriptions[%d]", i)
+		if s.Name != "" {
+			where += " (" + s.Name + ")"
+		}
+		for _, w := range s.check() {
+			wrong = append(wrong, where+"."+w)
+		}
+		if names[s.Name] && s.Name != "" {
+			wrong = append(wrong, where+".name: is used twice")
+		}
+		// Two subscriptions in one group would share the partitions and each see half of the events.
+		if groups[s.Group] && s.Group != "" {
+			wrong = append(wrong, where+".group: is used twice; each subscription needs a group of its own")
+		}
+		names[s.Name], groups[s.Group] = true, true
+	}
+	return wrong
+}
+
+func (s Subscription) check() []string {
+	var wrong []string
+	say := func(bad bool, what string) {
+		if bad {
+			wrong = append(wrong, what)
+		}
+	}
+	say(s.Name == "", "name: is missing")
+	say(s.Group == "", "group: is missing")
+	if err := env.CheckURL(s.Sink); err != nil {
+		wrong = append(wrong, "sink: "+err.Error())
+	}
+	say(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
+	say(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
+	say(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
+	say(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
+	say(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
+	say(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
+	say(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
+	say(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
+	say(s.Retry.For < 0, "retry.for: want a positive duration")
+	say(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
+	say(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
+	say(s.SecretFile != "", "secret_file: signing is not supported")
+	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
+		wrong = append(wrong, "deadletter: "+err.Error())
+	}
+	for i, f := range s.Filters {
+		wrong = append(wrong, f.Check(fmt.Sprintf("filters[%d]", i))...)
+	}
+	return wrong
+}
+
+// filters joins the short form and the long one.
+func (s Subscription) filters() []filter.Filter {
+	if len(s.Types) == 0 {
+		return s.Filters
+	}
+	return append([]filter.Filter{filter.Types(s.Types)}, s.Filters...)
+}
+
+func (c Config) pump(s Subscription) pump.Config {
+	return pump.Config{
+		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
+		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
+		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,
+	}
+}
+
+// text is the configuration as a file, defaults filled in.
+func (c Config) text() (string, error) {
+	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: c.Subscriptions}, yaml.IndentSequence(true))
+	if err != nil {
+		return "", errors.Join(errors.New("print the configuration"), err)
+	}
+	return string(out), nil
+}

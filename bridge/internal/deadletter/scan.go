@@ -1,0 +1,87 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/taskwire/taskwire/internal/event"
+)
+
+// Fetcher reads a topic; *kafka.Client is one.
+type Fetcher interface {
+	Fetch(ctx context.Context, req *kafkago.FetchRequest) (*kafkago.FetchResponse, error)
+}
+
+// Stored is a dead letter as it stands on its topic.
+type Stored struct {
+	Offset int64
+	Record event.Record
+	Letter Letter
+}
+
+// Scan calls f for each dead letter of partition 0 of topic, oldest first, up
+// to the end, or when follow is set until ctx ends.
+func Scan(ctx context.Context, client Fetcher, topic string, follow bool, f func(Stored) error) error {
+	offset := int64(kafkago.FirstOffset)
+	for ctx.Err() == nil {
+		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+		resp, err := client.Fetch(attempt, &kafkago.FetchRequest{Topic: topic, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 500 * time.Millisecond})
+		cancel()
+		if err == nil {
+			err = resp.Error
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", topic, err)
+		}
+		if offset < 0 {
+			offset = resp.LogStartOffset
+		}
+		if offset, err = each(resp.Records, offset, f); err != nil {
+			return err
+		}
+		if !follow && offset >= resp.HighWatermark {
+			return nil
+		}
+	}
+	return nil
+}
+
+func each(records kafkago.RecordReader, offset int64, f func(Stored) error) (next int64, err error) {
+	for {
+		rec, err := records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return offset, nil
+		}
+		if err != nil {
+			return offset, fmt.Errorf("read offset %d: %w", offset, err)
+		}
+		out := Stored{Offset: rec.Offset, Record: event.Record{Time: rec.Time}}
+		if out.Record.Key, err = protocol.ReadAll(rec.Key); err != nil {
+			return offset, err
+		}
+		if out.Record.Value, err = protocol.ReadAll(rec.Value); err != nil {
+			return offset, err
+		}
+		if rec.Offset < offset {
+			continue // a batch may begin before the offset asked for
+		}
+		for _, h := range rec.Headers {
+			out.Record.Headers = append(out.Record.Headers, event.Header{Key: h.Key, Value: h.Value})
+		}
+		offset = rec.Offset + 1
+		letter, ok := Read(out.Record.Headers)
+		if !ok {
+			continue
+		}
+		out.Letter = letter
+		if err := f(out); err != nil {
+			return offset, err
+		}
+	}
+}
