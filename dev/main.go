@@ -1,0 +1,143 @@
+// Command dev runs the whole of taskwire in one process: the four services and
+// an embedded broker. It needs Go and nothing else.
+//
+//	go run ./dev [-data DIR] [-port-base N]
+//
+// It prints where everything listens, the path of the audit log and one curl
+// line to try; logs follow on stderr. Everything listens on 127.0.0.1 only.
+//
+//	-data DIR      folder of the tasks, the broker's log and audit.log (./data);
+//	               it survives a restart, and one instance at a time may use it
+//	-port-base N   task API at N, bridge N+1, notifier N+2, auditor N+3, their
+//	               operator ports 1000 higher, the broker at N+1092 (8000)
+//
+// With KAFKA_BOOTSTRAP_SERVERS set, that cluster is used instead of the
+// embedded broker. The other variables of the services (see each --help) are
+// passed on, but for addresses and paths, which follow from the two flags.
+//
+// Ctrl-C or SIGTERM drains the task API, the bridge, the sinks and the broker,
+// in this order, and exits 0; a second one ends the process at once. Exit 1 is
+// a fault, with one line that says which; exit 2 is a wrong flag or setting.
+//
+// The embedded broker is for development. Run Apache Kafka for anything else.
+package main
+
+import (
+	"context"
+	_ "embed" // the manual
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/process"
+	"github.com/taskwire/taskwire/internal/stack"
+)
+
+//go:embed main.go
+var source string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// As soon as the first signal came the default is back, so that a second one kills.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, lookup env.Lookup, stdout, stderr io.Writer) int {
+	opts, err := options(args, lookup, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, process.Manual(source))
+		return process.ExitOK
+	case err != nil:
+		return fail(stderr, err)
+	}
+	s, err := stack.Start(ctx, opts)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	welcome(stdout, s, opts)
+	if err := s.Run(ctx); err != nil {
+		return fail(stderr, err)
+	}
+	fmt.Fprintln(stdout, "Stopped. The state is in "+opts.DataDir+".")
+	return process.ExitOK
+}
+
+// options turns the command line and the environment into what the stack needs.
+func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options, error) {
+	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // fail prints the mistake, once
+	data := flags.String("data", "data", "")
+	base := flags.Int("port-base", 8000, "")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return stack.Options{}, err
+		}
+		return stack.Options{}, process.Usagef("%v", err)
+	}
+	if flags.NArg() > 0 {
+		return stack.Options{}, process.Usagef("unknown argument %q; dev takes -data and -port-base", flags.Arg(0))
+	}
+	if *base < 1 || *base > 65535-1092 {
+		return stack.Options{}, process.Usagef("-port-base: want 1 to %d, have %d", 65535-1092, *base)
+	}
+	format, level := process.LogSettings(lookup)
+	settings := env.NewReader(lookup)
+	return stack.Options{
+		DataDir:  *data,
+		PortBase: *base,
+		Brokers:  settings.List("KAFKA_BOOTSTRAP_SERVERS", ""),
+		Env:      lookup,
+		Log:      func(service string) *slog.Logger { return process.NewLogger(stderr, format, level, service) },
+	}, settings.Err()
+}
+
+// fail prints one line a mistake and chooses the exit status.
+func fail(stderr io.Writer, err error) int {
+	var usage *process.UsageError
+	var settings *env.Error
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(stderr, "dev: "+strings.TrimSuffix(line, "\n"))
+	}
+	if errors.As(err, &usage) || errors.As(err, &settings) {
+		return process.ExitUsage
+	}
+	return process.ExitFault
+}
+
+func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
+	audit, err := filepath.Abs(s.AuditLog())
+	if err != nil {
+		audit = s.AuditLog()
+	}
+	broker := "embedded, for development only"
+	if len(opts.Brokers) > 0 {
+		broker = "from KAFKA_BOOTSTRAP_SERVERS"
+	}
+	localhost := strings.NewReplacer("127.0.0.1", "localhost")
+	url := func(service string) string { return localhost.Replace(s.URL(service)) }
+	ops := func(service string) string { return localhost.Replace(s.OpsURL(service)) }
+	fmt.Fprintf(w, `taskwire is running; Ctrl-C stops it.
+
+  task API   %-25s (docs %sdocs, metrics %smetrics)
+  bridge     %-25s (metrics %smetrics)
+  notifier   %-25s (metrics %smetrics)
+  auditor    %-25s (metrics %smetrics)
+  Kafka      %s (%s)
+  audit log  %s
+
+Try:  curl -X POST %stasks -d '{"title": "Write the report"}'
+
+`,
+		url("taskapi"), url("taskapi"), ops("taskapi"), url("bridge"), ops("bridge"), url("notifier"), ops("notifier"),
+		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, audit, url("taskapi"))
+}

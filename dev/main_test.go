@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/process"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// output may be read while the program writes it.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// program is a dev that runs until stop.
+type program struct {
+	out, log output
+	base     int
+	stop     func() int
+}
+
+func start(t *testing.T, data string, base int) *program {
+	t.Helper()
+	p := &program{base: base}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"-data", data, "-port-base", strconv.Itoa(base)}, env.Map(nil), &p.out, &p.log)
+	}()
+	p.stop = sync.OnceValue(func() int { cancel(); return <-done })
+	t.Cleanup(func() { p.stop() })
+	await(t, "dev says that it runs", func() bool { return strings.Contains(p.out.String(), "Try:") })
+	return p
+}
+
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// freeBase is a port base whose ports are free, below the ephemeral range.
+func freeBase(t *testing.T) int {
+	t.Helper()
+	for base := 9200 + os.Getpid()%200*4; base < 30000; base += 4 {
+		ok := true
+		for _, offset := range []int{0, 1, 2, 3, 1000, 1001, 1002, 1003, 1092} {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+offset))
+			if ok = ok && err == nil; err == nil {
+				ok = l.Close() == nil && ok
+			}
+		}
+		if ok {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func create(t *testing.T, base int, title string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	body, err := json.Marshal(map[string]string{"title": title})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Post(fmt.Sprintf("http://localhost:%d/tasks", base), "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("POST /tasks = %s, want 201", resp.Status)
+	}
+}
+
+func auditLines(data string) int {
+	text, err := os.ReadFile(filepath.Join(data, "audit.log"))
+	if err != nil {
+		return 0
+	}
+	return bytes.Count(text, []byte("\n"))
+}
+
+func TestTheWholeSystemSurvivesARestart(t *testing.T) {
+	data, base := filepath.Join(t.TempDir(), "data"), freeBase(t)
+	p := start(t, data, base)
+	for _, want := range []string{
+		fmt.Sprintf(`task API +http://localhost:%d/`, base), fmt.Sprintf(`auditor +http://localhost:%d/`, base+3),
+		fmt.Sprintf(`metrics http://localhost:%d/metrics`, base+1001), fmt.Sprintf(`Kafka +127.0.0.1:%d `, base+1092),
+		regexp.QuoteMeta(filepath.Join(data, "audit.log")), fmt.Sprintf(`curl -X POST http://localhost:%d/tasks -d '`, base),
+	} {
+		if !regexp.MustCompile(want).MatchString(p.out.String()) {
+			t.Errorf("dev does not say %s in\n%s", want, p.out.String())
+		}
+	}
+	create(t, base, "First")
+	await(t, "the audit log has a line", func() bool { return auditLines(data) == 1 })
+	await(t, "the notifier has said so", func() bool {
+		return strings.Contains(p.log.String(), "NOTIFICATION: New task created - 'First'")
+	})
+	if status := p.stop(); status != process.ExitOK {
+		t.Fatalf("exit status %d, want 0\n%s", status, p.log.String())
+	}
+
+	p = start(t, data, base)
+	await(t, "the auditor remembers", func() bool { return strings.Contains(p.log.String(), "Loaded 1 previously seen events") })
+	create(t, base, "Second")
+	await(t, "the audit log has two lines", func() bool { return auditLines(data) == 2 })
+}
+
+func TestASecondInstanceIsRefusedInOneLine(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	start(t, data, freeBase(t))
+	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeBase(t))}, process.ExitFault, "is in use by another instance")
+}
+
+func TestATakenPortIsNamed(t *testing.T) {
+	for _, offset := range []int{0, 1003, 1092} {
+		base := freeBase(t)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+offset))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	refused(t, []string{"-port-base", "70000"}, process.ExitUsage, "-port-base")
+	refused(t, []string{"-colour"}, process.ExitUsage, "-colour")
+	refused(t, []string{"up"}, process.ExitUsage, `"up"`)
+}
+
+func TestHelpIsTheManual(t *testing.T) {
+	var out, log output
+	if status := run(t.Context(), []string{"-help"}, env.Map(nil), &out, &log); status != process.ExitOK || !strings.Contains(out.String(), "-port-base N") {
+		t.Errorf("exit status %d with %q", status, out.String())
+	}
+}
+
+// refused runs dev, which must end by itself with one line that contains want.
+func refused(t *testing.T, args []string, status int, want string) {
+	t.Helper()
+	var out, log output
+	got := run(t.Context(), args, env.Map(map[string]string{"LOG_LEVEL": "error"}), &out, &log)
+	if lines := strings.Count(log.String(), "\n"); got != status || lines != 1 || !strings.Contains(log.String(), want) {
+		t.Errorf("dev %v: exit status %d and %d lines, want %d and 1 line with %q:\n%s", args, got, lines, status, want, log.String())
+	}
+}

@@ -1,0 +1,76 @@
+package stack
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+
+	auditor "github.com/taskwire/taskwire/auditor/app"
+	bridge "github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/env"
+	notifier "github.com/taskwire/taskwire/notifier/app"
+	taskapi "github.com/taskwire/taskwire/taskapi/app"
+)
+
+// service is what every app.New returns.
+type service interface {
+	Run(ctx context.Context) error
+	Addr() net.Addr
+	OpsAddr() net.Addr
+}
+
+// door is the pair FromEnv and New of one service.
+type door struct {
+	check func(env.Lookup) error
+	open  func(context.Context, env.Lookup, *slog.Logger) (service, error)
+}
+
+func doors() map[string]door {
+	return map[string]door{
+		"taskapi":  doorOf(taskapi.FromEnv, taskapi.New),
+		"bridge":   doorOf(bridge.FromEnv, bridge.New),
+		"notifier": doorOf(notifier.FromEnv, notifier.New),
+		"auditor":  doorOf(auditor.FromEnv, auditor.New),
+	}
+}
+
+func doorOf[C any, S service](fromEnv func(env.Lookup) (C, error), open func(context.Context, C, *slog.Logger) (S, error)) door {
+	return door{
+		check: func(lookup env.Lookup) error { _, err := fromEnv(lookup); return err },
+		open: func(ctx context.Context, lookup env.Lookup, log *slog.Logger) (service, error) {
+			cfg, err := fromEnv(lookup)
+			if err != nil {
+				return nil, err
+			}
+			return open(ctx, cfg, log)
+		},
+	}
+}
+
+// settings is the environment of one service: what the stack decides, over
+// what the caller passes on.
+func (s *Stack) settings(name string) env.Lookup {
+	decided := map[string]string{
+		"PORT":                    "", // set by a platform, it would give all four the same port
+		"LISTEN_ADDR":             s.addrs[name],
+		"OPS_ADDR":                s.ops[name],
+		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(s.brokers(), ","),
+		"NOTIFIER_URL":            "http://" + s.addrs["notifier"] + "/",
+		"AUDITOR_URL":             "http://" + s.addrs["auditor"] + "/",
+		"DATABASE_URL":            "sqlite:" + filepath.Join(s.opts.DataDir, "tasks.db"),
+		"AUDIT_LOG_PATH":          s.AuditLog(),
+	}
+	embedded := len(s.opts.Brokers) == 0
+	return func(key string) (string, bool) {
+		if v, ok := decided[key]; ok {
+			return v, true
+		}
+		v, ok := s.opts.Env(key)
+		if !ok && embedded && key == "KAFKA_CREATE_TOPICS" {
+			return "true", true // nobody else could make a topic on a broker of our own
+		}
+		return v, ok
+	}
+}
