@@ -9,6 +9,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -43,7 +44,19 @@ type Source interface {
 }
 
 // Publisher is the Kafka producer. Nil means that all records are durable, in
-// order within their key. After an error any of them may be there too.
+// order within their key. After an error any of them may be there too; a
+// *PartialError tells which of them are there for certain.
 type Publisher interface {
 	Produce(ctx context.Context, topic string, recs []event.Record) error
 }
+
+// PartialError is a batch of which some records are durable and the others
+// are not known to be. Without it an outage of one partition would have the
+// records of the others published again and again.
+type PartialError struct {
+	Acked []bool // by position in the batch
+	Err   error
+}
+
+func (e *PartialError) Error() string { return fmt.Sprintf("only a part was acknowledged: %v", e.Err) }
+func (e *PartialError) Unwrap() error { return e.Err }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -107,11 +108,8 @@ func (r *Relay) Flush(ctx context.Context) error {
 // a row is marked only after its record is durable, and the next batch is read
 // only after the mark, so nothing is skipped and nothing overtakes.
 func (r *Relay) step(ctx context.Context) (int, error) {
-	if !r.prepared && r.cfg.Prepare != nil {
-		if err := r.cfg.Prepare(ctx); err != nil {
-			return 0, err
-		}
-		r.prepared = true
+	if err := r.prepare(ctx); err != nil {
+		return 0, err
 	}
 	rows, err := r.source.Next(ctx, batchRows, batchBytes)
 	if err != nil || len(rows) == 0 {
@@ -121,21 +119,60 @@ func (r *Relay) step(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A stop does not cut a batch that is on the wire: its answer saves a duplicate.
-	produce, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempt)
-	defer cancel()
-	if err := r.publisher.Produce(produce, r.cfg.Topic, recs); err != nil {
-		return 0, fmt.Errorf("publish %d events to %s: %w", len(rows), r.cfg.Topic, err)
+	failure := r.produce(ctx, recs)
+	ids := acknowledged(rows, failure)
+	if len(ids) > 0 {
+		if err := r.source.Published(context.WithoutCancel(ctx), ids); err != nil {
+			return 0, errors.Join(fmt.Errorf("mark %d events as published: %w", len(ids), err), failure)
+		}
+		r.published.Add(float64(len(ids)))
 	}
-	ids := make([]int64, len(rows))
-	for i, row := range rows {
-		ids[i] = row.ID
+	if failure != nil {
+		r.prepared = false // perhaps the topic is gone; asking again finds the reason
+		return 0, fmt.Errorf("publish %d events to %s: %w", len(rows), r.cfg.Topic, failure)
 	}
-	if err := r.source.Published(context.WithoutCancel(ctx), ids); err != nil {
-		return 0, fmt.Errorf("mark %d events as published: %w", len(rows), err)
-	}
-	r.published.Add(float64(len(rows)))
 	return len(rows), nil
+}
+
+// produce is one attempt. A stop does not cut a batch that is on the wire,
+// since its answer saves a duplicate; the deadline of a flush does.
+func (r *Relay) produce(ctx context.Context, recs []event.Record) error {
+	until := time.Now().Add(attempt)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+	defer cancel()
+	return r.publisher.Produce(ctx, r.cfg.Topic, recs)
+}
+
+// prepare is what has to be true of the topic; it is asked again after a failure.
+func (r *Relay) prepare(ctx context.Context) error {
+	if r.prepared || r.cfg.Prepare == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	if err := r.cfg.Prepare(ctx); err != nil {
+		return err
+	}
+	r.prepared = true
+	return nil
+}
+
+// acknowledged are the ids of the rows that are durable in Kafka.
+func acknowledged(rows []Row, failure error) []int64 {
+	var partial *PartialError
+	if failure != nil && !errors.As(failure, &partial) {
+		return nil
+	}
+	ids := make([]int64, 0, len(rows))
+	for i, row := range rows {
+		if failure == nil || partial.Acked[i] {
+			ids = append(ids, row.ID)
+		}
+	}
+	return ids
 }
 
 // records turns rows into Kafka records. In structured mode the stored bytes
@@ -175,7 +212,7 @@ func (r *Relay) failed(ctx context.Context, err error) {
 	}
 	r.lastLog = now
 	backlog, _ := r.source.Backlog(ctx) // the count is only for the reader of the line
-	r.cfg.Log.Warn("events wait in the outbox", "topic", r.cfg.Topic, "pending", backlog.Count,
+	r.cfg.Log.Warn("events cannot be published; they wait in the outbox", "topic", r.cfg.Topic, "pending", backlog.Count,
 		"outage", now.Sub(r.failing).Round(time.Second).String(), "err", err)
 }
 

@@ -112,6 +112,9 @@ func finish(spec *huma.OpenAPI) {
 	spec.Paths["/tasks"].Post.RequestBody = body(reflect.TypeFor[NewTask](), "NewTask", true)
 	spec.Paths["/tasks/{id}"].Patch.RequestBody = body(reflect.TypeFor[TaskPatch](), "TaskPatch", true)
 	spec.Paths["/tasks/{id}"].Get.Responses["304"] = &huma.Response{Description: http.StatusText(http.StatusNotModified)}
+	// The framework describes its own errors too; none of them is ever sent.
+	delete(spec.Components.Schemas.Map(), "ErrorModel")
+	delete(spec.Components.Schemas.Map(), "ErrorDetail")
 	correlation := &huma.Param{Description: "of the request", Schema: &huma.Schema{Type: "string"}}
 	for _, path := range spec.Paths {
 		for _, op := range []*huma.Operation{path.Get, path.Post, path.Patch} {

@@ -60,6 +60,7 @@ type Store struct {
 	stopped chan struct{} // closed when Run returns: nothing is answered any more
 	wake    chan struct{}
 	pending atomic.Int64 // written by Run only
+	writing atomic.Int64 // since when the present transaction runs, in Unix nanoseconds; 0: none does
 
 	last     int64 // time of the last change in microseconds; owned by Run
 	outboxID int64 // of the last outbox row; owned by Run
@@ -181,3 +182,19 @@ func (s *Store) Close() error {
 
 // Wake delivers after a commit that wrote outbox rows.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
+
+// stuck is how long a transaction may take before the writer counts as hung.
+const stuck = 30 * time.Second
+
+// Check says whether changes make progress.
+func (s *Store) Check() error {
+	if since := s.writing.Load(); since != 0 && time.Since(time.Unix(0, since)) > stuck {
+		return fmt.Errorf("one write has taken over %v; the disk does not answer", stuck)
+	}
+	select {
+	case <-s.stopped:
+		return errors.New("the writer has ended")
+	default:
+		return nil
+	}
+}

@@ -115,6 +115,8 @@ func (w *writer) gather(batch []*job) []*job {
 // commit answers every job of the batch. When one of them breaks the
 // transaction, each runs again alone, so that only the guilty one fails.
 func (w *writer) commit(batch []*job) {
+	w.s.writing.Store(time.Now().UnixNano())
+	defer w.s.writing.Store(0)
 	err := w.transact(batch)
 	if err != nil && len(batch) > 1 && w.fault == nil {
 		for _, j := range batch {

@@ -1,0 +1,180 @@
+// Package app assembles the Task API. It is the only package of this service
+// that others may import.
+//
+//	            1 store ── writer goroutine, read pool, lock on the file
+//	           /       \
+//	HTTP ── 3 rest      2 relay ── 4 producer ── Kafka
+//
+// A stop goes against the flow of a change: readiness off and HTTP drained,
+// then the outbox flushed, then the store closed. All of it shares one grace.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/rest"
+	"github.com/taskwire/taskwire/taskapi/internal/store"
+)
+
+// Service is a Task API that is ready to run.
+type Service struct {
+	cfg       Config
+	log       *slog.Logger
+	server    *httpd.Server
+	store     *store.Store
+	relay     *outbox.Relay
+	transport *kafkago.Transport
+}
+
+// New binds the ports, opens the store and reads the secrets; it starts
+// nothing. Kafka may be down: the relay waits for it.
+func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err error) {
+	s := &Service{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	var tokens *rest.Tokens
+	if cfg.TokensFile != "" {
+		if tokens, err = rest.OpenTokens(cfg.TokensFile, log); err != nil {
+			return nil, fmt.Errorf("read API_TOKENS_FILE: %w", err)
+		}
+	}
+	if s.transport, err = kafka.NewTransport(cfg.Kafka); err != nil {
+		return nil, err
+	}
+	if s.server, err = httpd.Listen(ctx, cfg.HTTP, log); err != nil {
+		return nil, err
+	}
+	s.store, err = store.Open(ctx, store.Config{Path: cfg.Database, OutboxLimit: cfg.OutboxLimit, Retention: cfg.OutboxRetention})
+	if err != nil {
+		return nil, err
+	}
+	s.relay = s.newRelay()
+	api, err := rest.New(rest.Config{Store: s.store, Tokens: tokens, Log: log, Registry: s.server.Registry()})
+	if err != nil {
+		return nil, err
+	}
+	s.server.Handle(api)
+	// Kafka is no condition of readiness: without it changes are kept and wait.
+	s.server.Live(httpd.Check{Name: "store", Func: s.store.Check})
+	s.server.Ready(httpd.Check{Name: "store", Func: s.store.Check})
+	if tokens == nil {
+		log.Info("the API is open to everybody who can reach it; set API_TOKENS_FILE to ask for tokens")
+	}
+	return s, nil
+}
+
+func (s *Service) newRelay() *outbox.Relay {
+	client := kafka.NewClient(s.cfg.Kafka, s.transport)
+	return outbox.New(outbox.Config{
+		Topic:  s.cfg.Kafka.Topic,
+		Binary: s.cfg.Binary,
+		Prepare: func(ctx context.Context) error {
+			return kafka.EnsureTopic(ctx, client, s.cfg.Kafka.Topic, s.cfg.Kafka.Partitions, s.cfg.Kafka.CreateTopics)
+		},
+		Log:      s.log,
+		Registry: s.server.Registry(),
+	}, s.store, publisher{kafka.NewProducer(client, s.log)})
+}
+
+// publisher gives the relay its own word for a batch that was stored in part.
+type publisher struct{ producer *kafka.Producer }
+
+func (p publisher) Produce(ctx context.Context, topic string, recs []event.Record) error {
+	err := p.producer.Produce(ctx, topic, recs)
+	var partial *kafka.ProduceError
+	if errors.As(err, &partial) {
+		return &outbox.PartialError{Acked: partial.Acked, Err: err}
+	}
+	return err
+}
+
+// Addr is the public address.
+func (s *Service) Addr() net.Addr { return s.server.Addr() }
+
+// OpsAddr is the operator address.
+func (s *Service) OpsAddr() net.Addr { return s.server.OpsAddr() }
+
+// Run serves until ctx ends or the store has a fault, then drains in the
+// order that loses nothing. It is nil when all was clean.
+func (s *Service) Run(ctx context.Context) error {
+	// Each part outlives those that send to it: its context is ended by hand.
+	detached := context.WithoutCancel(ctx)
+	relaying, stopRelay := context.WithCancel(detached)
+	defer stopRelay()
+	writing, stopStore := context.WithCancel(detached)
+	defer stopStore()
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	var stop time.Time // when the drain began; read after Serve has returned
+	began := make(chan struct{})
+	context.AfterFunc(serving, func() { stop = time.Now(); close(began) })
+
+	var background errgroup.Group
+	background.Go(func() error {
+		defer stopServing() // without its writer the service can only end
+		return s.store.Run(writing)
+	})
+	relayed := make(chan struct{})
+	background.Go(func() error {
+		defer close(relayed)
+		s.relay.Run(relaying)
+		return nil
+	})
+
+	served := s.server.Serve(serving)
+	stopServing()
+	<-began
+	stopRelay()
+	<-relayed
+	flushed := s.flush(detached, stop.Add(s.cfg.HTTP.Grace))
+	stopStore()
+	return errors.Join(background.Wait(), served, flushed, s.closeStore())
+}
+
+// flush gives the outbox what is left of the grace, and a moment in any case.
+func (s *Service) flush(ctx context.Context, until time.Time) error {
+	if s.store.Check() != nil {
+		return nil // the fault is reported by the writer; what waits is on the disk
+	}
+	if soon := time.Now().Add(time.Second); until.Before(soon) {
+		until = soon
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return s.relay.Flush(ctx)
+}
+
+func (s *Service) closeStore() error {
+	s.transport.CloseIdleConnections()
+	return s.store.Close()
+}
+
+// Close releases what New acquired, for a service that never ran.
+func (s *Service) Close() error {
+	var errs []error
+	if s.server != nil {
+		errs = append(errs, s.server.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.transport != nil {
+		s.transport.CloseIdleConnections()
+	}
+	return errors.Join(errs...)
+}

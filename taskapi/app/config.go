@@ -1,0 +1,62 @@
+package app
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// Config is everything the service can be told.
+type Config struct {
+	HTTP            httpd.Config
+	Kafka           kafka.Config
+	Database        string        // path of the SQLite file, DATABASE_URL without its scheme
+	Binary          bool          // EVENT_MODE=binary
+	TokensFile      string        // API_TOKENS_FILE; "" leaves the API open
+	OutboxLimit     int64         // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
+	OutboxRetention time.Duration // how long the row of a published event is kept, OUTBOX_RETENTION
+}
+
+// FromEnv reads the settings; the error lists every mistake.
+func FromEnv(lookup env.Lookup) (Config, error) {
+	r := env.NewReader(lookup)
+	cfg := Config{
+		HTTP:            httpd.ConfigFromEnv(r, "taskapi", 8000),
+		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
+		Binary:          r.Enum("EVENT_MODE", "structured", "structured", "binary") == "binary",
+		TokensFile:      r.File("API_TOKENS_FILE"),
+		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
+		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),
+	}
+	var err error
+	if cfg.Database, err = databasePath(r.String("DATABASE_URL", "sqlite:tasks.db")); err != nil {
+		r.Fail("DATABASE_URL", "%v", err)
+	}
+	return cfg, r.Err()
+}
+
+// databasePath reads sqlite:PATH. The value is not repeated in an error: an
+// address of a database often carries a password.
+func databasePath(value string) (string, error) {
+	scheme, path, ok := strings.Cut(value, ":")
+	switch {
+	case ok && (scheme == "postgres" || scheme == "postgresql"):
+		return "", errors.New("PostgreSQL is not built into this program yet; use sqlite:PATH")
+	case !ok || scheme != "sqlite":
+		return "", errors.New("want sqlite:PATH, such as sqlite:tasks.db or sqlite:/var/lib/taskapi/tasks.db")
+	}
+	if rest, isURL := strings.CutPrefix(path, "//"); isURL {
+		if !strings.HasPrefix(rest, "/") {
+			return "", errors.New("want sqlite:PATH for a relative path or sqlite:///PATH for an absolute one; sqlite://HOST names no file")
+		}
+		path = rest
+	}
+	if path == "" || path == ":memory:" || strings.HasSuffix(path, "/") {
+		return "", errors.New("want the path of a file: what is acknowledged must be on a disk")
+	}
+	return path, nil
+}

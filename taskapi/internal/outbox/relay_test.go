@@ -1,0 +1,504 @@
+package outbox_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errBroken = errors.New("broken")
+
+// world is an outbox and a topic in memory. It fails the test itself when a
+// row is marked that is not in the topic.
+type world struct {
+	t *testing.T
+
+	mu       sync.Mutex
+	rows     []outbox.Row
+	marked   map[int64]bool
+	topic    []event.Record
+	produces int
+	marks    int
+	wake     chan struct{}
+
+	// faults, asked with the number of the call, from 1
+	onProduce func(n int, recs []event.Record, store func(...int)) error
+	onMark    func(n int, mark func()) error
+	onRead    func() error
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, marked: map[int64]bool{}, wake: make(chan struct{}, 1)}
+}
+
+// add commits n events of each task in turn.
+func (w *world) add(n int, tasks ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range n {
+		for _, id := range tasks {
+			row := outbox.Row{ID: int64(len(w.rows) + 1), TaskID: id}
+			row.Event = fmt.Appendf(nil, "%s event %d", id, row.ID)
+			w.rows = append(w.rows, row)
+		}
+	}
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *world) Next(_ context.Context, limit, size int) ([]outbox.Row, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.onRead != nil {
+		if err := w.onRead(); err != nil {
+			return nil, err
+		}
+	}
+	var out []outbox.Row
+	for _, r := range w.rows {
+		if len(out) == limit {
+			break
+		}
+		if !w.marked[r.ID] {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (w *world) Published(ctx context.Context, ids []int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, id := range ids {
+		want := w.rows[id-1].Event
+		if !slices.ContainsFunc(w.topic, func(r event.Record) bool { return bytes.Equal(r.Value, want) }) {
+			w.t.Errorf("row %d was marked and is not in the topic", id)
+		}
+	}
+	mark := func() {
+		for _, id := range ids {
+			w.marked[id] = true
+		}
+	}
+	w.marks++
+	if w.onMark != nil {
+		return w.onMark(w.marks, mark)
+	}
+	mark()
+	return nil
+}
+
+func (w *world) Produce(ctx context.Context, topic string, recs []event.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if topic != "task-events" {
+		w.t.Errorf("topic %q", topic)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		w.t.Error("a produce without a deadline")
+	}
+	store := func(positions ...int) {
+		for _, i := range positions {
+			w.topic = append(w.topic, recs[i])
+		}
+	}
+	w.produces++
+	if w.onProduce != nil {
+		return w.onProduce(w.produces, recs, store)
+	}
+	w.topic = append(w.topic, recs...)
+	return nil
+}
+
+func (w *world) Wake() <-chan struct{} { return w.wake }
+
+func (w *world) Backlog(context.Context) (outbox.Backlog, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return outbox.Backlog{Count: int64(len(w.rows) - len(w.marked))}, nil
+}
+
+// check wants every event in the topic, first sightings in order per task,
+// and the rows marked; it returns how many records are repeats.
+func (w *world) check() (repeats int) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := map[string]bool{}
+	order := map[string][]string{}
+	for _, r := range w.topic {
+		if v := string(r.Value); seen[v] {
+			repeats++
+		} else {
+			seen[v] = true
+			order[string(r.Key)] = append(order[string(r.Key)], v)
+		}
+	}
+	want := map[string][]string{}
+	for _, r := range w.rows {
+		want[r.TaskID] = append(want[r.TaskID], string(r.Event))
+		if !w.marked[r.ID] {
+			w.t.Errorf("row %d is not marked", r.ID)
+		}
+	}
+	for id, events := range want {
+		if !slices.Equal(order[id], events) {
+			w.t.Errorf("task %s: topic has %q, want %q", id, order[id], events)
+		}
+	}
+	return repeats
+}
+
+func relay(w *world, cfg outbox.Config) *outbox.Relay {
+	cfg.Topic = "task-events"
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return outbox.New(cfg, w, w)
+}
+
+// Faults come in pairs: it failed, and it failed although it happened.
+func TestFaults(t *testing.T) {
+	all := func(recs []event.Record) (positions []int) {
+		for i := range recs {
+			positions = append(positions, i)
+		}
+		return positions
+	}
+	tests := []struct {
+		name     string
+		sabotage func(*world)
+		repeats  int
+	}{
+		{"none", func(*world) {}, 0},
+		{"publish failed", func(w *world) {
+			w.onProduce = func(n int, recs []event.Record, store func(...int)) error {
+				if n <= 3 {
+					return errBroken
+				}
+				store(all(recs)...)
+				return nil
+			}
+		}, 0},
+		{"publish failed but happened", func(w *world) {
+			w.onProduce = func(n int, recs []event.Record, store func(...int)) error {
+				store(all(recs)...)
+				if n == 1 {
+					return errBroken
+				}
+				return nil
+			}
+		}, 6},
+		{"a part was acknowledged", func(w *world) {
+			w.onProduce = func(n int, recs []event.Record, store func(...int)) error {
+				if n > 1 {
+					store(all(recs)...)
+					return nil
+				}
+				store(0, 2, 4) // one task lives on the partition that works
+				return &outbox.PartialError{Acked: []bool{true, false, true, false, true, false}, Err: errBroken}
+			}
+		}, 0},
+		{"a part was acknowledged, the rest happened too", func(w *world) {
+			w.onProduce = func(n int, recs []event.Record, store func(...int)) error {
+				store(all(recs)...)
+				if n > 1 {
+					return nil
+				}
+				return &outbox.PartialError{Acked: []bool{true, false, true, false, true, false}, Err: errBroken}
+			}
+		}, 3},
+		{"marking failed", func(w *world) {
+			w.onMark = func(n int, mark func()) error {
+				if n == 1 {
+					return errBroken
+				}
+				mark()
+				return nil
+			}
+		}, 6},
+		{"marking failed but happened", func(w *world) {
+			w.onMark = func(n int, mark func()) error {
+				mark()
+				if n == 1 {
+					return errBroken
+				}
+				return nil
+			}
+		}, 0},
+		{"reading failed", func(w *world) {
+			n := 0
+			w.onRead = func() error {
+				if n++; n < 4 {
+					return errBroken
+				}
+				return nil
+			}
+		}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				tt.sabotage(w)
+				w.add(3, "a", "b")
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { relay(w, outbox.Config{}).Run(ctx) })
+				time.Sleep(time.Minute) // virtual
+				cancel()
+				wg.Wait()
+				if got := w.check(); got != tt.repeats {
+					t.Errorf("%d repeats, want %d", got, tt.repeats)
+				}
+			})
+		})
+	}
+}
+
+func TestACommitIsPublishedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { relay(w, outbox.Config{}).Run(ctx) })
+		synctest.Wait()
+		start := time.Now()
+		for range 5 {
+			w.add(1, "a")
+			synctest.Wait()
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("published after %v", d)
+		}
+		w.check()
+		cancel()
+		wg.Wait()
+	})
+}
+
+// A wake-up can be lost when a process ends between its commit and the relay.
+func TestRowsWithoutAWakeUpAreFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { relay(w, outbox.Config{}).Run(ctx) })
+		synctest.Wait()
+		w.mu.Lock() // as add does, without the wake-up
+		w.rows = append(w.rows, outbox.Row{ID: 1, TaskID: "a", Event: []byte("left behind")})
+		w.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		w.check()
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestAnOutageIsToldAtMostEveryTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		down := true
+		w.onProduce = func(_ int, recs []event.Record, store func(...int)) error {
+			if down {
+				return errBroken
+			}
+			store(0)
+			return nil
+		}
+		w.add(1, "a")
+		var log bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		r := relay(w, outbox.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		wg.Go(func() { r.Run(ctx) })
+		time.Sleep(2 * time.Minute)
+		w.mu.Lock()
+		attempts := w.produces
+		down = false
+		w.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		cancel()
+		wg.Wait()
+		w.check()
+		if n := strings.Count(log.String(), "they wait in the outbox"); n < 8 || n > 13 {
+			t.Errorf("%d lines in two minutes:\n%s", n, log.String())
+		}
+		if !strings.Contains(log.String(), "pending=1") || strings.Count(log.String(), "published again") != 1 {
+			t.Errorf("log:\n%s", log.String())
+		}
+		if attempts < 20 || attempts > 200 {
+			t.Errorf("%d attempts in two minutes", attempts)
+		}
+	})
+}
+
+func TestNothingIsPublishedBeforeTheTopicIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.add(2, "a")
+		n := 0
+		prepare := func(context.Context) error {
+			if n++; n < 5 {
+				return errBroken
+			}
+			return nil
+		}
+		w.onProduce = func(_ int, recs []event.Record, store func(...int)) error {
+			if n < 5 {
+				t.Error("published too early")
+			}
+			store(0, 1)
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		r := relay(w, outbox.Config{Prepare: prepare})
+		wg.Go(func() { r.Run(ctx) })
+		time.Sleep(time.Minute)
+		cancel()
+		wg.Wait()
+		w.check()
+	})
+}
+
+func TestABatchOnTheWireIsMarkedAfterAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.add(1, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		w.onProduce = func(_ int, _ []event.Record, store func(...int)) error {
+			cancel()
+			store(0)
+			return nil
+		}
+		relay(w, outbox.Config{}).Run(ctx)
+		if repeats := w.check(); repeats != 0 {
+			t.Errorf("%d repeats", repeats)
+		}
+	})
+}
+
+func TestFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.add(2500, "a") // three batches
+		if err := relay(w, outbox.Config{}).Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.check()
+		if w.produces != 3 {
+			t.Errorf("%d batches, want 3", w.produces)
+		}
+	})
+}
+
+func TestFlushGivesUpAndSaysWhatStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.onProduce = func(int, []event.Record, func(...int)) error { return errBroken }
+		w.add(7, "a")
+		var log bytes.Buffer
+		r := relay(w, outbox.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := r.Flush(ctx); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("took %v", d)
+		}
+		if !strings.Contains(log.String(), "pending=7") {
+			t.Errorf("log: %s", log.String())
+		}
+	})
+}
+
+func TestTheRecordOfEachMode(t *testing.T) {
+	at := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
+	e, err := event.New(event.Change{ID: "0198f3c2-0000-7000-8000-000000000000", Type: event.TypeCreated, Time: at, TaskVersion: 1,
+		CorrelationID: "c", Data: event.Data{TaskID: "t", Title: "x", Status: "pending"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := event.Append(nil, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	structured, err := event.Structured(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := event.Binary(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		binary bool
+		want   event.Record
+	}{{false, structured}, {true, binary}} {
+		w := newWorld(t)
+		w.rows = []outbox.Row{{ID: 1, TaskID: "t", Event: body}}
+		w.onProduce = func(_ int, recs []event.Record, _ func(...int)) error {
+			w.topic = recs
+			return errBroken // nothing to mark: only the record counts here
+		}
+		if err := relay(w, outbox.Config{Binary: tt.binary}).Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%q", w.topic); got != fmt.Sprintf("%q", []event.Record{tt.want}) {
+			t.Errorf("binary %v: record %s, want %q", tt.binary, got, tt.want)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	w := newWorld(t)
+	w.add(5, "a")
+	reg := prometheus.NewRegistry()
+	r := relay(w, outbox.Config{Registry: reg})
+	gather := func() map[string]float64 {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]float64{}
+		for _, f := range families {
+			m := f.GetMetric()[0]
+			out[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+		return out
+	}
+	if got := gather(); got["taskwire_outbox_pending"] != 5 || got["taskwire_outbox_published_total"] != 0 {
+		t.Errorf("before: %v", got)
+	}
+	if err := r.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := gather(); got["taskwire_outbox_pending"] != 0 || got["taskwire_outbox_published_total"] != 5 || got["taskwire_outbox_oldest_seconds"] != 0 {
+		t.Errorf("after: %v", got)
+	}
+}
