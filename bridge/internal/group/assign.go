@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// protocolType and protocolName are those of Java consumers with the range
-// assignor, so that such consumers and this package can share a group, whoever leads it.
+// protocolType and protocolName are those of Java consumers with the range assignor, so
+// that such consumers and this package can share a group, whoever leads it.
 const (
 	protocolType = "consumer"
 	protocolName = "range"
@@ -21,9 +21,9 @@ type subscriber struct {
 	topics   []string
 }
 
-// assign deals the partitions of each topic out to the members that subscribe
-// to it, in ranges, exactly as Java's RangeAssignor does: members with an instance id
-// first, and the first few members get one partition more. Each member has an entry.
+// assign deals the partitions of each topic out to the members that subscribe to it, in
+// ranges, exactly as Java's RangeAssignor does: members with an instance id first, and the
+// first few members get one partition more. Each member has an entry.
 func assign(members []subscriber, partitions map[string]int) map[string]map[string][]int {
 	members = slices.Clone(members)
 	slices.SortFunc(members, compare)
@@ -64,8 +64,8 @@ func compare(a, b subscriber) int {
 	return cmp.Compare(a.id, b.id)
 }
 
-// The two structures that members exchange through the broker, which does not look into them.
-// Version 0 is written; of newer ones the part is read that all have in common.
+// The two structures that members exchange through the broker, which does not look into
+// them. Version 0 is written; of newer ones the part is read that all have in common.
 
 func encodeSubscription(topic string) []byte {
 	b := []byte{0, 0}
@@ -103,8 +103,8 @@ func encodeAssignment(partitions map[string][]int) []byte {
 	return binary.BigEndian.AppendUint32(b, 0xffffffff)
 }
 
-// decodeAssignment returns the partitions of one topic. A member without any
-// may be sent no bytes at all.
+// decodeAssignment returns the partitions of one topic. A member without any may be sent
+// no bytes at all.
 func decodeAssignment(b []byte, topic string) ([]int, error) {
 	if len(b) == 0 {
 		return nil, nil
@@ -166,8 +166,8 @@ func (r *reader) uint32() uint32 {
 
 func (r *reader) string() string { return string(r.take(int(r.uint16()))) }
 
-// length reads the length of an array. An element is at least two bytes: a
-// length that cannot be true must not cost time or memory.
+// length reads the length of an array. An element is at least two bytes: a length that
+// cannot be true must not cost time or memory.
 func (r *reader) length() int {
 	n := int32(r.uint32())
 	if n < 0 || int(n) > len(r.b)/2 {

@@ -14,8 +14,8 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 )
 
-// TestCoordinatorErrors: whatever a coordinator answers while it moves, loads or
-// is overloaded, the member keeps its identity: there is never a second member, a ghost of
+// TestCoordinatorErrors: whatever a coordinator answers while it moves, loads or is
+// overloaded, the member keeps its identity: there is never a second member, a ghost of
 // the first, and no second generation once there was one.
 func TestCoordinatorErrors(t *testing.T) {
 	joining := []kmsg.Key{kmsg.FindCoordinator, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.OffsetFetch}
@@ -66,8 +66,8 @@ func TestCoordinatorErrors(t *testing.T) {
 	}
 }
 
-// fault makes the broker answer requests of one kind with code, n times. Those that
-// have both kinds of errors get the one that decides.
+// fault makes the broker answer requests of one kind with code, n times. Those that have
+// both kinds of errors get the one that decides.
 func fault(t *testing.T, w *world, key kmsg.Key, code *kerr.Error, n int) {
 	t.Helper()
 	w.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -108,7 +108,8 @@ func fault(t *testing.T, w *world, key kmsg.Key, code *kerr.Error, n int) {
 	})
 }
 
-// alone checks that the member is the only one, had so many generations, and leaves cleanly.
+// alone checks that the member is the only one, had so many generations, and leaves
+// cleanly.
 func (r *runner) alone(generations int) {
 	r.w.t.Helper()
 	if n := r.generations(); n != generations {
@@ -125,9 +126,9 @@ func (r *runner) alone(generations int) {
 	}
 }
 
-// TestBrokerGone: a broker that restarts finds the member where it was. No
-// rebalance. (The embedded broker counts its own absence as the member's; a
-// real one starts the session anew, which TestRealBrokerGone looks at.)
+// TestBrokerGone: a broker that restarts finds the member where it was. No rebalance. (The
+// embedded broker counts its own absence as the member's; a real one starts the session
+// anew, which TestKafkaBrokerGone looks at.)
 func TestBrokerGone(t *testing.T) {
 	for _, away := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 30 * time.Second} {
 		for _, instance := range []string{"", "bridge-0"} {
@@ -155,8 +156,8 @@ func TestBrokerGone(t *testing.T) {
 	}
 }
 
-// TestBrokerGoneTold: as long as no heartbeat is answered State says so, and
-// after a session timeout the session is no longer confirmed.
+// TestBrokerGoneTold: as long as no heartbeat is answered State says so, and after a
+// session timeout the session is no longer confirmed.
 func TestBrokerGoneTold(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		r := w.member("").start()
@@ -183,8 +184,8 @@ func TestBrokerGoneTold(t *testing.T) {
 	})
 }
 
-// TestBrokerGoneWhileJoining: a member that starts without a broker, or loses
-// it in a join, joins soon after it is back.
+// TestBrokerGoneWhileJoining: a member that starts without a broker, or loses it in a
+// join, joins soon after it is back.
 func TestBrokerGoneWhileJoining(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		w.Close()
@@ -203,7 +204,8 @@ func TestBrokerGoneWhileJoining(t *testing.T) {
 	})
 }
 
-// TestSilentCoordinator: a heartbeat that is never answered is tried again within the session.
+// TestSilentCoordinator: a heartbeat that is never answered is tried again within the
+// session.
 func TestSilentCoordinator(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		r := w.member("").start()
@@ -214,8 +216,8 @@ func TestSilentCoordinator(t *testing.T) {
 	})
 }
 
-// TestDrain: a handler that drains for longer than a heartbeat interval, or
-// than the session timeout, is still a member when it commits.
+// TestDrain: a handler that drains for longer than a heartbeat interval, or than the
+// session timeout, is still a member when it commits.
 func TestDrain(t *testing.T) {
 	for _, d := range []time.Duration{4 * time.Second, 25 * time.Second} {
 		t.Run(d.String(), func(t *testing.T) {
@@ -264,8 +266,8 @@ func TestDrainOnStop(t *testing.T) {
 	})
 }
 
-// TestDrainTooLong: past the rebalance timeout the group goes on without the
-// member. It hears of it, cannot commit, and comes back as a new one.
+// TestDrainTooLong: past the rebalance timeout the group goes on without the member. It
+// hears of it, cannot commit, and comes back as a new one.
 func TestDrainTooLong(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		var committed error
@@ -293,8 +295,8 @@ func TestDrainTooLong(t *testing.T) {
 	})
 }
 
-// TestEviction: the coordinator's word that the member, or its generation, is
-// no more ends the session at once, and the member joins again.
+// TestEviction: the coordinator's word that the member, or its generation, is no more ends
+// the session at once, and the member joins again.
 func TestEviction(t *testing.T) {
 	for _, key := range []kmsg.Key{kmsg.Heartbeat, kmsg.OffsetCommit} {
 		for _, code := range []*kerr.Error{kerr.UnknownMemberID, kerr.IllegalGeneration} {

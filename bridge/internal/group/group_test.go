@@ -99,7 +99,8 @@ func (w *world) start(dir string, partitions int32) {
 	w.Cluster = c
 }
 
-// end stops what a test that failed has left running: a bubble waits for all its goroutines.
+// end stops what a test that failed has left running: a bubble waits for all its
+// goroutines.
 func (w *world) end() {
 	for _, r := range w.members {
 		if r.cancel != nil {
@@ -280,8 +281,8 @@ func TestOneMember(t *testing.T) {
 	})
 }
 
-// TestJoinAndLeave: a second member takes its share after the first has
-// drained, and gives it back when it leaves; each handler has the work that is its own.
+// TestJoinAndLeave: a second member takes its share after the first has drained, and gives
+// it back when it leaves; each handler has the work that is its own.
 func TestJoinAndLeave(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
 		a := w.member("", drain(8*time.Second)).start()

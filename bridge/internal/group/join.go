@@ -9,6 +9,7 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/describegroups"
 	"github.com/segmentio/kafka-go/protocol/offsetfetch"
 	"github.com/segmentio/kafka-go/protocol/syncgroup"
 )
@@ -19,8 +20,9 @@ type generation struct {
 	memberID string
 	assigned []int
 
-	// For the leader, which watches for new partitions: how many of each topic it
-	// dealt out. dealt is nil for a static leader that came back and dealt out nothing; it asks the group.
+	// For the leader, which watches for new partitions: how many of each topic it dealt
+	// out. dealt is nil for a static leader that came back and dealt out nothing; it asks
+	// the group.
 	leader bool
 	topics []string
 	dealt  map[string]int
@@ -84,7 +86,8 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	return g, err
 }
 
-// plan deals out the partitions when this member leads the group, and returns nil when it does not.
+// plan deals out the partitions when this member leads the group, and returns nil when it
+// does not.
 func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]syncgroup.RequestAssignment, error) {
 	if !g.leader {
 		return nil, nil
@@ -137,8 +140,8 @@ func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.Reques
 	return decodeAssignment(res.Assignments, m.cfg.Topic)
 }
 
-// partitions returns how many partitions each topic has, 0 for a topic that does
-// not exist. The transport answers from its cache, which is a few seconds old at most.
+// partitions returns how many partitions each topic has, 0 for a topic that does not
+// exist. The transport answers from its cache, which is a few seconds old at most.
 func (m *Member) partitions(ctx context.Context, topics []string) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.requestTimeout())
 	defer cancel()
@@ -154,21 +157,24 @@ func (m *Member) partitions(ctx context.Context, topics []string) (map[string]in
 }
 
 // assignedInGroup returns how many partitions of each topic the members of the group have.
+// (Client.DescribeGroups would fail on what a newer Java consumer in the group writes.)
 func (m *Member) assignedInGroup(ctx context.Context, topics []string) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.requestTimeout())
-	defer cancel()
-	res, err := m.cfg.Client.DescribeGroups(ctx, &kafkago.DescribeGroupsRequest{GroupIDs: []string{m.cfg.Group}})
+	res, err := send[*describegroups.Response](ctx, m, m.requestTimeout(), &describegroups.Request{Groups: []string{m.cfg.Group}})
 	if err != nil {
 		return nil, fmt.Errorf("describe group: %w", err)
 	}
 	counts := make(map[string]int, len(topics))
 	for _, g := range res.Groups {
-		if g.Error != nil {
-			return nil, fmt.Errorf("describe group: %w", g.Error)
+		if err := codeError(g.ErrorCode); err != nil {
+			return nil, fmt.Errorf("describe group: %w", err)
 		}
 		for _, member := range g.Members {
-			for _, t := range member.MemberAssignments.Topics {
-				counts[t.Topic] += len(t.Partitions)
+			for _, topic := range topics {
+				ids, err := decodeAssignment(member.MemberAssignment, topic)
+				if err != nil {
+					return nil, fmt.Errorf("describe group: %w", err)
+				}
+				counts[topic] += len(ids)
 			}
 		}
 	}

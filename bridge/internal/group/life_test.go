@@ -17,8 +17,8 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 )
 
-// TestStaticRestart: a static member that is killed and started again has its
-// partitions back at once, whether it led the group or not, and the other hears nothing.
+// TestStaticRestart: a static member that is killed and started again has its partitions
+// back at once, whether it led the group or not, and the other hears nothing.
 func TestStaticRestart(t *testing.T) {
 	for _, killed := range []int{0, 1} { // bridge-0 came first and leads
 		t.Run(fmt.Sprintf("bridge-%d", killed), func(t *testing.T) {
@@ -53,8 +53,8 @@ func TestStaticRestart(t *testing.T) {
 	}
 }
 
-// kill cuts the member off its broker, as a SIGKILL does: nothing is said to
-// the group, no heartbeat follows.
+// kill cuts the member off its broker, as a SIGKILL does: nothing is said to the group, no
+// heartbeat follows.
 func (r *runner) kill() {
 	r.dead.Store(true)
 	r.transport.CloseIdleConnections()
@@ -65,7 +65,8 @@ func (r *runner) kill() {
 	<-r.done
 }
 
-// TestStaticStop: a static member does not leave, and after a stop and a start the generation is the same.
+// TestStaticStop: a static member does not leave, and after a stop and a start the
+// generation is the same.
 func TestStaticStop(t *testing.T) {
 	inWorld(t, 4, func(t *testing.T, w *world) {
 		a := w.member("bridge-0").start()
@@ -174,8 +175,9 @@ func TestTopicComesLater(t *testing.T) {
 	})
 }
 
-// TestStopInterrupts: a stop does not wait for a join that waits for others, and
-// not for a broker that is away; what it leaves behind is nothing, where a broker is there to hear it.
+// TestStopInterrupts: a stop does not wait for a join that waits for others, and not for a
+// broker that is away; what it leaves behind is nothing, where a broker is there to hear
+// it.
 func TestStopInterrupts(t *testing.T) {
 	t.Run("join", func(t *testing.T) {
 		inWorld(t, 2, func(t *testing.T, w *world) {
@@ -234,8 +236,8 @@ func TestLeaveTold(t *testing.T) {
 	})
 }
 
-// TestHandlerEnds: the error of a handler ends Run and leaves the group; a
-// handler that returns without one is given the partitions again.
+// TestHandlerEnds: the error of a handler ends Run and leaves the group; a handler that
+// returns without one is given the partitions again.
 func TestHandlerEnds(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		broken := errors.New("broken")
@@ -290,8 +292,8 @@ func TestCommit(t *testing.T) {
 	})
 }
 
-// TestOtherClients: a group is shared with a consumer of another library that
-// uses the range assignor as Java does, whichever of the two leads.
+// TestOtherClients: a group is shared with a consumer of another library that uses the
+// range assignor as Java does, whichever of the two leads.
 func TestOtherClients(t *testing.T) {
 	for _, oursFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ours leads %t", oursFirst), func(t *testing.T) {

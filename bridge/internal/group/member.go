@@ -1,28 +1,28 @@
 // Package group is a member of a Kafka consumer group.
 //
-// A Member joins the group of one topic, hands its share of the partitions to
-// a handler, and keeps the membership alive until the handler has returned: also while
-// the handler drains after a rebalance or a stop, so that what it finished can still be
-// committed and nobody else works on the same partitions meanwhile. The membership
-// survives whatever the coordinator may answer or fail to answer; only its
-// word that the member is unknown, or the generation over, ends it.
+// A Member joins the group of one topic, hands its share of the partitions to a handler,
+// and keeps the membership alive until the handler has returned: also while the handler
+// drains after a rebalance or a stop, so that what it finished can still be committed and
+// nobody else works on the same partitions meanwhile. The membership survives whatever the
+// coordinator may answer or fail to answer; only its word that the member is unknown, or
+// the generation over, ends it.
 //
-// It speaks the classic group protocol with the range assignor of Java
-// consumers. kafka.Reader and kafka.ConsumerGroup are not used: they commit for partitions
-// that are gone, stop heartbeating when the drain begins, and forget their
-// member id at the first error of a coordinator.
+// It speaks the classic group protocol with the range assignor of Java consumers.
+// kafka.Reader and kafka.ConsumerGroup are not used: they commit for partitions that are
+// gone, stop heartbeating when the drain begins, and forget their member id at the first
+// error of a coordinator.
 //
 // # Restarts
 //
-// With an InstanceID the member is static. It does not leave when it stops, and
-// when it is back, even after a SIGKILL, it is given its old partitions at once, in the
-// same generation; the others notice nothing. If it stays away, its partitions
-// wait for it until the session timeout.
+// With an InstanceID the member is static. It does not leave when it stops, and when it is
+// back, even after a SIGKILL, it is given its old partitions at once, in the same
+// generation; the others notice nothing. If it stays away, its partitions wait for it
+// until the session timeout.
 //
-// Without one it leaves when it stops, and the others take over at once. After
-// a SIGKILL it cannot leave: its successor is a stranger and must wait until the
-// session timeout has removed the dead member. Apache Kafka makes the first
-// member of an empty group wait for group.initial.rebalance.delay.ms (3 s) besides.
+// Without one it leaves when it stops, and the others take over at once. After a SIGKILL
+// it cannot leave: its successor is a stranger and must wait until the session timeout has
+// removed the dead member. Apache Kafka makes the first member of an empty group wait for
+// group.initial.rebalance.delay.ms (3 s) besides.
 package group
 
 import (
@@ -56,15 +56,16 @@ type Config struct {
 	// partitions to others. 10 s when zero.
 	SessionTimeout time.Duration
 
-	// RebalanceTimeout is how long a handler may drain during a rebalance before the
-	// group goes on without it. 30 s when zero.
+	// RebalanceTimeout is how long a handler may drain during a rebalance before the group
+	// goes on without it. 30 s when zero.
 	RebalanceTimeout time.Duration
 
-	// Heartbeat is the interval of heartbeats, and with it how late a rebalance is noticed. 3 s when
-	// zero, and at most a third of SessionTimeout.
+	// Heartbeat is the interval of heartbeats, and with it how late a rebalance is
+	// noticed. 3 s when zero, and at most a third of SessionTimeout.
 	Heartbeat time.Duration
 
-	// Refresh is how often the leader looks for new partitions of the topic. 5 s when zero.
+	// Refresh is how often the leader looks for new partitions of the topic. 5 s when
+	// zero.
 	Refresh time.Duration
 
 	Log *slog.Logger
@@ -109,8 +110,8 @@ type Offset struct {
 	Metadata string
 }
 
-// Handler works on the partitions of a session until ctx ends, then finishes
-// what it has begun, commits, and returns. The cause of ctx tells why it ended: ErrRebalance or
+// Handler works on the partitions of a session until ctx ends, then finishes what it has
+// begun, commits, and returns. The cause of ctx tells why it ended: ErrRebalance or
 // ErrFenced; otherwise the member stops.
 type Handler func(ctx context.Context, s *Session) error
 
@@ -142,21 +143,21 @@ func New(cfg Config) *Member {
 	return &Member{cfg: cfg, began: time.Now()}
 }
 
-// State returns what the member is doing, and what is wrong: the last failure,
-// nil when the coordinator has answered well since.
+// State returns what the member is doing, and what is wrong: the last failure, nil when
+// the coordinator has answered well since.
 func (m *Member) State() (State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.state, m.err
 }
 
-// Run is a member of the group until ctx ends: it joins, calls handle once per
-// generation, heartbeats until handle returns, and only then joins again or, when ctx has
-// ended, leaves. A static member does not leave.
+// Run is a member of the group until ctx ends: it joins, calls handle once per generation,
+// heartbeats until handle returns, and only then joins again or, when ctx has ended,
+// leaves. A static member does not leave.
 //
-// It returns nil after ctx has ended. Otherwise it returns the first error of
-// handle that is not ErrFenced or the end of its context, or ErrReplaced. All else, brokers
-// that are away above all, is retried without end, and told by State.
+// It returns nil after ctx has ended. Otherwise it returns the first error of handle that
+// is not ErrFenced or the end of its context, or ErrReplaced. All else, brokers that are
+// away above all, is retried without end, and told by State.
 func (m *Member) Run(ctx context.Context, handle Handler) error {
 	defer m.setState(Stopped)
 	err := m.run(ctx, handle)
@@ -189,17 +190,20 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 	}
 }
 
-// serve runs the handler of one generation. It returns nil when the group is to be joined again.
+// serve runs the handler of one generation. It returns nil when the group is to be joined
+// again.
 func (m *Member) serve(ctx context.Context, g generation, handle Handler) error {
 	work, revoke := context.WithCancelCause(ctx)
 	defer revoke(nil)
 	s := newSession(m, g, revoke)
 
-	// Heartbeats outlive ctx: they end when the handler has returned, not when it is told to.
+	// Heartbeats outlive ctx: they end when the handler has returned, not when it is told
+	// to.
 	beat, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.heartbeat(beat) })
-	// Under heartbeats, since a coordinator may take longer than a session to load its offsets.
+	// Under heartbeats, since a coordinator may take longer than a session to load its
+	// offsets.
 	partitions, err := m.committed(work, g.assigned)
 	if err == nil {
 		s.Partitions = partitions
@@ -242,8 +246,8 @@ func (m *Member) begin(s *Session) {
 	}
 }
 
-// leave takes a dynamic member out of the group, so that the others need not wait for
-// its session to time out. It also ends a join that is still pending at the broker.
+// leave takes a dynamic member out of the group, so that the others need not wait for its
+// session to time out. It also ends a join that is still pending at the broker.
 func (m *Member) leave(ctx context.Context) error {
 	if m.id == "" || m.cfg.InstanceID != "" {
 		return nil
@@ -291,8 +295,8 @@ func (m *Member) setState(s State) {
 	m.state = s
 }
 
-// fail remembers a failure for State and logs it, one line in ten seconds at most:
-// a broker that is away fails several times a second.
+// fail remembers a failure for State and logs it, one line in ten seconds at most: a
+// broker that is away fails several times a second.
 func (m *Member) fail(doing string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -326,8 +330,8 @@ func (m *Member) requestTimeout() time.Duration {
 	return min(max(m.cfg.Heartbeat, time.Second), m.cfg.SessionTimeout/3)
 }
 
-// send sends one request. It never waits without limit: a context that is
-// cancelled frees the caller, but only a deadline frees the connection.
+// send sends one request. It never waits without limit: a context that is cancelled frees
+// the caller, but only a deadline frees the connection.
 func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Duration, req protocol.Message) (res R, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -337,8 +341,8 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	}
 	answer, err := transport.RoundTrip(ctx, m.cfg.Client.Addr, req)
 	if err != nil {
-		// The coordinator is a broker that the transport has not heard of. It would
-		// only look for it at its leisure; a new pool looks at once.
+		// The coordinator is a broker that the transport has not heard of. It would only
+		// look for it at its leisure; a new pool looks at once.
 		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && errors.Is(err, kafkago.BrokerNotAvailable) {
 			t.CloseIdleConnections()
 		}
@@ -347,13 +351,13 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	return answer.(R), nil
 }
 
-// backoff is the pause between tries. The first is short, since each pooled
-// connection to a restarted broker fails once.
+// backoff is the pause between tries. The first is short, since each pooled connection to
+// a restarted broker fails once.
 type backoff struct{ next time.Duration }
 
 const (
 	firstPause = 20 * time.Millisecond
-	longPause  = time.Second
+	longPause  = 500 * time.Millisecond
 )
 
 func (b *backoff) delay() time.Duration {

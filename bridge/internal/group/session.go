@@ -13,8 +13,8 @@ import (
 	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 )
 
-// Session is a member's part in one generation of the group. It is over when
-// the handler it was given to returns.
+// Session is a member's part in one generation of the group. It is over when the handler
+// it was given to returns.
 type Session struct {
 	Claim
 
@@ -42,8 +42,8 @@ func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Sessio
 	return s
 }
 
-// Lost is closed when the coordinator no longer knows this generation: the
-// partitions may be another's, posts in hand should be dropped, commits return ErrFenced.
+// Lost is closed when the coordinator no longer knows this generation: the partitions may
+// be another's, posts in hand should be dropped, commits return ErrFenced.
 func (s *Session) Lost() <-chan struct{} { return s.lost }
 
 // Confirmed reports whether the coordinator has acknowledged the membership within the
@@ -53,10 +53,11 @@ func (s *Session) Confirmed() bool {
 	return time.Since(s.m.began)-time.Duration(s.beaten.Load()) < s.m.cfg.SessionTimeout
 }
 
-// Commit stores offsets for the group. Commits of a session are stored in the
-// order of the calls, one at a time. Until ctx ends it tries again when brokers are away or the
-// coordinator moves; nil means that all are stored. ErrFenced means that this generation can store no more. An
-// error besides is the broker's refusal of a partition; the others are stored.
+// Commit stores offsets for the group. Commits of a session are stored in the order of the
+// calls, one at a time. Until ctx ends it tries again when brokers are away or the
+// coordinator moves; nil means that all are stored. ErrFenced means that this generation
+// can store no more. An error besides is the broker's refusal of a partition; the others
+// are stored.
 //
 // It may be called until the handler returns, also during a rebalance.
 func (s *Session) Commit(ctx context.Context, offsets map[int]Offset) error {
@@ -98,7 +99,8 @@ func (s *Session) commitError(err error) error {
 	return fmt.Errorf("commit generation %d of group %s: %w", s.Generation, s.m.cfg.Group, err)
 }
 
-// commitOnce sends one commit. With an error it returns what was not stored and may be tried again.
+// commitOnce sends one commit. With an error it returns what was not stored and may be
+// tried again.
 func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left map[int]Offset, err error) {
 	req := &offsetcommit.Request{
 		GroupID:         s.m.cfg.Group,
@@ -142,8 +144,8 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 	return left, err
 }
 
-// dropMetadata makes the next try store the offset alone: without the map of
-// what is done above it some records come again after a restart, but the group moves on.
+// dropMetadata makes the next try store the offset alone: without the map of what is done
+// above it some records come again after a restart, but the group moves on.
 func (s *Session) dropMetadata(left map[int]Offset, id int) error {
 	s.m.cfg.Log.Warn("broker refuses the metadata of a commit: raise offset.metadata.max.bytes to 4096",
 		"group", s.m.cfg.Group, "topic", s.m.cfg.Topic, "partition", id, "bytes", len(left[id].Metadata))
@@ -153,8 +155,8 @@ func (s *Session) dropMetadata(left map[int]Offset, id int) error {
 
 var errMetadataDropped = errors.New("metadata too large, dropped")
 
-// worse picks the error that decides: the end of the generation before a
-// refusal, a refusal before what may go well the next time.
+// worse picks the error that decides: the end of the generation before a refusal, a
+// refusal before what may go well the next time.
 func worse(a, b error) error {
 	rank := func(err error) int {
 		switch {
@@ -173,8 +175,8 @@ func worse(a, b error) error {
 	return a
 }
 
-// heartbeat keeps the membership alive until ctx ends or the generation is
-// lost. Failures change nothing: the next try comes sooner, and the member keeps its id.
+// heartbeat keeps the membership alive until ctx ends or the generation is lost. Failures
+// change nothing: the next try comes sooner, and the member keeps its id.
 func (s *Session) heartbeat(ctx context.Context) {
 	next := time.NewTimer(s.m.cfg.Heartbeat)
 	defer next.Stop()
@@ -226,8 +228,8 @@ func (s *Session) heartbeatOnce(ctx context.Context) error {
 	return codeError(res.ErrorCode)
 }
 
-// watch makes the leader join again when a topic has more partitions than were
-// dealt out; for a coordinator that is the sign to rebalance. A failure is left to the next look.
+// watch makes the leader join again when a topic has more partitions than were dealt out;
+// for a coordinator that is the sign to rebalance. A failure is left to the next look.
 func (s *Session) watch(ctx context.Context) {
 	if !s.g.leader {
 		return

@@ -2,15 +2,15 @@ package group
 
 import "github.com/segmentio/kafka-go/protocol"
 
-// Three of kafka-go's group messages do not serve: its Heartbeat and LeaveGroup
-// responses have the error code where the wire has the throttle time, so that
-// every error of the broker is read as success, and its JoinGroup ends before the version
-// that tells a returning static leader to keep the assignment (KIP-814).
+// Three of kafka-go's group messages do not serve: its Heartbeat and LeaveGroup responses
+// have the error code where the wire has the throttle time, so that every error of the
+// broker is read as success, and its JoinGroup ends before the version that tells a
+// returning static leader to keep the assignment (KIP-814).
 //
-// The library keeps one table of messages per process and reads it without a
-// lock, so the only safe moment to correct it is before anything runs. That
-// makes this the one init of the repository with an effect on others: from here on
-// kafka-go's Client.JoinGroup, Heartbeat and LeaveGroup must not be used in this process.
+// The library keeps one table of messages per process and reads it without a lock, so the
+// only safe moment to correct it is before anything runs. That makes this the one init of
+// the repository with an effect on others: from here on kafka-go's Client.JoinGroup,
+// Heartbeat and LeaveGroup must not be used in this process.
 func init() {
 	protocol.Register(&joinRequest{}, &joinResponse{})
 	protocol.Register(&heartbeatRequest{}, &heartbeatResponse{})

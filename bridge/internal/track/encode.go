@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MaxMetadata is the most bytes Commit returns as metadata: what a Kafka broker
-// accepts by default (offset.metadata.max.bytes).
+// MaxMetadata is the most bytes Commit returns as metadata: what a Kafka broker accepts by
+// default (offset.metadata.max.bytes).
 const MaxMetadata = 4096
 
 // A map is written as text:
@@ -19,12 +19,13 @@ const MaxMetadata = 4096
 //
 // without the blanks. tw1 is the version. FORM is b or r. CRC is four bytes, the
 // Castagnoli sum of the committed offset (eight bytes, big endian), the form and the
-// payload: a map that is damaged, cut short, or stands beside another offset
-// than its own would otherwise mark records as done that nobody delivered.
+// payload: a map that is damaged, cut short, or stands beside another offset than its own
+// would otherwise mark records as done that nobody delivered.
 //
-// Form b is a bitset: bit i (least significant first) is the offset i+1 above the committed one.
-// Form r is runs, as unsigned varints: so many not done, so many done, and so
-// on, from the committed offset up; it ends with a run of done. The shorter form is used.
+// Form b is a bitset: bit i (least significant first) is the offset i+1 above the
+// committed one. Form r is runs, as unsigned varints: so many not done, so many done, and
+// so on, from the committed offset up; it ends with a run of done. The shorter form is
+// used.
 const (
 	version  = "tw1"
 	formBits = 'b'
@@ -34,20 +35,20 @@ const (
 	maxPayload = (MaxMetadata-prefixLen)*3/4 - crc32.Size
 	maxBits    = maxPayload * 8
 
-	// maxOffset is far above any offset of a log, and far enough below the largest
-	// number that no sum of two overflows.
+	// maxOffset is far above any offset of a log, and far enough below the largest number
+	// that no sum of two overflows.
 	maxOffset = 1 << 62
 
-	// headroom is how many records may follow after Full said false: a fetch
-	// hands out some more before it is asked again.
+	// headroom is how many records may follow after Full said false: a fetch hands out
+	// some more before it is asked again.
 	headroom = 128
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode returns the map of what is done above the watermark, "" when nothing
-// is or when it does not fit: without a map records are delivered again
-// after a restart, but none is lost.
+// encode returns the map of what is done above the watermark, "" when nothing is or when
+// it does not fit: without a map records are delivered again after a restart, but none is
+// lost.
 func (t *Tracker) encode(watermark int64) string {
 	runs := t.doneRuns(watermark)
 	if len(runs) == 0 {
@@ -93,10 +94,10 @@ func appendBits(buf []byte, watermark int64, runs []span, n int) []byte {
 	return buf
 }
 
-// worstRuns is the most bytes that form r can need for holes offsets that are
-// not done within reach offsets. Each hole costs one byte and one run of done, and a run
-// costs its second byte only for 128 offsets, its third for 16384, and so on:
-// longer holes cost less than the offsets they hold.
+// worstRuns is the most bytes that form r can need for holes offsets that are not done
+// within reach offsets. Each hole costs one byte and one run of done, and a run costs its
+// second byte only for 128 offsets, its third for 16384, and so on: longer holes cost less
+// than the offsets they hold.
 func worstRuns(holes, reach int64) int64 {
 	n := 2 * (holes + 1)
 	for shift := 7; shift < 63; shift += 7 {

@@ -44,8 +44,8 @@ func (o *oracle) received(offset int64) bool {
 	return true
 }
 
-// TestAgainstOracle drives a tracker and the oracle through the same life, with
-// restarts from what was last committed, and compares all they can be asked.
+// TestAgainstOracle drives a tracker and the oracle through the same life, with restarts
+// from what was last committed, and compares all they can be asked.
 func TestAgainstOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := rapid.Int64Range(0, 1000).Draw(t, "start")
@@ -124,8 +124,8 @@ func compare(t *rapid.T, tr *track.Tracker, o *oracle) {
 	}
 }
 
-// TestNeverTooBig fills trackers in the worst ways and looks whether the map
-// still fits as long as Full allowed each record.
+// TestNeverTooBig fills trackers in the worst ways and looks whether the map still fits as
+// long as Full allowed each record.
 func TestNeverTooBig(t *testing.T) {
 	shapes := map[string]func(i int, r *rand.Rand) bool{ // which records finish at once
 		"first blocks":       func(i int, _ *rand.Rand) bool { return i > 0 },
@@ -197,8 +197,8 @@ func TestRecommit(t *testing.T) {
 	}
 }
 
-// TestForeignMetadata: what another program wrote, or what was damaged, is
-// ignored with a reason, and nothing counts as done because of it.
+// TestForeignMetadata: what another program wrote, or what was damaged, is ignored with a
+// reason, and nothing counts as done because of it.
 func TestForeignMetadata(t *testing.T) {
 	tr := track.New(100, "")
 	for i := range int64(50) {
@@ -258,8 +258,8 @@ func TestNoAllocationPerRecord(t *testing.T) {
 	}
 }
 
-// FuzzNew: whatever stands where the map should be, New neither panics nor
-// makes a tracker that lies.
+// FuzzNew: whatever stands where the map should be, New neither panics nor makes a tracker
+// that lies.
 func FuzzNew(f *testing.F) {
 	f.Add(int64(10), "tw1bAAAA")
 	f.Add(int64(-1), "")

@@ -1,0 +1,282 @@
+package group_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/describegroups"
+
+	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+)
+
+// The tests of this file run in real time, on the embedded broker and with KAFKA_REAL=1 on
+// Apache Kafka: what the virtual ones promise must hold there.
+
+// live is a member in real time. Its handler hands each session to sessions.
+type live struct {
+	*group.Member
+	t         *testing.T
+	cfg       group.Config
+	sessions  chan *group.Session
+	atEnd     func(context.Context, *group.Session) error
+	transport *kafkago.Transport
+	cancel    context.CancelFunc
+	done      chan error
+}
+
+func join(t *testing.T, brokers []string, topic, instance string, options ...func(*live)) *live {
+	t.Helper()
+	cfg := kafka.Config{Brokers: brokers, ClientID: "bridge"}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &live{t: t, transport: transport, sessions: make(chan *group.Session, 100), done: make(chan error, 1)}
+	l.cfg = group.Config{
+		Client: kafka.NewClient(cfg, transport), Group: "g-" + topic, Topic: topic, InstanceID: instance,
+		SessionTimeout: 6 * time.Second, Heartbeat: 200 * time.Millisecond, Refresh: 200 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("instance", instance),
+	}
+	for _, o := range options {
+		o(l)
+	}
+	l.Member = group.New(l.cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(cancel)
+	go func() { l.done <- l.Run(ctx, l.handle) }()
+	return l
+}
+
+func (l *live) handle(ctx context.Context, s *group.Session) error {
+	l.sessions <- s
+	<-ctx.Done()
+	if l.atEnd == nil {
+		return nil
+	}
+	return l.atEnd(context.WithoutCancel(ctx), s)
+}
+
+// next is the next session that has so many partitions.
+func (l *live) next(partitions int) *group.Session {
+	l.t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		select {
+		case s := <-l.sessions:
+			if len(s.Partitions) == partitions {
+				return s
+			}
+		case <-deadline:
+			state, err := l.State()
+			l.t.Fatalf("no session of %d partitions: %v, %v", partitions, state, err)
+		}
+	}
+}
+
+// quiet checks that no new generation begins for a while.
+func (l *live) quiet(d time.Duration) {
+	l.t.Helper()
+	select {
+	case s := <-l.sessions:
+		l.t.Errorf("rebalance to generation %d, partitions %v", s.Generation, ids(s))
+	case <-time.After(d):
+	}
+}
+
+func (l *live) stop() {
+	l.t.Helper()
+	l.cancel()
+	if err := <-l.done; err != nil {
+		l.t.Error(err)
+	}
+}
+
+func TestKafkaHandOver(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic := c.Topic(t, 5)
+	drained := make(chan struct{})
+	a := join(t, c.Brokers, topic, "", func(l *live) {
+		l.atEnd = func(ctx context.Context, s *group.Session) error {
+			<-drained
+			return s.Commit(ctx, map[int]group.Offset{1: {Offset: 5, Metadata: "during the rebalance"}})
+		}
+	})
+	s := a.next(5)
+	large := strings.Repeat("m", 4096)
+	if err := s.Commit(t.Context(), map[int]group.Offset{0: {Offset: 0, Metadata: large}, 4: {Offset: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	b := join(t, c.Brokers, topic, "")
+	for state, _ := a.State(); state != group.Draining; state, _ = a.State() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.quiet(time.Second) // several heartbeats: the drain is waited for
+	close(drained)
+	first, second := <-a.sessions, <-b.sessions
+	all := append(slices.Clone(first.Partitions), second.Partitions...)
+	slices.SortFunc(all, func(a, b group.Partition) int { return a.ID - b.ID })
+	want := []group.Partition{{ID: 0, Metadata: large}, {ID: 1, Offset: 5, Metadata: "during the rebalance"},
+		{ID: 2, Offset: -1}, {ID: 3, Offset: -1}, {ID: 4, Offset: 3}}
+	if !slices.Equal(all, want) || first.MemberID != s.MemberID {
+		t.Errorf("partitions %+v", all)
+	}
+	if err := s.Commit(t.Context(), map[int]group.Offset{2: {Offset: 9}}); !errors.Is(err, group.ErrFenced) {
+		t.Errorf("commit in the old generation: %v", err)
+	}
+	b.stop()
+	a.next(5)
+	a.stop()
+}
+
+func TestKafkaStatic(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic := c.Topic(t, 4)
+	a := join(t, c.Brokers, topic, "bridge-0")
+	a.next(4)
+	b := join(t, c.Brokers, topic, "bridge-1")
+	before, other := a.next(2).Claim, b.next(2).Claim
+	restart := func(l *live, instance string, was group.Claim) *live {
+		l.stop()
+		began := time.Now()
+		l = join(t, c.Brokers, topic, instance)
+		s := l.next(2)
+		t.Logf("%s is back after %v", instance, time.Since(began))
+		if s.Generation != was.Generation || !slices.Equal(s.Partitions, was.Partitions) {
+			t.Errorf("claim %+v, was %+v", s.Claim, was)
+		}
+		return l
+	}
+	a = restart(a, "bridge-0", before) // the leader
+	b = restart(b, "bridge-1", other)
+	a.quiet(time.Second)
+
+	younger := join(t, c.Brokers, topic, "bridge-1")
+	younger.next(2)
+	if err := <-b.done; !errors.Is(err, group.ErrReplaced) {
+		t.Errorf("Run of the older: %v", err)
+	}
+	younger.stop()
+	a.stop()
+}
+
+func TestKafkaMorePartitions(t *testing.T) {
+	for _, instance := range []string{"", "bridge-0"} {
+		c := kafkatest.Start(t)
+		topic, client := c.Topic(t, 1), c.Client(t)
+		grow := func(n int32) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			res, err := client.CreatePartitions(ctx, &kafkago.CreatePartitionsRequest{
+				Topics: []kafkago.TopicPartitionsConfig{{Name: topic, Count: n}}})
+			if err != nil || res.Errors[topic] != nil {
+				t.Fatal(err, res)
+			}
+		}
+		l := join(t, c.Brokers, topic, instance)
+		l.next(1)
+		grow(3)
+		l.next(3)
+		l.stop()
+		grow(4) // while it is away
+		l = join(t, c.Brokers, topic, instance)
+		l.next(4)
+		l.quiet(2 * time.Second)
+		l.stop()
+	}
+}
+
+// TestKafkaBrokerGone: a broker that is stopped or killed finds its members as they were.
+// On a real one, which starts each session anew when it loads the group, also after longer
+// than the session timeout.
+func TestKafkaBrokerGone(t *testing.T) {
+	c := kafkatest.StartOwn(t)
+	topic := c.Topic(t, 2)
+	dynamic := join(t, c.Brokers, topic, "")
+	dynamic.next(2)
+	static := join(t, c.Brokers, topic, "bridge-0")
+	s := dynamic.next(1)
+	static.next(1)
+	away := time.Second
+	if kafkatest.IsReal() {
+		away = 8 * time.Second
+	}
+	for what, end := range map[string]func() error{"stopped": c.Stop, "killed": c.Kill} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(away)
+		if err := c.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if err := s.Commit(ctx, map[int]group.Offset{s.Partitions[0].ID: {Offset: 7}}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		cancel()
+		dynamic.quiet(2 * time.Second)
+		static.quiet(0)
+	}
+	dynamic.stop()
+	static.stop()
+}
+
+// TestKafkaJava shares a group with Java's consumer, which leads it in the one round and
+// follows in the other. Without a real Kafka there is no such consumer; TestOtherClients
+// has another.
+func TestKafkaJava(t *testing.T) {
+	if !kafkatest.IsReal() {
+		return
+	}
+	r := kafkatest.StartReal(t)
+	c := kafkatest.Cluster{Brokers: r.Brokers}
+	for _, oursFirst := range []bool{true, false} {
+		topic := c.Topic(t, 4)
+		var ours *live
+		if oursFirst {
+			ours = join(t, r.Brokers, topic, "")
+			ours.next(4)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		java := make(chan error, 1)
+		go func() {
+			_, err := r.Tool(ctx, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", r.Brokers[0],
+				"--topic", topic, "--group", "g-"+topic, "--timeout-ms", "8000")
+			java <- err
+		}()
+		if !oursFirst {
+			awaitMember(t, c.Client(t), "g-"+topic)
+			ours = join(t, r.Brokers, topic, "")
+		}
+		ours.next(2)
+		ours.next(4) // it leaves when its time is over
+		cancel()
+		<-java
+		ours.stop()
+	}
+}
+
+func awaitMember(t *testing.T, client *kafkago.Client, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		res, err := client.Transport.RoundTrip(ctx, client.Addr, &describegroups.Request{Groups: []string{name}})
+		if err == nil {
+			if g := res.(*describegroups.Response).Groups[0]; len(g.Members) == 1 && g.GroupState == "Stable" {
+				return
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("no member in the group after a minute")
+}
