@@ -23,7 +23,7 @@ type shard struct {
 }
 
 const (
-	indexShardBits = 10
+	indexShardBits = 9
 	indexShards    = 1 << indexShardBits
 	seqBits        = 36 // 68 thousand million entries
 	printBits      = 64 - seqBits
@@ -79,11 +79,19 @@ func (x *index) add(hash uint64, seq int64) {
 
 func (s *shard) grow() {
 	old := s.slots
-	s.slots = make([]uint64, max(16, len(old)+len(old)/4))
+	s.slots = newTable[uint64](grown(len(old)))
 	for _, v := range old {
 		if v != 0 {
 			s.put(v)
 		}
+	}
+	freeTable(old)
+}
+
+func (x *index) free() {
+	for i := range x.shards {
+		freeTable(x.shards[i].slots)
+		x.shards[i] = shard{}
 	}
 }
 
@@ -115,7 +123,7 @@ type versionShard struct {
 }
 
 const (
-	versionShardBits = 8
+	versionShardBits = 7
 	versionShards    = 1 << versionShardBits
 )
 
@@ -172,12 +180,22 @@ func (s *versionShard) find(k uint64) (int, bool) {
 
 func (s *versionShard) grow() {
 	old := *s
-	n := max(16, len(old.keys)+len(old.keys)/4)
-	s.keys, s.last = make([]uint64, n), make([]int32, n)
+	n := grown(len(old.keys))
+	s.keys, s.last = newTable[uint64](n), newTable[int32](n)
 	for i, k := range old.keys {
 		if k != 0 {
 			j, _ := s.find(k)
 			s.keys[j], s.last[j] = k, old.last[i]
 		}
+	}
+	freeTable(old.keys)
+	freeTable(old.last)
+}
+
+func (v *versions) free() {
+	for i := range v.shards {
+		freeTable(v.shards[i].keys)
+		freeTable(v.shards[i].last)
+		v.shards[i] = versionShard{}
 	}
 }

@@ -173,6 +173,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		l.file = cfg.Wrap(f)
 	}
 	if err := l.load(ctx, size); err != nil {
+		l.freeTables()
 		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.file.Close())
 	}
 	l.recovered.Entries, l.recovered.Steps = l.entries, l.steps
@@ -451,6 +452,13 @@ func (l *Ledger) Close() error {
 		<-waitFor.done
 		l.mu.Lock()
 	}
+	l.freeTables()
 	l.mu.Unlock()
 	return l.file.Close()
+}
+
+// freeTables is the end of the index: mu is held, and nobody writes any more.
+func (l *Ledger) freeTables() {
+	l.index.free()
+	l.versions.free()
 }
