@@ -1,0 +1,163 @@
+// Package acceptance_test runs the executable specification in
+// testdata/script: one requirement a file, prose first. README.md says how to
+// read and run it.
+package acceptance_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	auditor "github.com/taskwire/taskwire/auditor/app"
+	bridge "github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+	"github.com/taskwire/taskwire/internal/process"
+	notifier "github.com/taskwire/taskwire/notifier/app"
+	taskapi "github.com/taskwire/taskwire/taskapi/app"
+)
+
+// TestMain makes this binary act as one of the four programs, or as curl, when
+// it is called by that name: real processes and signals without a build step.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){
+		"taskapi":  func() { process.Main("taskapi", source("taskapi"), taskapi.FromEnv, taskapi.New) },
+		"bridge":   func() { process.Main("bridge", source("bridge"), bridge.FromEnv, bridge.New, bridge.Commands()...) },
+		"notifier": func() { process.Main("notifier", source("notifier"), notifier.FromEnv, notifier.New) },
+		"auditor":  func() { process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat()) },
+		"curl":     func() { os.Exit(curl(os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+// source is the main.go that the real program embeds for its --help.
+func source(service string) string {
+	text, err := os.ReadFile(filepath.Join(os.Getenv("TASKWIRE_ROOT"), service, "main.go"))
+	if err != nil {
+		return "" // the script about --help sees that it is empty
+	}
+	return string(text)
+}
+
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	status := l.m.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
+		return 1
+	}
+	return status
+}
+
+// mode is one way to run the system under the scripts.
+type mode struct {
+	processes bool // services are processes: SIGKILL and exit statuses can be had
+	boot      func(*world) (system, error)
+	turn      sync.Locker // held by the script that runs, when scripts share a cluster
+}
+
+// TestOneProcess runs every script against the four services in this process,
+// as `go run ./dev` has them, with the embedded broker.
+func TestOneProcess(t *testing.T) {
+	scripts(t, mode{boot: newOneProcess})
+}
+
+// TestProcesses runs every script against four real processes, stopped by real
+// signals, with a broker each or, with KAFKA_REAL=1, one real Apache Kafka for all.
+func TestProcesses(t *testing.T) {
+	if os.Getenv("KAFKA_REAL") != "1" {
+		scripts(t, mode{processes: true, boot: func(w *world) (system, error) {
+			return newProcesses(w, &embeddedBroker{address: w.address(9092), dir: filepath.Join(w.data, "kafka")})
+		}})
+		return
+	}
+	cluster := kafkatest.StartReal(t)
+	scripts(t, mode{processes: true, turn: new(sync.Mutex), boot: func(w *world) (system, error) {
+		return newProcesses(w, &realBroker{cluster: cluster})
+	}})
+}
+
+// patience bounds every wait. It only decides how long a failure takes.
+func patience() time.Duration {
+	if os.Getenv("KAFKA_REAL") == "1" {
+		return 90 * time.Second
+	}
+	return 45 * time.Second
+}
+
+func scripts(t *testing.T, m mode) {
+	testscript.Run(t, testscript.Params{
+		Dir:                filepath.Join("testdata", "script"),
+		RequireUniqueNames: true,
+		Cmds:               commands(),
+		Setup: func(e *testscript.Env) error {
+			if m.turn != nil {
+				m.turn.Lock()
+				e.Defer(m.turn.Unlock)
+			}
+			return setup(e, m)
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "processes" {
+				return m.processes, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+type worldKey struct{}
+
+// world is what one script has for itself: a folder, ports and a system.
+type world struct {
+	work, data string
+	base       int               // port of its task API; the others follow as with dev -port-base
+	env        map[string]string // settings that start was given
+	system     system
+}
+
+func setup(e *testscript.Env, m mode) error {
+	base, err := freePorts()
+	if err != nil {
+		return err
+	}
+	w := &world{work: e.WorkDir, data: filepath.Join(e.WorkDir, "data"), base: base, env: map[string]string{}}
+	for _, dir := range []string{w.data, w.logDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if w.system, err = m.boot(w); err != nil {
+		return err
+	}
+	e.Defer(func() { w.close(e) })
+	e.Values[worldKey{}] = w
+	e.Setenv("TASKWIRE_ROOT", root())
+	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(base))
+	e.Setenv("NOTIFIER_PORT", fmt.Sprint(base+2))
+	e.Setenv("KAFKA_BOOTSTRAP_SERVERS", w.system.brokers())
+	e.Setenv("LOG_FORMAT", "json")
+	return nil
+}
+
+// close stops what the script left running. A drain that fails fails the script.
+func (w *world) close(e *testscript.Env) {
+	tb, ok := e.T().(testing.TB)
+	if err := w.system.close(); err != nil && ok {
+		tb.Errorf("stop everything: %v", err)
+	}
+	if ok && tb.Failed() {
+		tb.Log(w.logs())
+	}
+}
+
+func root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(file))
+}

@@ -1,0 +1,63 @@
+package acceptance_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// entry is what auditlog needs of a line of the audit log.
+type entry struct {
+	Seq        int64          `json:"seq"`
+	EventID    string         `json:"event_id"`
+	EventType  string         `json:"event_type"`
+	Metadata   map[string]any `json:"metadata"`
+	Attributes struct {
+		Subject     string `json:"subject"`
+		TaskVersion any    `json:"taskversion"`
+	} `json:"attributes"`
+}
+
+// auditlog check: the promise of the whole system, read off the file. Numbers
+// run from 1 without a gap, no event stands twice, and the versions of each
+// task are 1, 2, 3 ... in this order.
+func auditlog(_ context.Context, w *world, _ *testscript.TestScript, args []string) error {
+	if len(args) != 1 || args[0] != "check" {
+		return errors.New("usage: auditlog check")
+	}
+	text, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
+	if err != nil {
+		return err
+	}
+	seen, versions := map[string]int64{}, map[string]int{}
+	seq := int64(0)
+	for line := range bytes.Lines(text) {
+		seq++
+		var e entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("line %d: %w", seq, err)
+		}
+		if e.Seq != seq {
+			return fmt.Errorf("line %d has seq %d", seq, e.Seq)
+		}
+		id := fmt.Sprint(e.Metadata["source"], " ", e.EventID)
+		if first, ok := seen[id]; ok {
+			return fmt.Errorf("line %d repeats event %s of line %d", seq, id, first)
+		}
+		seen[id] = seq
+		if e.Attributes.TaskVersion == nil {
+			continue // not of the task API: the original's publisher has no versions
+		}
+		versions[e.Attributes.Subject]++
+		if want := fmt.Sprint(versions[e.Attributes.Subject]); fmt.Sprint(e.Attributes.TaskVersion) != want {
+			return fmt.Errorf("line %d has version %v of task %s, want %s", seq, e.Attributes.TaskVersion, e.Attributes.Subject, want)
+		}
+	}
+	return nil
+}

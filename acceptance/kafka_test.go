@@ -1,0 +1,201 @@
+package acceptance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/taskwire/taskwire/internal/kafkatest"
+)
+
+// The scripts look at Kafka through another client library than the product's,
+// so that the two cannot share a mistake.
+
+func (w *world) kafka(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(w.system.brokers(), ",")...))...)
+}
+
+// produce writes one record; a nil value is a tombstone.
+func (w *world) produce(ctx context.Context, r *kgo.Record) error {
+	cl, err := w.kafka()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return cl.ProduceSync(ctx, r).FirstErr()
+}
+
+// consume reads partition 0 of a topic from its beginning, at least n records and all there are.
+func (w *world) consume(ctx context.Context, topic string, n int) ([]*kgo.Record, error) {
+	cl, err := w.kafka(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	var records []*kgo.Record
+	for {
+		end, err := endOffset(ctx, cl, topic)
+		if err != nil {
+			return nil, err
+		}
+		if len(records) >= n && (end == 0 || len(records) > 0 && records[len(records)-1].Offset == end-1) {
+			return records, nil
+		}
+		poll, cancel := context.WithTimeout(ctx, time.Second)
+		fetches := cl.PollFetches(poll)
+		cancel()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%d records of %s, want %d: %w", len(records), topic, n, ctx.Err())
+		}
+		records = append(records, fetches.Records()...)
+	}
+}
+
+func printRecords(out io.Writer, records []*kgo.Record, whole bool) {
+	for _, r := range records {
+		if whole {
+			fmt.Fprintf(out, "key=%s", r.Key)
+			for _, h := range r.Headers {
+				fmt.Fprintf(out, " %s=%q", h.Key, h.Value)
+			}
+			fmt.Fprint(out, " ")
+		}
+		fmt.Fprintf(out, "%s\n", r.Value)
+	}
+}
+
+func endOffset(ctx context.Context, cl *kgo.Client, topic string) (int64, error) {
+	part := kmsg.NewListOffsetsRequestTopicPartition()
+	part.Timestamp = -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic, t.Partitions = topic, append(t.Partitions, part)
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID, req.Topics = -1, append(req.Topics, t)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return 0, err
+	}
+	answer := resp.Topics[0].Partitions[0]
+	return answer.Offset, kerr.ErrorForCode(answer.ErrorCode)
+}
+
+// committed is the group's offset of partition 0 and how many records lie
+// beyond it; -1 when the group has none.
+func (w *world) committed(ctx context.Context, group, topic string) (offset, lag int64, err error) {
+	cl, err := w.kafka()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer cl.Close()
+	end, err := endOffset(ctx, cl, topic)
+	if err != nil {
+		return 0, 0, err
+	}
+	t := kmsg.NewOffsetFetchRequestGroupTopic()
+	t.Topic, t.Partitions = topic, []int32{0}
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group, g.Topics = group, append(g.Topics, t)
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group, req.Groups = group, append(req.Groups, g)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(resp.Groups) != 1 || len(resp.Groups[0].Topics) != 1 {
+		return 0, 0, fmt.Errorf("offsets of group %s: unexpected answer %+v", group, resp)
+	}
+	if err := kerr.ErrorForCode(resp.Groups[0].ErrorCode); err != nil {
+		return 0, 0, err
+	}
+	offset = resp.Groups[0].Topics[0].Partitions[0].Offset
+	return offset, end - max(offset, 0), nil
+}
+
+// realBroker is a real Apache Kafka that scripts take turns on: each finds the
+// topics new and no groups.
+type realBroker struct {
+	cluster *kafkatest.Real
+	clean   bool
+	down    bool
+}
+
+func (b *realBroker) addrs() []string { return b.cluster.Brokers }
+
+func (b *realBroker) start() error {
+	if b.down {
+		b.down = false
+		return b.cluster.Restart()
+	}
+	if b.clean {
+		return nil
+	}
+	b.clean = true
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
+	defer cancel()
+	return renew(ctx, b.addrs())
+}
+
+func (b *realBroker) stop() error {
+	b.down = true
+	return b.cluster.Stop()
+}
+
+// close leaves a cluster that runs to the next script.
+func (b *realBroker) close() error {
+	if b.down {
+		return b.start()
+	}
+	return nil
+}
+
+func renew(ctx context.Context, brokers []string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	groups := kmsg.NewPtrDeleteGroupsRequest()
+	groups.Groups = []string{"notification-service", "audit-service"}
+	if _, err := groups.RequestWith(ctx, cl); err != nil {
+		return fmt.Errorf("delete the groups: %w", err)
+	}
+	for _, topic := range []string{"task-events", "task-events-dlq"} {
+		if err := renewTopic(ctx, cl, topic); err != nil {
+			return fmt.Errorf("renew topic %s: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
+	drop := kmsg.NewPtrDeleteTopicsRequest()
+	drop.TopicNames, drop.TimeoutMillis = []string{topic}, 10000
+	named := kmsg.NewDeleteTopicsRequestTopic()
+	named.Topic = kmsg.StringPtr(topic)
+	drop.Topics = append(drop.Topics, named)
+	if _, err := drop.RequestWith(ctx, cl); err != nil {
+		return err
+	}
+	add := kmsg.NewPtrCreateTopicsRequest()
+	one := kmsg.NewCreateTopicsRequestTopic()
+	one.Topic, one.NumPartitions, one.ReplicationFactor = topic, 1, 1
+	add.Topics, add.TimeoutMillis = append(add.Topics, one), 10000
+	for {
+		resp, err := add.RequestWith(ctx, cl)
+		if err != nil {
+			return err
+		}
+		// A deletion goes on in the background for a moment.
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+		if !errors.Is(err, kerr.TopicAlreadyExists) || !pause(ctx) {
+			return err
+		}
+	}
+}
