@@ -121,8 +121,12 @@ func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr i
 }
 
 func printLine(w io.Writer, s deadletter.Stored) error {
-	_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\tfrom %s/%d@%d\tattempts %d\t%q\n", s.Offset, s.Letter.Last.UTC().Format(time.RFC3339), s.Letter.Subscription,
-		s.Letter.Reason, s.Letter.Topic, s.Letter.Partition, s.Letter.Offset, s.Letter.Attempts, s.Letter.Error)
+	id := "-" // a malformed record has none
+	if e, err := event.FromRecord(s.Record); err == nil {
+		id = e.ID()
+	}
+	_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\tid %q\tfrom %s/%d@%d\tattempts %d\t%q\n", s.Offset, s.Letter.Last.UTC().Format(time.RFC3339), s.Letter.Subscription,
+		s.Letter.Reason, id, s.Letter.Topic, s.Letter.Partition, s.Letter.Offset, s.Letter.Attempts, s.Letter.Error)
 	return err
 }
 
