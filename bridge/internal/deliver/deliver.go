@@ -47,6 +47,7 @@ func New(cfg Config) (*Client, error) {
 	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConnsPerHost:    cfg.Concurrency,
+		MaxConnsPerHost:        cfg.Concurrency, // a post waits for the connection that is just coming back rather than dial another
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,
 		DisableCompression:     true,
