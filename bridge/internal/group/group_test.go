@@ -129,12 +129,13 @@ type runner struct {
 	done      chan struct{}
 	err       error
 
-	drain  time.Duration                                     // how long the handler goes on after its context ended
-	atEnd  func(ctx context.Context, s *group.Session) error // called after the drain
-	mu     sync.Mutex
-	claims []group.Claim
-	causes []error
-	now    *group.Session // nil while no handler runs
+	drain   time.Duration // how long the handler goes on after its context ended
+	atBegin func(s *group.Session)
+	atEnd   func(ctx context.Context, s *group.Session) error // called after the drain
+	mu      sync.Mutex
+	claims  []group.Claim
+	causes  []error
+	now     *group.Session // nil while no handler runs
 }
 
 func (w *world) member(instance string, options ...func(*group.Config, *runner)) *runner {
@@ -184,6 +185,9 @@ func (r *runner) handle(ctx context.Context, s *group.Session) error {
 	r.claims = append(r.claims, s.Claim)
 	r.now = s
 	r.mu.Unlock()
+	if r.atBegin != nil {
+		r.atBegin(s)
+	}
 	<-ctx.Done()
 	select {
 	case <-time.After(r.drain):

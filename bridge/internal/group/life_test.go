@@ -56,13 +56,18 @@ func TestStaticRestart(t *testing.T) {
 // kill cuts the member off its broker, as a SIGKILL does: nothing is said to the group, no
 // heartbeat follows.
 func (r *runner) kill() {
+	r.cut()
+	r.cancel()
+	<-r.done
+}
+
+// cut severs every connection to the brokers and lets none succeed.
+func (r *runner) cut() {
 	r.dead.Store(true)
 	r.transport.CloseIdleConnections()
 	for _, c := range r.conns.all() {
 		_ = c.Close()
 	}
-	r.cancel()
-	<-r.done
 }
 
 // TestStaticStop: a static member does not leave, and after a stop and a start the

@@ -38,7 +38,7 @@ func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Sessio
 		turn:   make(chan struct{}, 1),
 		lost:   make(chan struct{}),
 	}
-	s.confirm()
+	s.confirm(time.Now())
 	return s
 }
 
@@ -115,6 +115,7 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 			PartitionIndex: int32(id), CommittedOffset: o.Offset, CommittedLeaderEpoch: -1, CommittedMetadata: o.Metadata,
 		})
 	}
+	sent := time.Now()
 	res, err := send[*offsetcommit.Response](ctx, s.m, offsetTimeout, req)
 	if err != nil {
 		return offsets, err
@@ -138,7 +139,7 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 		err = fmt.Errorf("no answer for %d of %d partitions", len(left), len(offsets))
 	}
 	if err == nil {
-		s.confirm() // the broker renews the session with each commit
+		s.confirm(sent) // the broker renews the session with each commit
 		s.m.succeed()
 	}
 	return left, err
@@ -194,15 +195,16 @@ func (s *Session) heartbeat(ctx context.Context) {
 			continue
 		case <-next.C:
 		}
+		sent := time.Now()
 		err := s.heartbeatOnce(ctx)
 		delay := s.m.cfg.Heartbeat
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			s.alive(&retry)
+			s.alive(&retry, sent)
 		case errors.Is(err, kafkago.RebalanceInProgress): // the broker has renewed the session all the same
-			s.alive(&retry)
+			s.alive(&retry, sent)
 			s.revoke(ErrRebalance)
 		case fenced(err):
 			s.lose(err)
@@ -253,13 +255,15 @@ func (s *Session) watch(ctx context.Context) {
 	}
 }
 
-func (s *Session) alive(retry *backoff) {
+func (s *Session) alive(retry *backoff, sent time.Time) {
 	retry.reset()
-	s.confirm()
+	s.confirm(sent)
 	s.m.succeed()
 }
 
-func (s *Session) confirm() { s.beaten.Store(int64(time.Since(s.m.began))) }
+// confirm notes the time at which a request was sent that the coordinator has
+// acknowledged: its own clock for the session started then or later.
+func (s *Session) confirm(sent time.Time) { s.beaten.Store(int64(sent.Sub(s.m.began))) }
 
 // lose ends the session for good.
 func (s *Session) lose(err error) {
