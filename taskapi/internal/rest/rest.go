@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -60,17 +61,23 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTT
 // YAML is the OpenAPI document as it is checked in.
 func (a *API) YAML() ([]byte, error) { return a.spec.YAML() }
 
-// pattern names the route for metrics; paths that match none share one label.
+// pattern names the route for metrics. What matches none shares one label, so
+// that callers cannot make new ones.
 func pattern(r *http.Request) string {
-	if c := chi.RouteContext(r.Context()); c != nil && c.RoutePattern() != "" {
-		return c.RoutePattern()
+	c := chi.RouteContext(r.Context())
+	if c == nil || c.RoutePattern() == "" || !slices.Contains(methods(), r.Method) {
+		return "none"
 	}
-	return "none"
+	return r.Method + " " + c.RoutePattern()
+}
+
+func methods() []string {
+	return []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch}
 }
 
 // methodNotAllowed lists what the path takes, as RFC 9110 asks.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch} {
+	for _, method := range methods() {
 		if a.mux.Match(chi.NewRouteContext(), method, r.URL.Path) {
 			w.Header().Add("Allow", method)
 		}

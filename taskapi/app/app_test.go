@@ -1,0 +1,476 @@
+package app_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+	"github.com/taskwire/taskwire/internal/process"
+	"github.com/taskwire/taskwire/taskapi/app"
+)
+
+// asProgram makes this test binary the program itself, for tests that kill it.
+const asProgram = "TASKAPI_TEST_PROCESS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		process.Main("taskapi", "", app.FromEnv, app.New)
+	}
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
+
+type fixture struct {
+	*testing.T
+	settings map[string]string
+	base     string // URL
+	ops      string
+	stop     func() error
+}
+
+func newFixture(t *testing.T, brokers []string, topic string) *fixture {
+	return &fixture{T: t, settings: map[string]string{
+		"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0", "SHUTDOWN_GRACE": "20s",
+		"DATABASE_URL":            "sqlite:" + filepath.Join(t.TempDir(), "tasks.db"),
+		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(brokers, ","),
+		"KAFKA_TOPIC":             topic,
+	}}
+}
+
+// start runs the service in this process.
+func (f *fixture) start() {
+	f.Helper()
+	cfg, err := app.FromEnv(env.Map(f.settings))
+	if err != nil {
+		f.Fatal(err)
+	}
+	s, err := app.New(f.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	f.base, f.ops = "http://"+s.Addr().String(), "http://"+s.OpsAddr().String()
+	f.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	f.Cleanup(func() { _ = f.stop() })
+}
+
+func (f *fixture) get(url string) (int, string) {
+	f.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+type answer struct {
+	ID      string
+	Version int64
+	Status  string
+}
+
+// send gives an error for everything but a 2xx; then nothing is acknowledged.
+func send(base, method, path, body string) (a answer, err error) {
+	req, err := http.NewRequest(method, base+path, strings.NewReader(body))
+	if err != nil {
+		return a, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return a, err
+	}
+	if resp.StatusCode/100 != 2 {
+		return a, fmt.Errorf("%s %s: %d %s", method, path, resp.StatusCode, content)
+	}
+	return a, json.Unmarshal(content, &a)
+}
+
+// acknowledged is the highest version of each task that was answered with 2xx.
+type acknowledged struct {
+	mu       sync.Mutex
+	versions map[string]int64
+}
+
+func (k *acknowledged) add(a answer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.versions == nil {
+		k.versions = map[string]int64{}
+	}
+	k.versions[a.ID] = max(k.versions[a.ID], a.Version)
+}
+
+func (k *acknowledged) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.versions)
+}
+
+// lifetime makes a task, starts it and completes it, and notes each answer.
+func (k *acknowledged) lifetime(base string) error {
+	a, err := send(base, "POST", "/tasks", `{"title": "load"}`)
+	if err != nil {
+		return err
+	}
+	k.add(a)
+	for _, call := range [][3]string{{"PATCH", "", `{"status": "in_progress"}`}, {"POST", "/complete", ""}} {
+		if a, err = send(base, call[0], "/tasks/"+a.ID+call[1], call[2]); err != nil {
+			return err
+		}
+		k.add(a)
+	}
+	return nil
+}
+
+// inTopic reads the topic to its end: the versions of each task in the order
+// of their first sighting.
+func (f *fixture) inTopic(client *kafkago.Client, topic string, partitions int) map[string][]int64 {
+	f.Helper()
+	versions := map[string][]int64{}
+	seen := map[string]bool{}
+	for p := range partitions {
+		for _, value := range f.partition(client, topic, p) {
+			e, err := event.Parse(value)
+			if err != nil {
+				f.Fatalf("partition %d: %v", p, err)
+			}
+			if !seen[e.ID()] {
+				seen[e.ID()] = true
+				v, _ := event.TaskVersion(e)
+				versions[e.Subject()] = append(versions[e.Subject()], v)
+			}
+		}
+	}
+	return versions
+}
+
+func (f *fixture) partition(client *kafkago.Client, topic string, p int) (values [][]byte) {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for offset := int64(0); ; {
+		resp, err := client.Fetch(ctx, &kafkago.FetchRequest{
+			Topic: topic, Partition: p, Offset: offset, MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 100 * time.Millisecond,
+		})
+		if err == nil {
+			err = resp.Error
+		}
+		if err != nil {
+			f.Fatalf("fetch partition %d at %d: %v", p, offset, err)
+		}
+		for {
+			rec, err := resp.Records.ReadRecord()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				f.Fatal(err)
+			}
+			if rec.Offset < offset {
+				continue // batches begin before the offset asked for
+			}
+			value, err := kafkago.ReadAll(rec.Value)
+			if err != nil {
+				f.Fatal(err)
+			}
+			values, offset = append(values, value), rec.Offset+1
+		}
+		if offset >= resp.HighWatermark {
+			return values
+		}
+	}
+}
+
+// check wants every acknowledged version in the topic, and each task's events
+// complete and in order from 1.
+func (f *fixture) check(k *acknowledged, topic map[string][]int64) {
+	f.Helper()
+	for id, version := range k.versions {
+		if int64(len(topic[id])) < version {
+			f.Errorf("task %s was acknowledged at version %d, the topic has %v", id, version, topic[id])
+		}
+	}
+	for id, versions := range topic {
+		for i, v := range versions {
+			if v != int64(i+1) {
+				f.Errorf("task %s: versions in the topic %v", id, versions)
+				break
+			}
+		}
+	}
+}
+
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within a minute", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A stop publishes what waits before Run returns: the topic is complete
+// without another start.
+func TestADrainPublishesWhatWasAcknowledged(t *testing.T) {
+	cluster := kafkatest.Start(t)
+	topic := cluster.Topic(t, 3)
+	f := newFixture(t, cluster.Brokers, topic)
+	f.start()
+	var k acknowledged
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 25 {
+				if err := k.lifetime(f.base); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := f.stop(); err != nil {
+		t.Fatalf("Run = %v, want nil", err)
+	}
+	versions := f.inTopic(cluster.Client(t), topic, 3)
+	if len(versions) != 200 {
+		t.Errorf("%d tasks in the topic, want 200", len(versions))
+	}
+	f.check(&k, versions)
+}
+
+func TestKafkaMayBeDown(t *testing.T) {
+	cluster := kafkatest.StartOwn(t)
+	topic := cluster.Topic(t, 1)
+	if err := cluster.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, cluster.Brokers, topic)
+	f.start()
+	var k acknowledged
+	for range 10 {
+		if err := k.lifetime(f.base); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, body := f.get(f.base + "/readyz"); code != 200 {
+		t.Errorf("readyz = %d %s, want 200: changes are kept", code, body)
+	}
+	if _, body := f.get(f.ops + "/metrics"); !strings.Contains(body, "\ntaskwire_outbox_pending 30\n") {
+		t.Error("taskwire_outbox_pending is not 30")
+	}
+	if err := cluster.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the outbox is empty", func() bool {
+		_, body := f.get(f.ops + "/metrics")
+		return strings.Contains(body, "\ntaskwire_outbox_pending 0\n")
+	})
+	f.check(&k, f.inTopic(cluster.Client(t), topic, 1))
+}
+
+func TestAMissingTopicIsMadeWhenAsked(t *testing.T) {
+	cluster := kafkatest.Start(t)
+	topic := cluster.Topic(t, 1) + "-missing"
+	f := newFixture(t, cluster.Brokers, topic)
+	f.settings["KAFKA_CREATE_TOPICS"] = "true"
+	f.settings["EVENT_MODE"] = "binary"
+	f.start()
+	a, err := send(f.base, "POST", "/tasks", `{"title": "x"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	values := f.partition(cluster.Client(t), topic, 0)
+	if want := `{"task_id":"` + a.ID + `","title":"x","status":"pending","owner_id":null}`; len(values) != 1 || string(values[0]) != want {
+		t.Errorf("topic has %q, want %s", values, want)
+	}
+}
+
+// The program is killed again and again while clients change tasks and the
+// relay publishes. After the last start every acknowledged change is in the
+// topic, in order, and nothing is there that no task has.
+func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
+	cluster := kafkatest.Start(t)
+	topic := cluster.Topic(t, 2)
+	f := newFixture(t, cluster.Brokers, topic)
+	f.settings["LOG_FORMAT"] = "json"
+	var k acknowledged
+	for round := range 4 {
+		program, base := f.program()
+		before := k.count()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for k.lifetime(base) == nil { // until the program is gone
+				}
+			})
+		}
+		await(t, "tasks are made", func() bool { return k.count() >= before+100+70*round })
+		if err := program.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		_ = program.Wait() // "signal: killed", as asked
+	}
+	program, base := f.program()
+	for id, version := range k.versions {
+		if a, err := send(base, "GET", "/tasks/"+id, ""); err != nil || a.Version < version {
+			t.Errorf("task %s was acknowledged at version %d and is %+v, %v", id, version, a, err)
+		}
+	}
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Wait(); err != nil {
+		t.Errorf("the program after SIGTERM: %v", err)
+	}
+	f.check(&k, f.inTopic(cluster.Client(t), topic, 2))
+}
+
+// program starts the real program and waits until it says where it listens.
+func (f *fixture) program() (cmd *exec.Cmd, base string) {
+	f.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	for name, value := range f.settings {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = cmd.Process.Kill() }) // has ended already unless the test failed
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		var line struct{ Msg, Addr string }
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" {
+			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the program
+			return cmd, "http://" + line.Addr
+		}
+	}
+	f.Fatalf("the program ended before it listened: %v", cmd.Wait())
+	return nil, ""
+}
+
+func TestASecondInstanceIsRefusedAndLeavesItsPorts(t *testing.T) {
+	f := newFixture(t, []string{"127.0.0.1:1"}, "task-events")
+	f.settings["SHUTDOWN_GRACE"] = "0s"
+	f.start()
+	f.settings["LISTEN_ADDR"] = freeAddr(t)
+	cfg, err := app.FromEnv(env.Map(f.settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "in use by another taskapi") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("New = %v, want one line that says the database is in use", err)
+	}
+	l, err := net.Listen("tcp", f.settings["LISTEN_ADDR"])
+	if err != nil {
+		t.Fatalf("the refused instance keeps its port: %v", err)
+	}
+	l.Close()
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestSettings(t *testing.T) {
+	cfg, err := app.FromEnv(env.Map(nil))
+	if err != nil || cfg.Database != "tasks.db" || cfg.Binary || cfg.OutboxLimit != 1_000_000 || cfg.OutboxRetention != time.Hour ||
+		cfg.HTTP.Addr != ":8000" || cfg.HTTP.OpsAddr != ":9000" || cfg.Kafka.Topic != "task-events" {
+		t.Errorf("defaults = %+v, %v", cfg, err)
+	}
+	for value, want := range map[string]string{
+		"sqlite:/var/lib/t.db": "/var/lib/t.db", "sqlite:///var/lib/t.db": "/var/lib/t.db", "sqlite:a/b.db": "a/b.db",
+		"postgres://u:hidden@h/d": "", "tasks.db": "", "sqlite:": "", "sqlite::memory:": "", "sqlite://h/t.db": "", "mysql:x": "", "sqlite:dir/": "",
+	} {
+		cfg, err := app.FromEnv(env.Map(map[string]string{"DATABASE_URL": value}))
+		if (err == nil) != (want != "") || (err == nil && cfg.Database != want) {
+			t.Errorf("%s = %q, %v; want %q", value, cfg.Database, err, want)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hidden") || !strings.HasPrefix(err.Error(), "DATABASE_URL: ")) {
+			t.Errorf("%s: error %v", value, err)
+		}
+	}
+	_, err = app.FromEnv(env.Map(map[string]string{
+		"EVENT_MODE": "avro", "API_TOKENS_FILE": "/nowhere", "OUTBOX_LIMIT": "0", "OUTBOX_RETENTION": "soon", "KAFKA_BOOTSTRAP_SERVERS": "x", "LISTEN_ADDR": "y",
+	}))
+	for _, name := range []string{"EVENT_MODE", "API_TOKENS_FILE", "OUTBOX_LIMIT", "OUTBOX_RETENTION", "KAFKA_BOOTSTRAP_SERVERS", "LISTEN_ADDR"} {
+		if err == nil || !strings.Contains("\n"+err.Error(), "\n"+name+": ") {
+			t.Errorf("%s is not among the mistakes:\n%v", name, err)
+		}
+	}
+}
+
+// The manual names every variable that is read, and no other.
+func TestTheManualListsEveryVariable(t *testing.T) {
+	source, err := os.ReadFile("../main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := process.Manual(string(source))
+	read := map[string]bool{}
+	if _, err := app.FromEnv(func(key string) (string, bool) { read[key] = true; return "", false }); err != nil {
+		t.Fatal(err)
+	}
+	for key := range read {
+		if !strings.Contains(manual, key) {
+			t.Errorf("the manual does not name %s", key)
+		}
+	}
+	var section bool
+	for line := range bytes.Lines([]byte(manual)) {
+		if bytes.HasPrefix(line, []byte("# ")) {
+			section = bytes.HasPrefix(line, []byte("# Environment"))
+		}
+		if name, _, _ := strings.Cut(strings.TrimSpace(string(line)), " "); section && name != "" && name == strings.ToUpper(name) && name != "#" && !read[name] {
+			t.Errorf("the manual names %s, which is not read", name)
+		}
+	}
+}
