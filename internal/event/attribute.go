@@ -79,52 +79,77 @@ func (e *InvalidError) Pointer() string {
 // builder collects the attributes of one event and refuses what no event has.
 type builder struct {
 	untyped bool // the form has text only: known integers are read as such
+	scanned bool // the data was a JSON value in a text that is known to be JSON
 	ctx     ce.EventContextV1
-	version bool
 	names   []string // set so far; a handful, so a scan beats a map
 	size    int
 }
 
 // set takes a string, an int32 or a bool.
 func (b *builder) set(name string, value any) error {
+	if text, ok := value.(string); ok {
+		return b.setText(name, text)
+	}
+	text, err := types.Format(value)
+	if err != nil {
+		return invalid(name, "has no CloudEvents type")
+	}
+	if err := b.admit(name, text); err != nil {
+		return err
+	}
+	if core(name) {
+		return invalid(name, "is not a string")
+	}
+	b.extension(name, value)
+	return nil
+}
+
+func (b *builder) setText(name, text string) error {
+	if err := b.admit(name, text); err != nil {
+		return err
+	}
+	if core(name) {
+		if text == "" {
+			return invalid(name, "is empty")
+		}
+		return b.core(name, text)
+	}
+	if b.untyped && name == VersionOfTask {
+		// Only the canonical decimal, so that it reads back as the same text.
+		if n, err := strconv.ParseInt(text, 10, 32); err == nil && strconv.FormatInt(n, 10) == text {
+			b.extension(name, int32(n))
+			return nil
+		}
+	}
+	b.extension(name, text)
+	return nil
+}
+
+// admit checks what holds for every attribute; text is its canonical text.
+func (b *builder) admit(name, text string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
 	if slices.Contains(b.names, name) {
 		return invalid(name, "is given twice")
 	}
+	if b.names == nil {
+		b.names = make([]string, 0, 16)
+	}
 	if b.names = append(b.names, name); len(b.names) > maxAttributes {
 		return invalid("", "more than %d attributes", maxAttributes)
 	}
-	text, isText := value.(string)
 	if err := checkText(name, text); err != nil {
 		return err
 	}
-	if b.size += len(name) + size(value); b.size > maxContext {
+	if b.size += len(name) + len(text); b.size > maxContext {
 		return invalid("", "the attributes are longer than %d bytes together", maxContext)
 	}
-	if !core(name) {
-		return b.extension(name, value)
-	}
-	switch {
-	case !isText:
-		return invalid(name, "is not a string")
-	case text == "":
-		return invalid(name, "is empty")
-	}
-	return b.core(name, text)
+	return nil
 }
 
-// size is that of the canonical text, so that reading and writing count the same.
-func size(value any) int {
-	s, err := types.Format(value)
-	if err != nil {
-		return 0
-	}
-	return len(s)
-}
-
-// coreNames are the specification's own attributes in the order of writing.
+// coreNames are the specification's own attributes in the order of writing; the
+// first four are required.
 var coreNames = [...]string{"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
 
 func core(name string) bool { return slices.Contains(coreNames[:], name) }
@@ -135,13 +160,12 @@ func (b *builder) core(name, text string) error {
 		if text != specVersion {
 			return invalid(name, "is not 1.0")
 		}
-		b.version = true
 	case "id":
 		b.ctx.ID = text
 	case "type":
 		b.ctx.Type = text
 	case "subject":
-		b.ctx.Subject = &text
+		b.ctx.Subject = pointer(text)
 	case "source":
 		u, err := uri(text)
 		if err != nil || !uriCharacters(text) {
@@ -164,36 +188,28 @@ func (b *builder) core(name, text string) error {
 		if _, err := mediaType(text); err != nil {
 			return err
 		}
-		b.ctx.DataContentType = &text
+		b.ctx.DataContentType = pointer(text)
 	}
 	return nil
 }
 
-func (b *builder) extension(name string, value any) error {
-	if text, ok := value.(string); ok && b.untyped && name == VersionOfTask {
-		// Only the canonical decimal, so that it reads back as the same text.
-		if n, err := strconv.ParseInt(text, 10, 32); err == nil && strconv.FormatInt(n, 10) == text {
-			value = int32(n)
-		}
-	}
+// pointer moves its argument to the heap, and not the parameter of core with
+// every attribute.
+func pointer(s string) *string { return &s }
+
+func (b *builder) extension(name string, value any) {
 	if b.ctx.Extensions == nil {
-		b.ctx.Extensions = map[string]any{}
+		b.ctx.Extensions = make(map[string]any, 8)
 	}
 	b.ctx.Extensions[name] = value
-	return nil
 }
 
 // required reports the first attribute that every event has and this one has not.
 func (b *builder) required() error {
-	switch {
-	case !b.version:
-		return invalid("specversion", "is missing")
-	case b.ctx.ID == "":
-		return invalid("id", "is missing")
-	case b.ctx.Source.String() == "":
-		return invalid("source", "is missing")
-	case b.ctx.Type == "":
-		return invalid("type", "is missing")
+	for _, name := range coreNames[:4] {
+		if !slices.Contains(b.names, name) {
+			return invalid(name, "is missing")
+		}
 	}
 	return nil
 }
@@ -203,22 +219,26 @@ func (b *builder) event(data []byte) (Event, error) {
 	if err := b.required(); err != nil {
 		return Event{}, err
 	}
-	data, binary, err := payload(b.ctx.DataContentType, data)
+	data, binary, err := payload(b.ctx.DataContentType, data, b.scanned)
 	if err != nil {
 		return Event{}, err
 	}
-	return Event{Context: &b.ctx, DataEncoded: data, DataBase64: binary}, nil
+	ctx := b.ctx // the builder is not kept alive by its event
+	return Event{Context: &ctx, DataEncoded: data, DataBase64: binary}, nil
 }
 
 // payload brings data into the one shape it has whatever form it came in:
 // nil when there is none, JSON without the white space around it, and binary
 // when a JSON text cannot carry it as it is.
-func payload(contentType *string, data []byte) (_ []byte, binary bool, err error) {
+func payload(contentType *string, data []byte, scanned bool) (_ []byte, binary bool, err error) {
 	if len(data) == 0 {
 		return nil, false, nil
 	}
 	if !isJSON(contentType) {
 		return data, !utf8.Valid(data), nil
+	}
+	if scanned {
+		return data, false, nil
 	}
 	if trimmed := bytes.Trim(data, " \t\r\n"); jsontext.Value(trimmed).IsValid() {
 		return trimmed, false, nil
@@ -239,6 +259,9 @@ func isJSON(contentType *string) bool {
 }
 
 func mediaType(s string) (string, error) {
+	if s == mediaJSON { // nearly always
+		return s, nil
+	}
 	m, _, err := mime.ParseMediaType(s)
 	if err != nil || !strings.Contains(m, "/") {
 		return "", invalid("datacontenttype", "is not a media type")
@@ -299,10 +322,9 @@ func absolute(s string) bool {
 // parseTime reads RFC 3339. What Go would read but not write back the same is
 // refused: a comma, one digit for the hour, fractions finer than a nanosecond.
 func parseTime(s string) (time.Time, error) {
-	bad := invalid("time", "is not an RFC 3339 time")
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || len(s) < len("2006-01-02T15:04:05Z") || s[13] != ':' || strings.Contains(s, ",") {
-		return time.Time{}, bad
+		return time.Time{}, invalid("time", "is not an RFC 3339 time")
 	}
 	if i := strings.IndexByte(s, '.'); i >= 0 {
 		digits := strings.IndexFunc(s[i+1:], func(r rune) bool { return r < '0' || r > '9' })
@@ -311,7 +333,7 @@ func parseTime(s string) (time.Time, error) {
 		}
 	}
 	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
-		return time.Time{}, bad
+		return time.Time{}, invalid("time", "is not an RFC 3339 time")
 	}
 	return t, nil
 }
@@ -336,7 +358,7 @@ func attributes(e Event) ([]attribute, error) {
 		if !ok {
 			continue
 		}
-		if err := b.set(name, text); err != nil {
+		if err := b.setText(name, text); err != nil {
 			return nil, err
 		}
 		list = append(list, attribute{name: name, text: text})
@@ -352,7 +374,7 @@ func attributes(e Event) ([]attribute, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := b.set(name, a.text); err != nil {
+		if err := b.setText(name, a.text); err != nil {
 			return nil, err
 		}
 		list = append(list, a)

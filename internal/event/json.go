@@ -40,6 +40,7 @@ func Parse(body []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
+	b.scanned = data != nil && isJSON(b.ctx.DataContentType)
 	return b.event(raw)
 }
 
@@ -73,11 +74,12 @@ func (b *builder) setJSON(name string, v jsontext.Value) error {
 	case jsontext.KindNull:
 		return checkName(name)
 	case jsontext.KindString:
-		s, err := jsontext.AppendUnquote(nil, v)
+		var stack [128]byte // long enough for all that our own events carry
+		s, err := jsontext.AppendUnquote(stack[:0], v)
 		if err != nil {
 			return invalid(name, "is not UTF-8")
 		}
-		return b.set(name, string(s))
+		return b.setText(name, string(s))
 	case jsontext.KindTrue, jsontext.KindFalse:
 		return b.set(name, v.Kind() == jsontext.KindTrue)
 	case jsontext.KindNumber:
@@ -128,7 +130,7 @@ func Append(dst []byte, e Event) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	data, binary, err := payload(c.DataContentType, e.DataEncoded)
+	data, binary, err := payload(c.DataContentType, e.DataEncoded, false)
 	if err != nil {
 		return dst, err
 	}

@@ -204,7 +204,7 @@ func parts(e Event) ([]attribute, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	data, _, err := payload(c.DataContentType, e.DataEncoded)
+	data, _, err := payload(c.DataContentType, e.DataEncoded, false)
 	return list, data, err
 }
 
