@@ -161,9 +161,7 @@ func renew(ctx context.Context, brokers []string) error {
 		return err
 	}
 	defer cl.Close()
-	groups := kmsg.NewPtrDeleteGroupsRequest()
-	groups.Groups = []string{"notification-service", "audit-service"}
-	if _, err := groups.RequestWith(ctx, cl); err != nil {
+	if err := deleteGroups(ctx, cl); err != nil {
 		return fmt.Errorf("delete the groups: %w", err)
 	}
 	for _, topic := range []string{"task-events", "task-events-dlq"} {
@@ -172,6 +170,26 @@ func renew(ctx context.Context, brokers []string) error {
 		}
 	}
 	return nil
+}
+
+// deleteGroups waits for the coordinator of a new cluster, and for members that
+// the script before has killed.
+func deleteGroups(ctx context.Context, cl *kgo.Client) error {
+	req := kmsg.NewPtrDeleteGroupsRequest()
+	req.Groups = []string{"notification-service", "audit-service"}
+	return poll(ctx, func() error {
+		resp, err := req.RequestWith(ctx, cl)
+		if err != nil {
+			return err
+		}
+		for _, g := range resp.Groups {
+			err := kerr.ErrorForCode(g.ErrorCode)
+			if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+				return fmt.Errorf("%s: %w", g.Group, err)
+			}
+		}
+		return nil
+	})
 }
 
 func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {

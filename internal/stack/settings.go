@@ -62,15 +62,21 @@ func (s *Stack) settings(name string) env.Lookup {
 		"DATABASE_URL":            "sqlite:" + filepath.Join(s.opts.DataDir, "tasks.db"),
 		"AUDIT_LOG_PATH":          s.AuditLog(),
 	}
-	embedded := len(s.opts.Brokers) == 0
+	defaults := map[string]string{}
+	if len(s.opts.Brokers) == 0 {
+		// Nobody else could make a topic on a broker of our own, and nobody else
+		// is in its groups: a fixed member need not wait for its own ghost after a kill.
+		defaults["KAFKA_CREATE_TOPICS"] = "true"
+		defaults["KAFKA_GROUP_INSTANCE_ID"] = "stack"
+	}
 	return func(key string) (string, bool) {
 		if v, ok := decided[key]; ok {
 			return v, true
 		}
-		v, ok := s.opts.Env(key)
-		if !ok && embedded && key == "KAFKA_CREATE_TOPICS" {
-			return "true", true // nobody else could make a topic on a broker of our own
+		if v, ok := s.opts.Env(key); ok {
+			return v, true
 		}
+		v, ok := defaults[key]
 		return v, ok
 	}
 }
