@@ -58,6 +58,7 @@ func (l leakChecked) Run() int {
 // mode is one way to run the system under the scripts.
 type mode struct {
 	processes bool // services are processes: SIGKILL and exit statuses can be had
+	kafka     bool // the broker is a real Apache Kafka, with its tools
 	boot      func(*world) (system, error)
 	turn      sync.Locker // held by the script that runs, when scripts share a cluster
 }
@@ -78,7 +79,7 @@ func TestProcesses(t *testing.T) {
 		return
 	}
 	cluster := kafkatest.StartReal(t)
-	scripts(t, mode{processes: true, turn: new(sync.Mutex), boot: func(w *world) (system, error) {
+	scripts(t, mode{processes: true, kafka: true, turn: new(sync.Mutex), boot: func(w *world) (system, error) {
 		return newProcesses(w, &realBroker{cluster: cluster})
 	}})
 }
@@ -104,8 +105,11 @@ func scripts(t *testing.T, m mode) {
 			return setup(e, m)
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "processes" {
+			switch cond {
+			case "processes":
 				return m.processes, nil
+			case "kafka":
+				return m.kafka, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

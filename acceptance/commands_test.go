@@ -30,6 +30,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"start": start, "terminate": terminate, "crash": crash, "restart": restart,
 		"await": await, "produce": produce, "consume": consume, "committed": committed,
 		"auditlog": auditlog, "status": status, "keep": keep, "replace": replace,
+		"bin/kafka-console-consumer.sh": tool("org.apache.kafka.tools.consumer.ConsoleConsumer"),
+		"bin/kafka-consumer-groups.sh":  tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
 	} {
 		all[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg {

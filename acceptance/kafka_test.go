@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -217,3 +218,25 @@ func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
 		}
 	}
 }
+
+// tool runs one of Kafka's own command-line tools as its shell script would.
+func tool(class string) command {
+	return func(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
+		p, ok := w.system.(*processes)
+		if !ok {
+			return errNoTools
+		}
+		real, ok := p.kafka.(*realBroker)
+		if !ok {
+			return errNoTools
+		}
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "localhost:9092", w.system.brokers())
+		}
+		out, err := real.cluster.Tool(ctx, class, args...)
+		fmt.Fprint(ts.Stdout(), out)
+		return err
+	}
+}
+
+var errNoTools = errors.New("only a real Kafka has tools; begin the script with [!kafka] skip")

@@ -105,8 +105,10 @@ func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options,
 func fail(stderr io.Writer, err error) int {
 	var usage *process.UsageError
 	var settings *env.Error
+	// The services name the variable for a taken port; here a flag decides.
+	advice := strings.NewReplacer("set LISTEN_ADDR", "choose other ports with -port-base", "set OPS_ADDR", "choose other ports with -port-base")
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintln(stderr, "dev: "+strings.TrimSuffix(line, "\n"))
+		fmt.Fprintln(stderr, "dev: "+strings.TrimSuffix(advice.Replace(line), "\n"))
 	}
 	if errors.As(err, &usage) || errors.As(err, &settings) {
 		return process.ExitUsage

@@ -161,7 +161,10 @@ func TestATakenPortIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
+		line := refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
+		if strings.Contains(line, "_ADDR") {
+			t.Errorf("dev advises a variable that it does not read: %s", line)
+		}
 	}
 }
 
@@ -179,11 +182,12 @@ func TestHelpIsTheManual(t *testing.T) {
 }
 
 // refused runs dev, which must end by itself with one line that contains want.
-func refused(t *testing.T, args []string, status int, want string) {
+func refused(t *testing.T, args []string, status int, want string) string {
 	t.Helper()
 	var out, log output
 	got := run(t.Context(), args, env.Map(map[string]string{"LOG_LEVEL": "error"}), &out, &log)
 	if lines := strings.Count(log.String(), "\n"); got != status || lines != 1 || !strings.Contains(log.String(), want) {
 		t.Errorf("dev %v: exit status %d and %d lines, want %d and 1 line with %q:\n%s", args, got, lines, status, want, log.String())
 	}
+	return log.String()
 }
