@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/swaggest/swgui/v5emb"
 
@@ -48,7 +49,7 @@ func New(cfg Config) (*API, error) {
 	if cfg.Registry != nil {
 		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))
 	}
-	a.mux.Use(a.guard)
+	a.mux.Use(a.guard, middleware.GetHead)
 	a.mux.NotFound(func(w http.ResponseWriter, _ *http.Request) { write(w, notFound("There is nothing at this path.")) })
 	a.mux.MethodNotAllowed(a.methodNotAllowed)
 	a.operations()
@@ -78,7 +79,11 @@ func methods() []string {
 // methodNotAllowed lists what the path takes, as RFC 9110 asks.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	for _, method := range methods() {
-		if a.mux.Match(chi.NewRouteContext(), method, r.URL.Path) {
+		asked := method
+		if method == http.MethodHead {
+			asked = http.MethodGet // which answers it
+		}
+		if a.mux.Match(chi.NewRouteContext(), asked, r.URL.Path) {
 			w.Header().Add("Allow", method)
 		}
 	}

@@ -136,6 +136,9 @@ func TestTheLifeOfATask(t *testing.T) {
 	if got := f.task(f.do("PATCH", path, `{"status": "in_progress"}`), 200); got.Version != 2 || got.Status != "in_progress" {
 		t.Errorf("changed to %+v", got)
 	}
+	if w := f.do("HEAD", path, ""); w.Code != 200 || w.Header().Get("ETag") != `"2"` {
+		t.Errorf("HEAD = %d %v", w.Code, w.Header())
+	}
 	if w := f.do("PATCH", path, `{}`); w.Code != 200 || w.Header().Get("ETag") != `"2"` {
 		t.Errorf("no change = %d %s", w.Code, w.Body)
 	}

@@ -93,6 +93,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if err := private(s.cfg.Path); err != nil {
+		return nil, err
+	}
 	if err := s.openWriter(ctx); err != nil {
 		return nil, err
 	}

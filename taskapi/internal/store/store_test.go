@@ -154,8 +154,8 @@ func TestPathsKeepTheirCharacters(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(p); err != nil {
-		t.Error(err)
+	if info, err := os.Stat(p); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v, %v; want one that only its owner reads", info, err)
 	}
 }
 
