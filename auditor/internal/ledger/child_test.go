@@ -75,6 +75,7 @@ func childLoad(l *ledger.Ledger) error {
 }
 
 func TestKillUnderLoad(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	acked := make(map[string]bool)
 	for round := range 6 {
@@ -149,6 +150,7 @@ func childLimit(l *ledger.Ledger, path string) error {
 }
 
 func TestFileSizeLimitAtEveryByte(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	cmd, out := startChild(t, "limit", path)
 	for out.Scan() {

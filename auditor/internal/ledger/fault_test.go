@@ -89,6 +89,7 @@ func openFaulty(t *testing.T) (*ledger.Ledger, *faultyFile, string) {
 }
 
 func TestNoAnswerBeforeTheFsync(t *testing.T) {
+	t.Parallel()
 	l, f, path := openFaulty(t)
 	var wg sync.WaitGroup
 	for w := range 16 {
@@ -131,6 +132,7 @@ func awaitInFlight(t *testing.T, l *ledger.Ledger, n int) {
 }
 
 func TestWaitersShareOneFsync(t *testing.T) {
+	t.Parallel()
 	l, f, path := openFaulty(t)
 	writing, goOn := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
@@ -162,6 +164,7 @@ func TestWaitersShareOneFsync(t *testing.T) {
 }
 
 func TestDiskFullIsNotTheEnd(t *testing.T) {
+	t.Parallel()
 	for name, short := range map[string]func(p []byte) int{
 		"nothing written":         func([]byte) int { return 0 },
 		"half written":            func(p []byte) int { return len(p) / 2 },
@@ -197,6 +200,7 @@ func TestDiskFullIsNotTheEnd(t *testing.T) {
 }
 
 func TestFaultsAreFinal(t *testing.T) {
+	t.Parallel()
 	eio := &os.PathError{Op: "x", Err: syscall.EIO}
 	for name, c := range map[string]struct {
 		breakIt func(f *faultyFile, path string)
@@ -251,6 +255,7 @@ func TestFaultsAreFinal(t *testing.T) {
 
 // A batch that waits while the fsync before it fails must not be written.
 func TestFaultReachesThoseWhoWait(t *testing.T) {
+	t.Parallel()
 	l, f, path := openFaulty(t)
 	syncing, goOn := make(chan struct{}), make(chan struct{})
 	f.sync = func() error {
@@ -276,6 +281,7 @@ func TestFaultReachesThoseWhoWait(t *testing.T) {
 }
 
 func TestTooMuchWaiting(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	syncing, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -299,6 +305,7 @@ func TestTooMuchWaiting(t *testing.T) {
 
 // A known event whose line cannot be read is neither new nor known.
 func TestUnreadableLineIsAFault(t *testing.T) {
+	t.Parallel()
 	l, f, _ := openFaulty(t)
 	mustAppend(t, l, newEntry("a", 1), ledger.Outcome{Seq: 1})
 	f.read = func(int64) error { return errDisk }

@@ -136,14 +136,19 @@ type Step struct{ Last, Version int64 }
 // Back tells a step back or a repetition from a gap.
 func (s Step) Back() bool { return s.Version <= s.Last }
 
-// see notes the version and reports it when it is not the next one. After a
-// step back the highest version stays the one to follow.
-func (v *versions) see(source, task []byte, version int64) *Step {
+// hash tells the task of a source; versions of different sources do not mix.
+func (v *versions) hash(source, task []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(v.seed)
 	h.Write(source)
 	h.Write(task)
-	last := v.slot(h.Sum64())
+	return h.Sum64()
+}
+
+// see notes the version and reports it when it is not the next one. After a
+// step back the highest version stays the one to follow.
+func (v *versions) see(task uint64, version int64) *Step {
+	last := v.slot(task)
 	was := int64(*last)
 	if version > was {
 		*last = int32(min(version, 1<<31-1))

@@ -308,11 +308,11 @@ func (l *Ledger) settle(c *claimed, out *Outcome) {
 	if err == nil {
 		err = l.Fault()
 	}
-	conflict, _ := out.Err.(*ConflictError)
+	var conflict *ConflictError
 	switch {
 	case err != nil:
 		*out = Outcome{Err: err}
-	case conflict != nil:
+	case errors.As(out.Err, &conflict):
 		*out = Outcome{Err: &ConflictError{Seq: c.seq}}
 	case out.Duplicate:
 		out.Seq = c.seq
@@ -387,7 +387,8 @@ func (l *Ledger) store(b *batch, size int64) error {
 func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
 	for i, c := range b.claims {
 		if c.task != "" {
-			if c.step = l.versions.see([]byte(c.key.source), []byte(c.task), c.version); c.step != nil {
+			task := l.versions.hash([]byte(c.key.source), []byte(c.task))
+			if c.step = l.versions.see(task, c.version); c.step != nil {
 				l.steps++
 			}
 		}

@@ -65,6 +65,7 @@ func mustAppend(tb testing.TB, l *ledger.Ledger, e ledger.Entry, want ledger.Out
 }
 
 func TestLineIsTheDocumentedOne(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	at := time.Date(2025, 1, 15, 11, 30, 1, 5000, time.FixedZone("CET", 3600))
 	l := mustOpen(t, ledger.Config{Path: path, Now: func() time.Time { return at }})
@@ -85,6 +86,7 @@ func TestLineIsTheDocumentedOne(t *testing.T) {
 }
 
 func TestEventIsRebuiltFromItsLine(t *testing.T) {
+	t.Parallel()
 	attrs := func(contentType string, more ...ledger.Attribute) []ledger.Attribute {
 		return append([]ledger.Attribute{{Name: "datacontenttype", Value: contentType}}, more...)
 	}
@@ -145,6 +147,7 @@ func TestEventIsRebuiltFromItsLine(t *testing.T) {
 }
 
 func TestInvalidEntriesAreRefused(t *testing.T) {
+	t.Parallel()
 	l := mustOpen(t, ledger.Config{Path: logPath(t)})
 	ok := newEntry("a", 1)
 	for name, change := range map[string]func(*ledger.Entry){
@@ -170,6 +173,7 @@ func TestInvalidEntriesAreRefused(t *testing.T) {
 }
 
 func TestSameEventOnceForEver(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	for v := 1; v <= 200; v++ {
@@ -195,6 +199,7 @@ func TestSameEventOnceForEver(t *testing.T) {
 }
 
 func TestOneCallWithTheSameEventTwice(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	other := newEntry("a", 1)
@@ -209,6 +214,7 @@ func TestOneCallWithTheSameEventTwice(t *testing.T) {
 }
 
 func TestConcurrentPostsOfOneEvent(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	var fresh, dup atomic.Int64
@@ -236,6 +242,7 @@ func TestConcurrentPostsOfOneEvent(t *testing.T) {
 }
 
 func TestVersionsOutOfStepAreFlaggedNotRefused(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	for i, c := range []struct {
@@ -268,6 +275,7 @@ func TestVersionsOutOfStepAreFlaggedNotRefused(t *testing.T) {
 }
 
 func TestSecondWriterIsRefused(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	_, err := ledger.Open(context.Background(), ledger.Config{Path: path})
@@ -283,6 +291,7 @@ func TestSecondWriterIsRefused(t *testing.T) {
 }
 
 func TestPlacesThatAreNoLog(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	open := func(path string) error {
 		l, err := ledger.Open(context.Background(), ledger.Config{Path: path})
@@ -317,6 +326,7 @@ func TestPlacesThatAreNoLog(t *testing.T) {
 }
 
 func TestLinesAndLine(t *testing.T) {
+	t.Parallel()
 	l := mustOpen(t, ledger.Config{Path: logPath(t)})
 	const n = 300
 	for v := 1; v <= n; v++ {

@@ -57,6 +57,7 @@ func kindOf(out ledger.Outcome) (int64, string) {
 // Any mix of appends, repetitions, conflicts, full disks, torn ends and
 // restarts gives what the oracle says, and the file agrees after every step.
 func TestAgainstOracle(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp("", "ledger")
 		if err != nil {

@@ -32,7 +32,7 @@ const loadChunk = 4 << 20
 type chunk struct {
 	at    int64
 	lines []byte
-	rest  error // what ended the reading after these lines: errUnfinished or errTooLong
+	rest  string // why reading ends after these lines; "" as a rule
 	found []foundLine
 	bad   *badLine
 	done  chan struct{}
@@ -40,11 +40,12 @@ type chunk struct {
 
 // foundLine is what the index needs of a line.
 type foundLine struct {
-	seq, at      int64
-	hash         uint64
-	source, task []byte
-	version      int64
-	id           []byte
+	seq, at    int64
+	hash       uint64
+	id, source []byte
+	hasTask    bool
+	task       uint64 // hash of the task
+	version    int64
 }
 
 // badLine is the first line that is not an entry.
@@ -103,16 +104,16 @@ func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- 
 		n := min(loadChunk, size-off)
 		buf := make([]byte, len(carry)+int(n))
 		copy(buf, carry)
-		if _, err := l.file.ReadAt(buf[len(carry):], off); err != nil && !errors.Is(err, io.EOF) {
+		if got, err := l.file.ReadAt(buf[len(carry):], off); int64(got) < n {
 			return fmt.Errorf("read %s: %w", l.cfg.Path, err)
 		}
 		c := &chunk{at: off - int64(len(carry)), lines: buf, done: make(chan struct{})}
 		off += n
 		switch end := bytes.LastIndexByte(buf, '\n') + 1; {
 		case off == size && end < len(buf):
-			c.rest = errUnfinished
+			c.rest = errUnfinished.Error()
 		case end == 0 && len(buf) > maxLine:
-			c.rest = errTooLong
+			c.rest = errTooLong.Error()
 		case end == 0:
 			carry = buf
 			continue
@@ -129,7 +130,7 @@ func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if c.rest != nil {
+		if c.rest != "" {
 			return nil
 		}
 	}
@@ -142,7 +143,7 @@ func (l *Ledger) check(c *chunk) {
 	for at, b := c.at, c.lines; len(b) > 0; {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
-			c.bad = &badLine{at: at, byte: at, reason: c.rest.Error()}
+			c.bad = &badLine{at: at, byte: at, reason: c.rest}
 			return
 		}
 		r, err := readRecord(b[:i])
@@ -153,7 +154,7 @@ func (l *Ledger) check(c *chunk) {
 		}
 		f := foundLine{seq: r.seq, at: at, hash: l.index.hash(r.source, r.id), source: r.source, id: r.id}
 		if task, version, ok := r.task(); ok {
-			f.task, f.version = task, version
+			f.hasTask, f.task, f.version = true, l.versions.hash(r.source, task), version
 		}
 		c.found = append(c.found, f)
 		at, b = at+int64(i)+1, b[i+1:]
@@ -173,7 +174,7 @@ func (l *Ledger) take(f *foundLine) (*badLine, error) {
 	if seq != 0 {
 		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d is the event of entry %d again", f.seq, seq)}, nil
 	}
-	if f.task != nil && l.versions.see(f.source, f.task, f.version) != nil {
+	if f.hasTask && l.versions.see(f.task, f.version) != nil {
 		l.steps++
 	}
 	l.note(f.hash, f.seq, f.at)

@@ -80,6 +80,7 @@ func checkTorn(t *testing.T, log []byte, good, entries, total int) {
 }
 
 func TestCutAtEveryByteOfTheLastTwoRecords(t *testing.T) {
+	t.Parallel()
 	log, starts := wholeLog(t, 4)
 	for cut := starts[2]; cut <= len(log); cut++ {
 		good, entries := 0, 0
@@ -90,12 +91,13 @@ func TestCutAtEveryByteOfTheLastTwoRecords(t *testing.T) {
 		}
 		checkTorn(t, log[:cut], good, entries, 4)
 	}
-	for cut := range starts[1] {
+	for cut := 0; cut < starts[1]; cut += 7 {
 		checkTorn(t, log[:cut], 0, 0, 1)
 	}
 }
 
 func TestTornTails(t *testing.T) {
+	t.Parallel()
 	log, starts := wholeLog(t, 3)
 	half := string(log[starts[2] : starts[2]+40])
 	for name, tail := range map[string]string{
@@ -138,33 +140,25 @@ func checkRefused(t *testing.T, log []byte) *ledger.DamageError {
 }
 
 func TestBitFlipsBeforeTheLastRecord(t *testing.T) {
+	t.Parallel()
 	log, starts := wholeLog(t, 4)
 	refused, passed := 0, 0
 	for at := range starts[3] {
-		for _, bit := range []byte{1, 128} {
-			flipped := bytes.Clone(log)
-			flipped[at] ^= bit
-			damage := checkRefused(t, flipped)
-			if damage != nil {
-				refused++
-				line := 0
-				for i, s := range starts {
-					if s <= at {
-						line = i
-					}
-				}
-				if damage.Byte < int64(starts[line]) || damage.Byte > int64(starts[line+1]) {
-					t.Fatalf("byte %d flipped, damage at %d: %v", at, damage.Byte, damage)
-				}
-				continue
-			}
+		flipped := bytes.Clone(log)
+		flipped[at] ^= 1 << (at % 8)
+		damage := checkRefused(t, flipped)
+		if damage == nil {
 			passed++
-			// What passes must be another valid line: no reader of the line could tell.
-			for _, line := range bytes.SplitAfter(flipped, []byte("\n")) {
-				if len(line) > 0 && !json.Valid(line) {
-					t.Fatalf("byte %d flipped by %d passed as %s", at, bit, line)
-				}
-			}
+			checkStillValid(t, flipped)
+			continue
+		}
+		refused++
+		line := 0
+		for line+1 < len(starts) && starts[line+1] <= at {
+			line++
+		}
+		if damage.Byte < int64(starts[line]) || damage.Byte > int64(starts[line+1]) {
+			t.Fatalf("byte %d flipped, damage at %d: %v", at, damage.Byte, damage)
 		}
 	}
 	t.Logf("%d flips refused, %d made another valid line", refused, passed)
@@ -173,7 +167,19 @@ func TestBitFlipsBeforeTheLastRecord(t *testing.T) {
 	}
 }
 
+// checkStillValid: a flip that passes must have made another valid line, which
+// no reader of the line alone could tell from the first.
+func checkStillValid(t *testing.T, log []byte) {
+	t.Helper()
+	for line := range bytes.Lines(log) {
+		if !json.Valid(line) {
+			t.Fatalf("passed although it is no JSON: %s", line)
+		}
+	}
+}
+
 func TestDamageThatIsNoTornTail(t *testing.T) {
+	t.Parallel()
 	log, starts := wholeLog(t, 4)
 	line := func(i int) string {
 		return string(append(log[:len(log):len(log)], 0)[starts[i]:append(starts, len(log))[i+1]])
@@ -209,6 +215,7 @@ func TestDamageThatIsNoTornTail(t *testing.T) {
 }
 
 func TestRecoveryStoppedAtEachStep(t *testing.T) {
+	t.Parallel()
 	log, _ := wholeLog(t, 3)
 	log = log[:len(log)-5]
 	for name, wrap := range map[string]func(ledger.File) ledger.File{
@@ -236,6 +243,7 @@ func TestRecoveryStoppedAtEachStep(t *testing.T) {
 }
 
 func TestOpenStopsWithItsContext(t *testing.T) {
+	t.Parallel()
 	log, _ := wholeLog(t, 3)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -247,6 +255,7 @@ func TestOpenStopsWithItsContext(t *testing.T) {
 }
 
 func TestLongLinesAcrossChunks(t *testing.T) {
+	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	for i, size := range []int{10, 1 << 20, 5 << 20, 4<<20 - 300, 9 << 20, 3} {

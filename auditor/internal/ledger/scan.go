@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 )
 
 // maxDepth bounds the recursion over nested values. Data nested deeper is
@@ -29,15 +31,15 @@ func (s *scanner) lit(want string) bool {
 	if s.err != nil {
 		return false
 	}
-	for i := range len(want) {
-		if s.pos+i >= len(s.b) || s.b[s.pos+i] != want[i] {
-			s.pos += i
-			s.fail("%q expected", want)
-			return false
-		}
+	if s.peek(want) {
+		s.pos += len(want)
+		return true
 	}
-	s.pos += len(want)
-	return true
+	for i := 0; s.pos < len(s.b) && i < len(want) && s.b[s.pos] == want[i]; i++ {
+		s.pos++
+	}
+	s.fail("%q expected", want)
+	return false
 }
 
 func (s *scanner) peek(want string) bool {
@@ -155,36 +157,46 @@ func skipWord(b []byte, i int, word string) (int, bool) {
 	return i + len(word), true
 }
 
-// plain marks the bytes that stand for themselves inside a JSON string. UTF-8
-// is checked once for the whole line, so every byte from 0x80 counts as plain.
-var plain = func() (t [256]bool) {
-	for c := 0x20; c < 256; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
-
 func skipString(b []byte, i int) (int, bool) {
 	if i >= len(b) || b[i] != '"' {
 		return i, false
 	}
-	for i++; i < len(b); {
-		switch c := b[i]; {
-		case plain[c]:
-			i++
-		case c == '"':
+	for i = skipPlain(b, i+1); i < len(b); i = skipPlain(b, i) {
+		switch c := b[i]; c {
+		case '"':
 			return i + 1, true
-		case c == '\\':
+		case '\\':
 			n := escapeLen(b[i:])
 			if n == 0 {
 				return i, false
 			}
 			i += n
 		default:
-			return i, false
+			return i, false // a control character
 		}
 	}
 	return i, false
+}
+
+// skipPlain passes over the bytes that stand for themselves inside a string,
+// eight at a time: a start-up reads every byte of the log. UTF-8 is checked once
+// for the whole line, so every byte from 0x80 counts as plain.
+func skipPlain(b []byte, i int) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := w^(ones*'"'), w^(ones*'\\')
+		// Each term has the high bit of the bytes that are below 0x20, zero and
+		// zero. A borrow can set bits too many, but only above a right one.
+		stop := (w-ones*0x20)&^w | (quote-ones)&^quote | (slash-ones)&^slash
+		if stop &= high; stop != 0 {
+			return i + bits.TrailingZeros64(stop)/8
+		}
+	}
+	for i < len(b) && b[i] >= 0x20 && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
 }
 
 // escapeLen is the length of the escape b begins with, 0 when it is none.

@@ -65,6 +65,7 @@ func (f *callFault) ReadAt(p []byte, off int64) (int, error) {
 // for every call it makes on the file, each time with that call failing. After
 // it, whatever was acknowledged is in the log once, and a healthy start goes on.
 func TestEveryCallFailsOnce(t *testing.T) {
+	t.Parallel()
 	torn, _ := wholeLog(t, 3)
 	torn = torn[:len(torn)-30]
 	for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
