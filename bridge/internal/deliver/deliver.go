@@ -22,9 +22,8 @@ const drainLimit = 64 << 10
 
 // Config is how a sink is reached.
 type Config struct {
-	URL         string
-	Timeout     time.Duration // of one attempt, from dial to the end of the answer
-	Concurrency int           // connections kept
+	URL     string
+	Timeout time.Duration // of one attempt, from dial to the end of the answer
 }
 
 // Client delivers to one sink. It is safe for concurrent use.
@@ -34,7 +33,7 @@ type Client struct {
 	http    *http.Transport
 }
 
-// New makes a client that keeps as many connections as there are posts in flight.
+// New makes a client that keeps a connection for each post that was ever in flight at once.
 // It follows no redirects, uses no proxy and asks for no compression.
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
@@ -46,8 +45,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConnsPerHost:    cfg.Concurrency,
-		MaxConnsPerHost:        cfg.Concurrency, // a post waits for the connection that is just coming back rather than dial another
+		MaxIdleConnsPerHost:    1 << 16, // posts in flight bound the connections; every one is worth keeping
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,
 		DisableCompression:     true,

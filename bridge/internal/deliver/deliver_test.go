@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func attempt(t *testing.T, url string) deliver.Result {
 	t.Helper()
-	c, err := deliver.New(deliver.Config{URL: url, Timeout: 2 * time.Second, Concurrency: 2})
+	c, err := deliver.New(deliver.Config{URL: url, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestASinkThatHangsIsGivenUp(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
 	defer close(release)
-	c, err := deliver.New(deliver.Config{URL: s.URL, Timeout: 50 * time.Millisecond, Concurrency: 1})
+	c, err := deliver.New(deliver.Config{URL: s.URL, Timeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,7 @@ func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) 
 	if offset < 0 {
 		c.next = resp.LogStartOffset
 	}
+	c.next = max(c.next, marker(resp.Records))
 	for {
 		rec, err := resp.Records.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -109,6 +110,27 @@ func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) 
 		c.items = append(c.items, it)
 		c.next = rec.Offset + 1
 	}
+}
+
+// marker is the offset after an answer's transaction markers when it holds nothing else,
+// else 0. Reading records passes over markers silently: an answer of markers
+// alone would be asked for without a pause and without end.
+func marker(r protocol.RecordReader) (next int64) {
+	stream, ok := r.(*protocol.RecordStream)
+	if !ok {
+		if control, ok := r.(*protocol.ControlBatch); ok {
+			return control.Offset() + 1
+		}
+		return 0
+	}
+	for _, part := range stream.Records {
+		control, ok := part.(*protocol.ControlBatch)
+		if !ok {
+			return 0
+		}
+		next = control.Offset() + 1
+	}
+	return next
 }
 
 func closeRecord(rec *protocol.Record) {

@@ -21,6 +21,8 @@ type item struct {
 
 	queue    *queue
 	attempts int
+	counted  int  // failures held against the event: the sink was up and reached
+	unposted bool // a stop came before the post
 	received time.Time
 	first    time.Time // failure; zero before it
 	last     time.Time

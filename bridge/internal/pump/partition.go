@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -17,8 +18,8 @@ import (
 
 // Bounds of what a partition holds in memory.
 const (
-	maxItems = 20_000
-	maxBytes = 16 << 20
+	maxItems = 8192
+	maxBytes = 8 << 20 // shared by the partitions of a subscription
 )
 
 const (
@@ -35,6 +36,7 @@ type partition struct {
 	id      int
 	name    string // id in decimal
 	tracker *track.Tracker
+	room    int // bytes that may be in queues
 
 	chunks  chan chunk  // from the fetcher
 	faults  chan error  // from the fetcher
@@ -78,6 +80,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 	p := &partition{
 		sub: s, session: session, id: claimed.ID, name: strconv.Itoa(claimed.ID),
 		tracker: track.New(claimed.Offset, claimed.Metadata),
+		room:    max(256<<10, maxBytes/max(1, len(session.Partitions))),
 		chunks:  make(chan chunk), faults: make(chan error), work: make(chan *item), results: make(chan result, s.cfg.Concurrency), stored: make(chan error, 1),
 		queues: map[string]*queue{}, failing: map[*queue]struct{}{}, committed: claimed.Offset, end: -1, next: claimed.Offset,
 	}
@@ -101,7 +104,7 @@ func (p *partition) run(ctx context.Context) {
 		concurrency = 1
 	}
 	for range concurrency {
-		wg.Go(func() { p.attempt(posts) })
+		wg.Go(func() { p.attempt(ctx, posts) })
 	}
 	p.loop(ctx, concurrency)
 	p.drain(posts, abandon)
@@ -158,7 +161,7 @@ func (p *partition) settleMore() {
 // admit moves fetched records into the window, as far as there is room.
 func (p *partition) admit(now time.Time) {
 	for len(p.pending) > 0 {
-		if p.items >= maxItems || (p.items > 0 && p.bytes >= maxBytes) || p.tracker.Full() {
+		if p.items >= maxItems || (p.items > 0 && p.bytes >= p.room) || p.tracker.Full() {
 			return
 		}
 		it := p.pending[0]
@@ -174,7 +177,6 @@ func (p *partition) admit(now time.Time) {
 		it.received = now
 		if it.malformed != nil {
 			p.setAside(it, deadletter.Malformed, it.malformed.Error(), now)
-			p.sub.log.Warn("a record is no event: "+it.malformed.Error(), "topic", p.sub.cfg.Topic, "partition", p.id, "offset", it.offset)
 		}
 		p.enqueue(it)
 	}
@@ -253,15 +255,18 @@ func (p *partition) sleep(now time.Time) time.Duration {
 }
 
 // attempt is a worker: it tries one item after the other until work is closed.
-func (p *partition) attempt(ctx context.Context) {
+// One that waits for its turn under the rate limit gives up with intake: after a
+// stop no post begins.
+func (p *partition) attempt(intake, ctx context.Context) {
 	for it := range p.work {
 		if it.letter != "" {
 			p.results <- result{item: it, letter: true, letterErr: p.writeLetter(ctx, it)}
 			continue
 		}
 		if p.sub.limit != nil {
-			if err := p.sub.limit.Wait(ctx); err != nil {
-				p.results <- result{item: it, Result: deliver.Result{Outcome: deliver.Retry, Err: err}}
+			if err := p.sub.limit.Wait(intake); err != nil {
+				it.unposted = true
+				p.results <- result{item: it}
 				continue
 			}
 		}
@@ -288,8 +293,12 @@ func (p *partition) writeLetter(ctx context.Context, it *item) error {
 func (p *partition) settle(r result, now time.Time) {
 	it := r.item
 	p.flying--
-	if p.probe == it {
+	probed := p.probe == it
+	if probed {
 		p.probe = nil
+	}
+	if it.unposted {
+		return // its offset stays in flight; the next generation posts it
 	}
 	if r.letter {
 		p.settleLetter(it, r.letterErr, now)
@@ -303,7 +312,7 @@ func (p *partition) settle(r result, now time.Time) {
 		p.done(it)
 		return
 	}
-	p.failed(it, r, now)
+	p.failed(it, r, probed, now)
 }
 
 func (p *partition) settleLetter(it *item, err error, now time.Time) {
@@ -320,7 +329,7 @@ func (p *partition) settleLetter(it *item, err error, now time.Time) {
 }
 
 // failed chooses between another attempt, a dead letter, and waiting for ever.
-func (p *partition) failed(it *item, r result, now time.Time) {
+func (p *partition) failed(it *item, r result, probed bool, now time.Time) {
 	it.failure, it.last = r.Err.Error(), now
 	if it.first.IsZero() {
 		it.first = now
@@ -336,10 +345,16 @@ func (p *partition) failed(it *item, r result, now time.Time) {
 		p.retry(it, p.sub.cfg.Backoff.Wait(it.attempts, r.RetryAfter), now)
 		return
 	}
+	wasDown := p.down()
 	p.failing[it.queue] = struct{}{}
-	if p.down() {
+	// Posts that were in hand when the sink went down are no probes: counted as
+	// such, one blip would put the first probe off by the longest pause.
+	if probed || (!wasDown && p.down()) {
 		p.probes++
 		p.nextProbe = now.Add(p.sub.cfg.Backoff.Wait(p.probes, r.RetryAfter))
+	}
+	if r.Outcome == deliver.Retry && !p.down() && !unreachable(r.Err) {
+		it.counted++
 	}
 	if r.Outcome == deliver.Gone {
 		p.sub.Pause(it.failure)
@@ -362,7 +377,15 @@ func (p *partition) exhausted(it *item, outcome deliver.Outcome, now time.Time) 
 	if now.Sub(it.first) >= p.sub.cfg.For {
 		return true
 	}
-	return outcome == deliver.Retry && !p.down() && it.attempts >= p.sub.cfg.Attempts
+	return outcome == deliver.Retry && !p.down() && it.counted >= p.sub.cfg.Attempts
+}
+
+// unreachable says that no connection came about: nothing was sent, so the
+// event cannot be to blame.
+func unreachable(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	return errors.As(err, &dns) || (errors.As(err, &op) && op.Op == "dial")
 }
 
 func (p *partition) setAside(it *item, reason, failure string, now time.Time) {

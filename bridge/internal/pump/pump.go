@@ -87,7 +87,7 @@ type Subscription struct {
 
 // New makes a subscription; it connects to nothing.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Concurrency: cfg.Concurrency})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
 	if err != nil {
 		return nil, err
 	}
