@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/embedkafka"
+	"github.com/taskwire/taskwire/internal/event"
+)
+
+const structuredType = "application/cloudevents+json; charset=UTF-8"
+
+// bodies are n structured events of about 400 bytes over keys tasks, in order per task.
+func bodies(n, keys int) (tasks []string, out [][]byte) {
+	ids := make([]string, keys)
+	for i := range ids {
+		ids[i] = uuid.NewString()
+	}
+	for i := range n {
+		task := ids[i%keys]
+		e, err := event.New(event.Change{
+			ID: uuid.Must(uuid.NewV7()).String(), Type: event.TypeCreated, Time: time.Now(), TaskVersion: int64(i/keys + 1),
+			CorrelationID: uuid.NewString(),
+			Data:          event.Data{TaskID: task, Title: "A title of usual length for a task", Status: "pending"},
+		})
+		if err != nil {
+			panic(err) // the values above are valid
+		}
+		body, err := event.Append(nil, e)
+		if err != nil {
+			panic(err)
+		}
+		tasks, out = append(tasks, task), append(out, body)
+	}
+	return tasks, out
+}
+
+// broker starts the embedded broker with one empty topic.
+func (r *rig) broker() (*embedkafka.Broker, error) {
+	return embedkafka.Start(embedkafka.Config{Addr: freeAddr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
+}
+
+func producer(addr string) (*kgo.Client, error) {
+	return kgo.NewClient(kgo.SeedBrokers(addr), kgo.DefaultProduceTopic("task-events"))
+}
+
+func record(task string, body []byte) *kgo.Record {
+	return &kgo.Record{Key: []byte(task), Value: body, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(structuredType)}}}
+}
+
+// fill puts every body on the topic.
+func fill(ctx context.Context, addr string, tasks []string, bodies [][]byte) error {
+	cl, err := producer(addr)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	records := make([]*kgo.Record, len(bodies))
+	for i := range bodies {
+		records[i] = record(tasks[i], bodies[i])
+	}
+	return cl.ProduceSync(ctx, records...).FirstErr()
+}
+
+// target is a sink that takes delay for each post, and watches.
+type target struct {
+	URL   string
+	delay time.Duration
+	conns atomic.Int64
+
+	mu    sync.Mutex
+	seen  map[string]time.Time // by Taskwire-Offset or body; first arrival
+	first time.Time
+	last  time.Time
+	posts int
+	want  int
+	full  chan struct{} // closed when want different events came
+	srv   *http.Server
+}
+
+func newTarget(delay time.Duration, want int) *target {
+	t := &target{delay: delay, want: want, seen: make(map[string]time.Time, want), full: make(chan struct{})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	t.URL = "http://" + l.Addr().String() + "/"
+	t.srv = &http.Server{Handler: t, ConnState: func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			t.conns.Add(1)
+		}
+	}}
+	go func() { _ = t.srv.Serve(l) }() // ended by close
+	return t
+}
+
+func (t *target) close() { _ = t.srv.Close() }
+
+func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body bytes.Buffer
+	_, _ = body.ReadFrom(r.Body)
+	if t.delay > 0 {
+		time.Sleep(t.delay)
+	}
+	t.saw(body.Bytes())
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (t *target) saw(body []byte) {
+	now := time.Now()
+	key := eventID(body)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.posts++
+	if t.first.IsZero() {
+		t.first = now
+	}
+	t.last = now
+	if _, ok := t.seen[key]; ok {
+		return
+	}
+	t.seen[key] = now
+	if len(t.seen) == t.want {
+		close(t.full)
+	}
+}
+
+// eventID cuts the id out without decoding: the sink must cost as little as it can.
+func eventID(body []byte) string {
+	const mark = `"id":"`
+	i := bytes.Index(body, []byte(mark))
+	if i < 0 {
+		return string(body)
+	}
+	rest := body[i+len(mark):]
+	j := bytes.IndexByte(rest, '"')
+	return string(rest[:max(j, 0)])
+}
+
+func (t *target) wait(ctx context.Context) error {
+	select {
+	case <-t.full:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(3 * time.Minute):
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return fmt.Errorf("%w: %d of %d events came", errTooSlow, len(t.seen), t.want)
+	}
+}
+
+func (t *target) seconds() float64 { return t.last.Sub(t.first).Seconds() }
+
+// client keeps conns connections, as the services' own clients do.
+func client(conns int) *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns, DisableCompression: true}}
+}
+
+// postAll posts every body over conns connections; ok says which status is wanted.
+func postAll(c *http.Client, conns int, url, contentType string, bodies [][]byte, ok int) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, conns)
+	for range conns {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(bodies)); i = next.Add(1) - 1 {
+				resp, err := c.Post(url, contentType, bytes.NewReader(bodies[i]))
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+					if err == nil && resp.StatusCode != ok {
+						err = fmt.Errorf("post: status %d, want %d", resp.StatusCode, ok)
+					}
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+func percentiles(d []time.Duration) (p50, p99 time.Duration) {
+	if len(d) == 0 {
+		return 0, 0
+	}
+	d = slices.Sorted(slices.Values(d))
+	return d[len(d)/2], d[len(d)*99/100]
+}
