@@ -1,0 +1,280 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+)
+
+// database holds the committed rows against the log, both ways.
+func (j *judge) database() error {
+	rows := 0
+	err := each(j.dir, "database.jsonl", func(r Row) error {
+		if r.Table != TableEvent {
+			return nil
+		}
+		rows++
+		j.row(r)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	j.rep.Work["rows"] = rows
+	for i := range j.entries {
+		if !j.entries[i].row {
+			j.blame("PHANTOM", "no-row: the database never committed it", &j.entries[i])
+		}
+	}
+	return nil
+}
+
+func (j *judge) row(r Row) {
+	key := eventID(r.Source, r.Event)
+	k, ok := j.byEvent[key]
+	if !ok {
+		j.lostTV[gap{j.task(r.Task), r.Version}] = true
+		place := "outbox (published)"
+		if r.Waiting {
+			place = "outbox (waiting)"
+		}
+		j.lose(key, Finding{Why: "committed row", Nonce: r.Nonce, Event: r.Event, Task: r.Task, Version: r.Version, Last: place})
+		return
+	}
+	e := &j.entries[k]
+	e.row = true
+	if e.nonce != idOf(r.Nonce) || e.version != r.Version || j.tasks[e.task] != idOf(r.Task) || e.data != idOf(r.Data) {
+		j.blame("ALTERED", "row: the database has other content for this event", e)
+	}
+}
+
+// lose reports a loss once, however many places show it.
+func (j *judge) lose(event id, f Finding) {
+	if _, known := j.lostEvent[event]; known {
+		return
+	}
+	if at, known := j.lostNonce[idOf(f.Nonce)]; known {
+		j.lostEvent[event] = at
+		if at >= 0 {
+			j.rep.Findings[at].Event, j.rep.Findings[at].Last = f.Event, f.Last
+		}
+		return
+	}
+	f.Rule = "LOST"
+	j.lostEvent[event] = j.find(f)
+}
+
+// topic looks at the records in the order of the dump, which is by offset
+// within a partition. Repeats are normal; a first occurrence out of order is not.
+func (j *judge) topic() error {
+	type seen struct {
+		version   int64
+		partition int32
+	}
+	last := map[int32]seen{}
+	return each(j.dir, "topic.jsonl", func(r Record) error {
+		if r.Topic != j.run.Topic {
+			j.rep.Work["dead-letters"]++
+			return nil
+		}
+		j.rep.Work["records"]++
+		if r.Malformed {
+			return nil
+		}
+		key := eventID(r.Source, r.Event)
+		k, ok := j.byEvent[key]
+		if !ok {
+			j.lostTV[gap{j.task(r.Task), r.Version}] = true
+			j.lose(key, Finding{Why: "published record", Nonce: r.Nonce, Event: r.Event, Task: r.Task, Version: r.Version})
+		} else if e := &j.entries[k]; e.data != idOf(r.Data) || e.version != r.Version {
+			j.blame("ALTERED", fmt.Sprintf("record: partition %d offset %d has other content", r.Partition, r.Offset), e)
+		}
+		t := j.task(r.Task)
+		s, known := last[t]
+		switch {
+		case known && s.partition != int32(r.Partition):
+			j.find(Finding{Rule: "REORDERED", Why: "topic: a task on two partitions", Event: r.Event, Task: r.Task, Version: r.Version})
+		case r.Version > s.version+1:
+			j.find(Finding{Rule: "REORDERED", Why: fmt.Sprintf("topic: first occurrence after version %d", s.version), Event: r.Event, Task: r.Task, Version: r.Version})
+		case r.Version <= s.version:
+			j.rep.Work["republished"]++
+			return nil
+		}
+		last[t] = seen{r.Version, int32(r.Partition)}
+		return nil
+	})
+}
+
+// partition is what is owed on one partition: for each offset of the dump, when
+// the auditor's 2xx for it was first given to a bridge.
+type partition struct {
+	offsets []int64
+	ackedAt []int64
+}
+
+func (j *judge) deliveries() error {
+	parts := map[int]*partition{}
+	err := each(j.dir, "topic.jsonl", func(r Record) error {
+		if r.Topic != j.run.Topic || r.Malformed {
+			return nil
+		}
+		p := parts[r.Partition]
+		if p == nil {
+			p = &partition{}
+			parts[r.Partition] = p
+		}
+		p.offsets, p.ackedAt = append(p.offsets, r.Offset), append(p.ackedAt, never)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	open := map[overlapKey]Delivery{}
+	if err := each(j.dir, "deliveries.jsonl", func(d Delivery) error { j.delivery(d, parts, open); return nil }); err != nil {
+		return err
+	}
+	j.earlyAcks()
+	return j.commits(parts)
+}
+
+type overlapKey struct {
+	via  string
+	task id
+}
+
+func accepted(status int) bool { return status >= 200 && status < 300 }
+
+func (j *judge) delivery(d Delivery, parts map[int]*partition, last map[overlapKey]Delivery) {
+	j.rep.Work["posts"]++
+	if d.Attempt > 1 {
+		j.rep.Work["retries"]++
+	}
+	if d.Sink == 200 {
+		j.rep.Work["dedup-hits"]++
+	}
+	if accepted(d.Sink) {
+		if k, ok := j.byEvent[eventID(d.Source, d.Event)]; ok {
+			e := &j.entries[k]
+			e.ackAt = min(e.ackAt, d.End)
+		} else {
+			j.find(Finding{Rule: "EARLY-ACK", Why: fmt.Sprintf("the auditor answered %d and does not have it", d.Sink), Event: d.Event, Task: d.Task})
+		}
+	}
+	if p := parts[d.Partition]; p != nil && accepted(d.Status) && accepted(d.Sink) {
+		if i, ok := slices.BinarySearch(p.offsets, d.Offset); ok {
+			if p.ackedAt[i] != never {
+				j.rep.Work["redeliveries"]++
+			}
+			p.ackedAt[i] = min(p.ackedAt[i], d.End)
+		}
+	}
+	j.overlap(d, last)
+}
+
+// overlap: two answered posts of one key from one start of a bridge. The file is
+// in the order of the ends, so that only the last one can reach into this one.
+func (j *judge) overlap(d Delivery, last map[overlapKey]Delivery) {
+	if d.Status == 0 { // given up by the bridge: when that was, only the bridge knows
+		return
+	}
+	key := overlapKey{d.Via, idOf(d.Task)}
+	before, ok := last[key]
+	if ok && before.Offset != d.Offset && d.Start < before.End {
+		j.find(Finding{Rule: "HOLE", Why: fmt.Sprintf("overlap: %s had offsets %d and %d of one key in flight", d.Via, before.Offset, d.Offset), Event: d.Event, Task: d.Task})
+	}
+	last[key] = d
+}
+
+// earlyAcks: what was acknowledged before an image was taken is in the image.
+func (j *judge) earlyAcks() {
+	earliest := make([]int64, len(j.entries)+1) // of the entries from here to the end
+	earliest[len(j.entries)] = never
+	for i := len(j.entries) - 1; i >= 0; i-- {
+		earliest[i] = min(earliest[i+1], j.entries[i].ackAt)
+	}
+	for _, s := range j.snapshots {
+		i := sort.Search(len(j.entries), func(i int) bool { return j.entries[i].end > s.Size })
+		for ; earliest[i] < s.At; i++ {
+			if j.entries[i].ackAt < s.At {
+				j.blame("EARLY-ACK", fmt.Sprintf("acknowledged before the image of %d bytes, which lacks it", s.Size), &j.entries[i])
+			}
+		}
+	}
+}
+
+// commits: whatever is committed had every lower offset answered before.
+func (j *judge) commits(parts map[int]*partition) error {
+	latest := map[int][]int64{} // of the offsets up to here
+	for n, p := range parts {
+		upTo := make([]int64, len(p.offsets))
+		var high int64
+		for i, at := range p.ackedAt {
+			high = max(high, at)
+			upTo[i] = high
+		}
+		latest[n] = upTo
+	}
+	return each(j.dir, "commits.jsonl", func(c Commit) error {
+		j.rep.Work["commits"]++
+		if c.Final && c.Offset < c.Log {
+			j.find(Finding{Rule: "STUCK", Why: fmt.Sprintf("lag: partition %d is committed to %d of %d", c.Partition, c.Offset, c.Log)})
+		}
+		p := parts[c.Partition]
+		if p == nil {
+			return nil
+		}
+		below, _ := slices.BinarySearch(p.offsets, c.Offset)
+		if below == 0 || latest[c.Partition][below-1] <= c.At {
+			return nil
+		}
+		if j.rep.Violations["HOLE"] > maxFindings { // one hole shows in every later commit
+			return nil
+		}
+		hole := slices.IndexFunc(p.ackedAt[:below], func(at int64) bool { return at > c.At })
+		j.find(Finding{Rule: "HOLE", Why: fmt.Sprintf("commit: partition %d was committed to %d when offset %d had no 2xx", c.Partition, c.Offset, p.offsets[hole])})
+		return nil
+	})
+}
+
+// locate follows each loss through topic and deliveries. It reads again rather
+// than keep what a good run never needs.
+func (j *judge) locate() error {
+	if len(j.lostEvent) == 0 {
+		return nil
+	}
+	note := func(source, event, place string) {
+		if at, ok := j.lostEvent[eventID(source, event)]; ok && at >= 0 {
+			j.rep.Findings[at].Last = place
+		}
+	}
+	err := each(j.dir, "topic.jsonl", func(r Record) error {
+		note(r.Source, r.Event, fmt.Sprintf("topic %s partition %d offset %d", r.Topic, r.Partition, r.Offset))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return each(j.dir, "deliveries.jsonl", func(d Delivery) error {
+		note(d.Source, d.Event, fmt.Sprintf("post of partition %d offset %d, attempt %d: auditor %d, bridge told %d", d.Partition, d.Offset, d.Attempt, d.Sink, d.Status))
+		return nil
+	})
+}
+
+func (j *judge) faults() error {
+	return each(j.dir, "faults.jsonl", func(f Fault) error {
+		s := j.rep.Faults[f.Kind]
+		s.Injected++
+		if f.InFlight > 0 {
+			s.Bitten++
+		}
+		if f.Healed > 0 {
+			s.Healed++
+		}
+		if f.Recovered > 0 {
+			s.Recovered++
+			s.times = append(s.times, f.Recovered-f.Healed)
+		}
+		j.rep.Faults[f.Kind] = s
+		return nil
+	})
+}
