@@ -31,7 +31,7 @@ func NewLogger(w io.Writer, format, level, service string) *slog.Logger {
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
 	var h slog.Handler
 	if format == "text" || (format != "json" && terminal) {
-		h = tint.NewHandler(w, &tint.Options{Level: at, TimeFormat: time.TimeOnly, NoColor: !terminal, ReplaceAttr: escapeMessage})
+		h = tint.NewTextHandler(w, &tint.Options{Level: at, TimeFormat: time.TimeOnly, NoColor: !terminal, ReplaceAttr: escapeMessage})
 	} else {
 		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})
 	}
