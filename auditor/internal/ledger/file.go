@@ -30,7 +30,7 @@ type File interface {
 //
 // The first fsync is needed before anything is answered: a line of a killed
 // process may be found again, called a duplicate and so acknowledged.
-func openLog(path string) (*os.File, int64, error) {
+func openLog(path string) (*lockedFile, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, 0, fmt.Errorf("open %s: is a symbolic link; name the file itself", path)
@@ -42,7 +42,15 @@ func openLog(path string) (*os.File, int64, error) {
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
-	return f, size, nil
+	return &lockedFile{f}, size, nil
+}
+
+// lockedFile gives up the lock before it closes: a child process that is just
+// being started shares the open file for a moment, and the lock with it.
+type lockedFile struct{ *os.File }
+
+func (f *lockedFile) Close() error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.File.Close())
 }
 
 func claim(f *os.File, path string) (int64, error) {

@@ -161,7 +161,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	uncache(f, max(0, size-int64(cfg.MaxPending)))
+	uncache(f.File, max(0, size-int64(cfg.MaxPending)))
 	l := &Ledger{
 		cfg: cfg, file: f,
 		inFlight: make(map[key]*claimed),
