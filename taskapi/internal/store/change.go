@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -120,28 +119,6 @@ func (t *txn) enqueue(taskID string, body []byte, now time.Time) error {
 	t.outboxID = id
 	t.pending++
 	return nil
-}
-
-// encode makes the event of a change, once: every retry sends these bytes.
-func encode(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
-	tk := a.Task
-	data := event.Data{TaskID: tk.ID, Title: tk.Title, Status: string(tk.Status)}
-	if tk.OwnerID != "" {
-		data.OwnerID = &tk.OwnerID
-	}
-	e, err := event.New(event.Change{
-		ID: newID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
-		CorrelationID: origin.CorrelationID, Actor: origin.Actor,
-		TraceParent: origin.TraceParent, TraceState: origin.TraceState, Data: data,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make the event of task %s: %w", tk.ID, err)
-	}
-	body, err := event.Append(nil, e)
-	if err != nil {
-		return nil, fmt.Errorf("encode the event of task %s: %w", tk.ID, err)
-	}
-	return body, nil
 }
 
 func (t *txn) task(id string) (task.Task, error) {

@@ -45,7 +45,7 @@ func (s *Store) openReads(ctx context.Context) (err error) {
 		{&q.next, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id ORDER BY u.id LIMIT ?`},
 		{&q.oldest, `SELECT created_at FROM outbox WHERE id = (SELECT min(id) FROM unpublished)`},
 	} {
-		if *p.into, err = s.reads.PrepareContext(ctx, p.text); err != nil {
+		if *p.into, err = s.reads.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // kept for the life of the store, closed by queries.close
 			return fmt.Errorf("prepare %q: %w", p.text, err)
 		}
 	}
