@@ -1,6 +1,7 @@
 package env_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,8 +42,8 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 	r.HostPorts("H", "x:1")
 	r.File("F")
 	r.File("DIR")
-	got, ok := r.Err().(*env.Error)
-	if !ok {
+	var got *env.Error
+	if !errors.As(r.Err(), &got) {
 		t.Fatalf("Err = %v, want *env.Error", r.Err())
 	}
 	want := []string{

@@ -28,7 +28,7 @@ type Stored struct {
 // Scan calls f for each dead letter of partition 0 of topic, oldest first, up
 // to the end, or when follow is set until ctx ends.
 func Scan(ctx context.Context, client Fetcher, topic string, follow bool, f func(Stored) error) error {
-	offset := int64(kafkago.FirstOffset)
+	offset := kafkago.FirstOffset
 	for ctx.Err() == nil {
 		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
 		resp, err := client.Fetch(attempt, &kafkago.FetchRequest{Topic: topic, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 500 * time.Millisecond})

@@ -176,7 +176,7 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 		m.setState(Joining)
 		g, err := m.join(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what failed while stopping matters to nobody
 		}
 		if err != nil {
 			return err
@@ -185,7 +185,7 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // ctx was told to end: that is no failure
 		}
 	}
 }

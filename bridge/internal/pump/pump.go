@@ -112,7 +112,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metric
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
 	if err := s.awaitTopics(ctx); err != nil {
-		return nil //nolint:nilerr // only the end of ctx ends the waiting
+		return nil // only the end of ctx ends the waiting
 	}
 	return s.member.Run(ctx, s.handle)
 }
