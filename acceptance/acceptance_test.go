@@ -145,6 +145,7 @@ func setup(e *testscript.Env, m mode) error {
 	e.Setenv("TASKWIRE_ROOT", root())
 	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(base))
 	e.Setenv("NOTIFIER_PORT", fmt.Sprint(base+2))
+	e.Setenv("AUDITOR_PORT", fmt.Sprint(base+3))
 	e.Setenv("KAFKA_BOOTSTRAP_SERVERS", w.system.brokers())
 	e.Setenv("LOG_FORMAT", "json")
 	return nil
