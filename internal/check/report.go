@@ -166,3 +166,14 @@ func quantiles(times []int64) string {
 	}
 	return fmt.Sprintf(", back after p50 %s p99 %s max %s", at(0.5), at(0.99), at(1))
 }
+
+// Broken lists the rules that were violated, and how often.
+func (r *Report) Broken() string {
+	var out []string
+	for _, rule := range Rules() {
+		if n := r.Violations[rule]; n > 0 {
+			out = append(out, fmt.Sprintf("%s %d", rule, n))
+		}
+	}
+	return strings.Join(out, ", ")
+}

@@ -177,7 +177,8 @@ func (r *Real) configure(ctx context.Context) error {
 
 func (r *Real) command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, r.Java, append([]string{
-		"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp", r.Libs + "/*",
+		"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", r.Libs + "/*",
 	}, args...)...)
 }
 
@@ -305,6 +306,16 @@ func (r *Real) Stop() error { return r.end(syscall.SIGTERM) }
 
 // Kill ends the broker as a crash does; its data stay.
 func (r *Real) Kill() error { return r.end(syscall.SIGKILL) }
+
+// Signal sends the broker a signal such as SIGSTOP, when it runs.
+func (r *Real) Signal(sig syscall.Signal) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.jvm == nil {
+		return nil
+	}
+	return r.jvm.Process.Signal(sig)
+}
 
 func (r *Real) end(sig syscall.Signal) error {
 	r.mu.Lock()

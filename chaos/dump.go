@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	_ "modernc.org/sqlite" // the driver of the database that is dumped
+
+	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// wireEvent is a structured CloudEvent, read without the code under test.
+type wireEvent struct {
+	ID      string          `json:"id"`
+	Source  string          `json:"source"`
+	Subject string          `json:"subject"`
+	Version int64           `json:"taskversion"`
+	Nonce   string          `json:"correlationid"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// dumpTopics reads every record from offset 0 with a reader of no group.
+func (y *system) dumpTopics(ctx context.Context) error {
+	f, err := y.file("topic.jsonl")
+	if err != nil {
+		return err
+	}
+	for p := range partitions {
+		if err := y.dumpPartition(ctx, topic, p, f); err != nil {
+			return err
+		}
+	}
+	err = y.dumpPartition(ctx, deadLetters, 0, f)
+	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
+		return nil // there was no dead letter
+	}
+	return err
+}
+
+func (y *system) dumpPartition(ctx context.Context, name string, p int, f *file) error {
+	for offset, tries := int64(0), 0; ; {
+		next, end, err := y.fetch(ctx, name, p, offset, f)
+		switch {
+		case err == nil && next >= end:
+			return nil
+		case err == nil:
+			tries = 0
+		case tries == 5 || ctx.Err() != nil:
+			return fmt.Errorf("dump %s/%d at %d: %w", name, p, offset, err)
+		default:
+			tries++
+			kafka.Forget(y.watch.client)
+			pause(ctx, time.Second)
+		}
+		offset = next
+	}
+}
+
+func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f *file) (next, end int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resp, err := y.watch.client.Fetch(ctx, &kafkago.FetchRequest{Topic: name, Partition: p, Offset: offset, MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 500 * time.Millisecond})
+	if err == nil {
+		err = resp.Error
+	}
+	if err != nil {
+		return offset, 0, err
+	}
+	for {
+		rec, err := resp.Records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return offset, resp.HighWatermark, nil
+		}
+		if err != nil {
+			return offset, 0, err
+		}
+		value, err := protocol.ReadAll(rec.Value)
+		if err != nil {
+			return offset, 0, err
+		}
+		if rec.Offset < offset {
+			continue // a batch may begin before the offset asked for
+		}
+		offset = rec.Offset + 1
+		out := check.Record{Topic: name, Partition: p, Offset: rec.Offset}
+		var e wireEvent
+		if json.Unmarshal(value, &e) != nil || e.ID == "" {
+			out.Malformed = true
+		} else {
+			out.Source, out.Event, out.Task, out.Version, out.Nonce, out.Data = e.Source, e.ID, e.Subject, e.Version, e.Nonce, check.Sum(e.Data)
+		}
+		if err := f.write(out); err != nil {
+			return offset, 0, err
+		}
+	}
+}
+
+func (y *system) dumpDatabase(ctx context.Context) error {
+	f, err := y.file("database.jsonl")
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", "file:"+y.path("tasks.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(ctx, `SELECT o.event, u.id IS NOT NULL FROM outbox o LEFT JOIN unpublished u ON u.id = o.id ORDER BY o.id`)
+	if err != nil {
+		return fmt.Errorf("dump the outbox: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var body []byte
+		r := check.Row{Table: check.TableEvent}
+		if err := rows.Scan(&body, &r.Waiting); err != nil {
+			return err
+		}
+		var e wireEvent
+		if err := json.Unmarshal(body, &e); err != nil {
+			return fmt.Errorf("dump the outbox: %w", err)
+		}
+		r.Task, r.Version, r.Source, r.Event, r.Nonce, r.Data = e.Subject, e.Version, e.Source, e.ID, e.Nonce, check.Sum(e.Data)
+		if err := f.write(r); err != nil {
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), dumpTasks(ctx, db, f))
+}
+
+func dumpTasks(ctx context.Context, db *sql.DB, f *file) error {
+	rows, err := db.QueryContext(ctx, `SELECT id, version FROM task`)
+	if err != nil {
+		return fmt.Errorf("dump the tasks: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := check.Row{Table: check.TableTask}
+		if err := rows.Scan(&r.Task, &r.Version); err != nil {
+			return err
+		}
+		if err := f.write(r); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// dumpLastCommits reads the offsets that are left when every bridge has stopped.
+func (y *system) dumpLastCommits(ctx context.Context) error {
+	var err error
+	for range 5 {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		var committed, ends map[int]int64
+		committed, ends, err = y.watch.offsets(attempt)
+		cancel()
+		if err != nil {
+			kafka.Forget(y.watch.client)
+			pause(ctx, time.Second)
+			continue
+		}
+		at := y.clock.now()
+		for p, o := range committed {
+			// A partition without records has no committed offset.
+			if ends[p] > 0 {
+				err = errors.Join(err, y.watch.commits.write(check.Commit{Partition: p, Offset: o, At: at, Final: true, Log: ends[p]}))
+			}
+		}
+		return err
+	}
+	return fmt.Errorf("read the last commits: %w", err)
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/check"
+)
+
+// modes are what the recorder can do to a post instead of passing it on. The
+// lost answer stands there more than once: it alone makes the auditor see an event again.
+var modes = []string{"cut-after", "302", "500", "cut-after", "503", "hang", "cut", "cut-after"}
+
+// recorder stands in front of the auditor. Each start of a bridge has a path of
+// its own, so that posts of a dead one are never taken for those of the next.
+type recorder struct {
+	clock  clock
+	sink   string
+	client *http.Client
+	server *http.Server
+	addr   string
+	mode   atomic.Pointer[string] // nil = pass on
+	inHand atomic.Int64
+
+	mu   sync.Mutex // guards what follows; held while a line is written
+	file *file
+	acks []int64 // when each 2xx was given
+	err  error
+}
+
+func newRecorder(c clock, sink string, f *file) (*recorder, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &recorder{clock: c, sink: sink, file: f, addr: l.Addr().String(), client: &http.Client{
+		Timeout:       10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
+	}}
+	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := r.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			r.fail(err)
+		}
+	}()
+	return r, nil
+}
+
+func (r *recorder) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = errors.Join(r.err, err)
+}
+
+func (r *recorder) close() error {
+	err := r.server.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(err, r.err)
+}
+
+// ackedAfter is the first 2xx after a time, 0 when there is none.
+func (r *recorder) ackedAfter(at int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.acks {
+		if a > at {
+			return a
+		}
+	}
+	return 0
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.inHand.Add(1)
+	defer r.inHand.Add(-1)
+	d := check.Delivery{Start: r.clock.now(), Via: strings.Trim(req.URL.Path, "/")}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return // the bridge was killed half way
+	}
+	if req.Method != http.MethodPost { // what a followed redirect becomes: a login page says 200
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	var e wireEvent
+	if err := json.Unmarshal(body, &e); err != nil {
+		r.fail(err)
+	}
+	d.Source, d.Event, d.Task = e.Source, e.ID, e.Subject
+	d.Partition, _ = strconv.Atoi(req.Header.Get("Taskwire-Partition"))
+	d.Offset, _ = strconv.ParseInt(req.Header.Get("Taskwire-Offset"), 10, 64)
+	d.Attempt, _ = strconv.Atoi(req.Header.Get("Taskwire-Attempt"))
+	mode := ""
+	// Some get through, so that what is behind a fault is mixed.
+	if m := r.mode.Load(); m != nil && rand.IntN(4) > 0 {
+		mode = *m
+	}
+	r.answer(w, req, body, d, mode)
+}
+
+func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte, d check.Delivery, mode string) {
+	switch mode {
+	case "500", "503", "302":
+		d.Status, _ = strconv.Atoi(mode)
+		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Location", "/login")
+		r.record(d)
+		w.WriteHeader(d.Status)
+		return
+	case "hang":
+		select {
+		case <-req.Context().Done():
+		case <-time.After(8 * time.Second):
+		}
+		fallthrough
+	case "cut":
+		r.record(d)
+		panic(http.ErrAbortHandler)
+	}
+	status, answer := r.forward(req, body)
+	d.Sink, d.Status = status, status
+	if status == 0 {
+		d.Status = http.StatusBadGateway
+	}
+	if mode == "cut-after" || req.Context().Err() != nil {
+		d.Status = 0
+		r.record(d)
+		panic(http.ErrAbortHandler)
+	}
+	r.record(d) // before the answer: a commit that follows from it is later
+	w.WriteHeader(d.Status)
+	_, _ = w.Write(answer)
+}
+
+func (r *recorder) forward(req *http.Request, body []byte) (int, []byte) {
+	// The auditor may finish what the bridge gave up, as it may on any network.
+	ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
+	defer cancel()
+	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.sink, bytes.NewReader(body))
+	if err != nil {
+		r.fail(err)
+		return 0, nil
+	}
+	out.Header = req.Header.Clone()
+	resp, err := r.client.Do(out)
+	if err != nil {
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	answer, _ := io.ReadAll(resp.Body) // the status line is the acknowledgement
+	return resp.StatusCode, answer
+}
+
+func (r *recorder) record(d check.Delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.End = r.clock.now()
+	if d.Status/100 == 2 {
+		r.acks = append(r.acks, d.End)
+	}
+	r.err = errors.Join(r.err, r.file.write(d))
+}

@@ -1,0 +1,437 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/check"
+)
+
+const (
+	topic       = "task-events"
+	deadLetters = "task-events-dlq"
+	auditGroup  = "audit-service"
+	partitions  = 4
+)
+
+func run(ctx context.Context, s settings, stdout io.Writer) (rep *check.Report, err error) {
+	temporary := s.Dir == ""
+	if temporary {
+		if s.Dir, err = os.MkdirTemp("", "chaos-*"); err != nil {
+			return nil, err
+		}
+	}
+	if s.Dir, err = filepath.Abs(s.Dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir, "run.json")); err == nil {
+		return nil, fmt.Errorf("%s holds a run already: judge it with check, or name another folder", s.Dir)
+	}
+	fmt.Fprintf(stdout, "seed %d, kept in %s\n", s.Seed, s.Dir)
+	y, err := open(ctx, s, stdout)
+	if err != nil {
+		return nil, err
+	}
+	err = y.play(ctx)
+	err = errors.Join(err, y.close())
+	if err != nil {
+		return nil, err
+	}
+	if rep, err = check.Dir(s.Dir); err != nil {
+		return nil, err
+	}
+	if err := keepReport(s.Dir, rep, stdout); err != nil {
+		return nil, err
+	}
+	if temporary && rep.Verdict == check.Green {
+		return rep, os.RemoveAll(s.Dir)
+	}
+	fmt.Fprintf(stdout, "kept in %s\n", s.Dir)
+	return rep, nil
+}
+
+func keepReport(dir string, rep *check.Report, stdout io.Writer) error {
+	b, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), b, 0o600); err != nil {
+		return err
+	}
+	return rep.Text(stdout)
+}
+
+// system is everything that runs.
+type system struct {
+	settings
+	out     io.Writer
+	rand    *rand.Rand
+	clock   clock
+	load    *load
+	rec     *recorder
+	targets []target // in the order of their start
+	api     *process
+	bridges []*process
+	brokers []string
+	ops     map[string]string // operator address by process
+	watch   *watch
+
+	sinkTurn int // of the recorder's modes; owned by breakThings
+
+	mu     sync.Mutex // guards what follows
+	files  map[string]*file
+	faults []check.Fault
+}
+
+func (y *system) path(name string) string { return filepath.Join(y.Dir, name) }
+
+func (y *system) file(name string) (*file, error) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if f := y.files[name]; f != nil {
+		return f, nil
+	}
+	f, err := os.OpenFile(y.path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	y.files[name] = &file{f}
+	return y.files[name], nil
+}
+
+// open builds and starts everything; what it started is stopped when it fails.
+func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
+	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{}, ops: map[string]string{}}
+	err := y.build(ctx)
+	if err == nil {
+		err = y.startBroker(ctx)
+	}
+	if err == nil {
+		err = y.startServices(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, y.close())
+	}
+	return y, nil
+}
+
+func (y *system) build(ctx context.Context) error {
+	if y.Bin != "" {
+		var err error
+		y.Bin, err = filepath.Abs(y.Bin)
+		return err
+	}
+	y.Bin = y.path("bin")
+	return buildPrograms(ctx, ".", y.Bin)
+}
+
+func buildPrograms(ctx context.Context, tree, bin string) error {
+	if err := os.MkdirAll(bin, 0o700); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
+	cmd.Dir = tree
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (y *system) startServices(ctx context.Context) error {
+	auditor, err := y.program("auditor", "AUDIT_LOG_PATH="+y.path("audit.log"))
+	if err != nil {
+		return err
+	}
+	f, err := y.file("deliveries.jsonl")
+	if err != nil {
+		return err
+	}
+	if y.rec, err = newRecorder(y.clock, "http://"+auditor+"/", f); err != nil {
+		return err
+	}
+	notifier, err := y.program("notifier")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"bridge-1", "bridge-2"} {
+		if err := y.bridge(name, notifier); err != nil {
+			return err
+		}
+	}
+	api, err := y.program("taskapi", "DATABASE_URL=sqlite:"+y.path("tasks.db"), "OUTBOX_RETENTION=8760h")
+	if err != nil {
+		return err
+	}
+	y.load = &load{clock: y.clock, api: "http://" + api, client: &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{MaxIdleConnsPerHost: y.Workers},
+	}}
+	return y.await(ctx)
+}
+
+func (y *system) environment(name, addr string, more ...string) []string {
+	return append([]string{
+		"PATH=" + os.Getenv("PATH"), "LISTEN_ADDR=" + addr, "OPS_ADDR=" + y.ops[name], "LOG_FORMAT=json", "SHUTDOWN_GRACE=5s",
+		"KAFKA_BOOTSTRAP_SERVERS=" + strings.Join(y.brokers, ","), "KAFKA_TOPIC=" + topic,
+		"KAFKA_CREATE_TOPICS=true", fmt.Sprintf("KAFKA_TOPIC_PARTITIONS=%d", partitions),
+	}, more...)
+}
+
+func (y *system) program(name string, more ...string) (string, error) {
+	addr := freePort()
+	y.ops[name] = freePort()
+	p := &process{name: name, path: filepath.Join(y.Bin, name), dir: y.Dir,
+		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
+	if name == "taskapi" {
+		y.api = p
+	}
+	y.targets = append(y.targets, p)
+	return addr, p.Up()
+}
+
+// bridge posts to a path of its own at each start, so that the recorder tells
+// the posts of a dead one from those of the next.
+func (y *system) bridge(name, notifier string) error {
+	addr := freePort()
+	y.ops[name] = freePort()
+	p := &process{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
+	p.env = func(start int) ([]string, error) {
+		config := y.path(name + ".yaml")
+		text := fmt.Sprintf(`topic: %s
+subscriptions:
+  - name: audit
+    group: %s
+    sink: http://%s/%s.%d
+    exhausted: block
+    timeout: 3s
+    retry: {initial: 50ms, max: 1s}
+  - name: notifications
+    group: notification-service
+    sink: http://%s/
+    types: [task.created, task.completed]
+    timeout: 3s
+    retry: {initial: 50ms, max: 1s}
+`, topic, auditGroup, y.rec.addr, name, start, notifier)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		return y.environment(name, addr, "BRIDGE_CONFIG="+config), nil
+	}
+	y.bridges = append(y.bridges, p)
+	y.targets = append(y.targets, p)
+	return p.Up()
+}
+
+// await returns when the API and a bridge can take work.
+func (y *system) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, name := range []string{"taskapi", "bridge-1", "auditor"} {
+		for !answers(ctx, "http://"+y.ops[name]+"/readyz") {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s is not ready: see %s", name, y.path(name+".log"))
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+func answers(ctx context.Context, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// play is the run: load and faults, drain, dumps.
+func (y *system) play(ctx context.Context) error {
+	var err error
+	if y.watch, err = newWatch(y); err != nil {
+		return err
+	}
+	began := time.Now()
+	loading, stopLoad := context.WithTimeout(ctx, y.Duration)
+	defer stopLoad()
+	watching, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	var clients, watchers group
+	for i := range y.Workers {
+		f, err := y.file(fmt.Sprintf("history-%02d.jsonl", i))
+		if err != nil {
+			return err
+		}
+		w := &worker{load: y.load, rand: rand.New(rand.NewPCG(y.Seed, uint64(i)+100)), file: f, gap: time.Duration(float64(time.Second) / y.Rate)}
+		clients.start(func() error { return w.run(loading) })
+	}
+	watchers.start(func() error { return y.watch.run(watching) })
+	watchers.start(func() error { y.progress(watching, began); return nil })
+	y.breakThings(loading)
+	err = errors.Join(clients.wait(), y.heal())
+	y.say("load ended, draining")
+	stuck := y.drain(ctx)
+	stopWatch()
+	err = errors.Join(err, watchers.wait())
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	return errors.Join(err, y.finish(ctx, stuck, time.Since(began)))
+}
+
+// group is goroutines that may fail.
+type group struct {
+	sync.WaitGroup
+	mu  sync.Mutex
+	err error
+}
+
+func (g *group) start(do func() error) {
+	g.Go(func() {
+		err := do()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.err = errors.Join(g.err, err)
+	})
+}
+
+func (g *group) wait() error { g.Wait(); return g.err }
+
+func (y *system) say(format string, args ...any) {
+	fmt.Fprintf(y.out, "%6.1fs "+format+"\n", append([]any{time.Since(y.clock.began).Seconds()}, args...)...)
+}
+
+func (y *system) progress(ctx context.Context, began time.Time) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+		y.rec.mu.Lock()
+		delivered := len(y.rec.acks)
+		y.rec.mu.Unlock()
+		y.mu.Lock()
+		faults := len(y.faults)
+		y.mu.Unlock()
+		acks := y.load.acks.Load()
+		y.say("asked %d acknowledged %d (%.0f/s) in flight %d delivered %d lag %d faults %d", y.load.asked.Load(), acks,
+			float64(acks)/time.Since(began).Seconds(), y.load.inFlight.Load(), delivered, y.watch.lag(), faults)
+	}
+}
+
+// drain waits until nothing is on its way; what it still waits for is returned.
+func (y *system) drain(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, y.Drain)
+	defer cancel()
+	calm := 0
+	for {
+		waiting := y.watch.waiting(ctx)
+		if waiting == "" {
+			calm++
+		} else {
+			calm = 0
+		}
+		if calm == 4 {
+			return ""
+		}
+		select {
+		case <-ctx.Done():
+			return waiting + " "
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// finish stops the services, dumps what they left, and writes run.json last: a
+// folder without it is no run.
+func (y *system) finish(ctx context.Context, stuck string, took time.Duration) error {
+	var errs []error
+	for i := len(y.targets) - 1; i > 0; i-- { // the broker is asked for its records below
+		errs = append(errs, y.targets[i].Down(syscall.SIGTERM))
+	}
+	errs = append(errs, y.dumpTopics(ctx), y.dumpDatabase(ctx), y.dumpFaults(), y.dumpLastCommits(ctx))
+	build, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		build = []byte("unknown")
+	}
+	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Seconds: took.Seconds(),
+		Topology: fmt.Sprintf("taskapi, bridge x2, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
+		Drained:  stuck == "", Stuck: strings.TrimSpace(stuck), Counts: y.counts(), Need: y.need()}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
+}
+
+func (y *system) counts() map[string]int {
+	torn, _ := filepath.Glob(y.path("audit.log.torn-*"))
+	c := map[string]int{"rebalances": y.watch.rebalances(), "torn-tails": len(torn)}
+	for _, t := range y.targets {
+		if p, ok := t.(*process); ok {
+			p.mu.Lock()
+			c["starts"] += p.starts
+			c["unasked-ends"] += p.faults
+			p.mu.Unlock()
+		}
+	}
+	return c
+}
+
+// need is what this run must have done to mean anything.
+func (y *system) need() map[string]int {
+	n := map[string]int{"acks": y.Acks, "snapshots": 1, "commits": 1, "2xx:create": 1, "2xx:update": 1, "2xx:complete": 1,
+		"2xx:shared-update": 1, "2xx:shared-complete": 1, "4xx:refused-body": 1, "4xx:refused-etag": 1, "4xx:refused-key": 1}
+	if y.Acks == 0 {
+		n["acks"] = int(2 * y.Duration.Seconds())
+	}
+	if y.Duration >= time.Minute && y.Faults != "" {
+		n["info"], n["redeliveries"], n["rebalances"] = 1, 1, 1
+		for kind := range strings.SplitSeq(y.Faults, ",") {
+			n["bitten:"+kind], n["recovered:"+kind] = 1, 1
+		}
+		if strings.Contains(y.Faults, "sink") {
+			n["dedup-hits"] = 1
+		}
+	}
+	return n
+}
+
+// close stops whatever still runs.
+func (y *system) close() error {
+	var errs []error
+	for i := len(y.targets) - 1; i >= 0; i-- {
+		errs = append(errs, y.targets[i].Down(syscall.SIGKILL))
+	}
+	if y.rec != nil {
+		errs = append(errs, y.rec.close())
+	}
+	for _, f := range y.files {
+		errs = append(errs, f.f.Close())
+	}
+	return errors.Join(errs...)
+}

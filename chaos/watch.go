@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"bufio"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// watch looks at the system while it runs: committed offsets, images of the
+// audit log, the few metrics that a plan asks for.
+type watch struct {
+	y         *system
+	client    *kafkago.Client
+	transport *kafkago.Transport
+	commits   *file
+	snapshots *file
+
+	mu        sync.Mutex // guards what follows
+	committed map[int]int64
+	ends      map[int]int64
+	seen      map[string]float64 // rebalances by bridge, at the last look
+	joined    float64
+}
+
+func newWatch(y *system) (*watch, error) {
+	cfg := kafka.Config{Brokers: y.brokers, ClientID: "chaos"}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		return nil, err
+	}
+	w := &watch{y: y, transport: transport, client: kafka.NewClient(cfg, transport), committed: map[int]int64{}, ends: map[int]int64{}, seen: map[string]float64{}}
+	if w.commits, err = y.file("commits.jsonl"); err != nil {
+		return nil, err
+	}
+	w.snapshots, err = y.file("snapshots.jsonl")
+	return w, err
+}
+
+func (w *watch) run(ctx context.Context) error {
+	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
+		w.look(ctx)
+		for i, b := range w.y.bridges {
+			w.countJoins(ctx, b.name, i)
+		}
+		if n%6 == 0 {
+			if err := w.snapshot(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// look reads offsets; a broker that is down is no fault of the run.
+func (w *watch) look(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	committed, ends, err := w.offsets(ctx)
+	if err != nil {
+		kafka.Forget(w.client)
+		return false
+	}
+	at := w.y.clock.now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for p, o := range committed {
+		w.committed[p], w.ends[p] = o, ends[p]
+		_ = w.commits.write(check.Commit{Partition: p, Offset: o, At: at})
+	}
+	return true
+}
+
+func (w *watch) offsets(ctx context.Context) (committed, ends map[int]int64, err error) {
+	var all []int
+	var last []kafkago.OffsetRequest
+	for p := range partitions {
+		all, last = append(all, p), append(last, kafkago.LastOffsetOf(p))
+	}
+	got, err := w.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: auditGroup, Topics: map[string][]int{topic: all}})
+	if err == nil {
+		err = got.Error
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	listed, err := w.client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: last}})
+	if err != nil {
+		return nil, nil, err
+	}
+	committed, ends = map[int]int64{}, map[int]int64{}
+	for _, p := range got.Topics[topic] {
+		if p.Error != nil {
+			return nil, nil, p.Error
+		}
+		committed[p.Partition] = p.CommittedOffset
+	}
+	for _, p := range listed.Topics[topic] {
+		if p.Error != nil {
+			return nil, nil, p.Error
+		}
+		ends[p.Partition] = p.LastOffset
+	}
+	if len(committed) != partitions || len(ends) != partitions {
+		return nil, nil, errors.New("not all partitions answered")
+	}
+	return committed, ends, nil
+}
+
+func (w *watch) lag() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var sum int64
+	for p, end := range w.ends {
+		sum += end - max(0, w.committed[p])
+	}
+	return sum
+}
+
+// waiting says what is still on its way, "" when nothing is.
+func (w *watch) waiting(ctx context.Context) string {
+	pending, ok := metric(ctx, w.y.ops["taskapi"], "taskwire_outbox_pending")
+	switch {
+	case !ok:
+		return "taskapi does not answer"
+	case pending > 0:
+		return fmt.Sprintf("outbox %.0f", pending)
+	case !w.look(ctx):
+		return "kafka does not answer"
+	}
+	if lag := w.lag(); lag > 0 {
+		return fmt.Sprintf("lag %d", lag)
+	}
+	return ""
+}
+
+// metric sums the samples of a name.
+func metric(ctx context.Context, addr, name string) (float64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
+	if err != nil {
+		return 0, false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, false
+	}
+	defer resp.Body.Close()
+	var sum float64
+	found := false
+	lines := bufio.NewScanner(io.LimitReader(resp.Body, 1<<20))
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err == nil {
+			sum, found = sum+v, true
+		}
+	}
+	return sum, found
+}
+
+// countJoins adds up the generations over the restarts of a bridge.
+func (w *watch) countJoins(ctx context.Context, name string, _ int) {
+	n, ok := metric(ctx, w.y.ops[name], "taskwire_bridge_rebalances_total")
+	if !ok {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n < w.seen[name] {
+		w.seen[name] = 0
+	}
+	w.joined += n - w.seen[name]
+	w.seen[name] = n
+}
+
+func (w *watch) rebalances() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return int(w.joined)
+}
+
+// snapshot keeps size and hash of the audit log up to its last line feed.
+func (w *watch) snapshot() error {
+	at := w.y.clock.now()
+	image, err := os.ReadFile(w.y.path("audit.log"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	image = image[:bytes.LastIndexByte(image, '\n')+1]
+	sum := sha256.Sum256(image)
+	return w.snapshots.write(check.Snapshot{At: at, Size: int64(len(image)), Sum: hex.EncodeToString(sum[:])})
+}
