@@ -4,6 +4,7 @@
 package acceptance_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,12 +27,15 @@ import (
 // TestMain makes this binary act as one of the four programs, or as curl, when
 // it is called by that name: real processes and signals without a build step.
 func TestMain(m *testing.M) {
+	// Not one of testscript's programs: as a command of the scripts, curl runs here.
+	if filepath.Base(os.Args[0]) == "curl" {
+		os.Exit(curlProgram())
+	}
 	testscript.Main(leakChecked{m}, map[string]func(){
 		"taskapi":  func() { process.Main("taskapi", source("taskapi"), taskapi.FromEnv, taskapi.New) },
 		"bridge":   func() { process.Main("bridge", source("bridge"), bridge.FromEnv, bridge.New, bridge.Commands()...) },
 		"notifier": func() { process.Main("notifier", source("notifier"), notifier.FromEnv, notifier.New) },
 		"auditor":  func() { process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat()) },
-		"curl":     func() { os.Exit(curl(os.Args[1:], os.Stdout, os.Stderr)) },
 	})
 }
 
@@ -142,6 +146,15 @@ func setup(e *testscript.Env, m mode) error {
 	}
 	e.Defer(func() { w.close(e) })
 	e.Values[worldKey{}] = w
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	bin := filepath.Join(e.WorkDir, ".bin")
+	if err := errors.Join(os.Mkdir(bin, 0o700), os.Symlink(self, filepath.Join(bin, "curl"))); err != nil {
+		return err
+	}
+	e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 	e.Setenv("TASKWIRE_ROOT", root())
 	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(base))
 	e.Setenv("NOTIFIER_PORT", fmt.Sprint(base+2))

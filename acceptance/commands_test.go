@@ -25,7 +25,7 @@ import (
 type command func(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
-	all := map[string]func(*testscript.TestScript, bool, []string){}
+	all := map[string]func(*testscript.TestScript, bool, []string){"curl": curlCommand, "times": times}
 	for name, run := range map[string]command{
 		"start": start, "terminate": terminate, "crash": crash, "restart": restart,
 		"await": await, "produce": produce, "consume": consume, "committed": committed,
@@ -43,6 +43,18 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		}
 	}
 	return all
+}
+
+// times N curl ...: the same call N times.
+func times(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || args[1] != "curl" {
+		ts.Fatalf("usage: times N curl ...")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for range n {
+		curlCommand(ts, neg, args[2:])
+	}
 }
 
 // named splits words into services, all when there is none, and settings.

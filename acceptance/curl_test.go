@@ -12,14 +12,36 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // curl does what the documents' curl lines ask for: -X, -H, -d, -i, -s, -f, -o.
 // As with curl, -d makes a POST and a form content type unless -H says
 // otherwise. Ports of the documents are moved to the script's own, so that the
-// lines stand in the scripts word for word.
-func curl(args []string, stdout, stderr io.Writer) int {
-	req, opts, err := curlRequest(args)
+// lines stand in the scripts word for word. It is a command of the scripts, and
+// a program for their shell parts.
+type curl struct {
+	base string                   // port of the script's task API; "" leaves ports alone
+	path func(name string) string // where a file is
+}
+
+// curlProgram is curl when this binary is called by that name.
+func curlProgram() int {
+	c := curl{os.Getenv("TASKWIRE_PORT_BASE"), func(name string) string { return name }}
+	return c.run(os.Args[1:], os.Stdout, os.Stderr)
+}
+
+// curlCommand is curl as a line of a script.
+func curlCommand(ts *testscript.TestScript, neg bool, args []string) {
+	c := curl{ts.Getenv("TASKWIRE_PORT_BASE"), ts.MkAbs}
+	if status := c.run(args, ts.Stdout(), ts.Stderr()); (status != 0) != neg {
+		ts.Fatalf("curl: exit status %d", status)
+	}
+}
+
+func (c curl) run(args []string, stdout, stderr io.Writer) int {
+	req, opts, err := c.request(args)
 	if err != nil {
 		fmt.Fprintln(stderr, "curl:", err)
 		return 2
@@ -40,7 +62,7 @@ func curl(args []string, stdout, stderr io.Writer) int {
 		return 22
 	}
 	if opts.output != "" {
-		f, err := os.Create(opts.output)
+		f, err := os.Create(c.path(opts.output))
 		if err != nil {
 			fmt.Fprintln(stderr, "curl:", err)
 			return 23
@@ -69,7 +91,7 @@ type curlOptions struct {
 	output        string
 }
 
-func curlRequest(args []string) (*http.Request, curlOptions, error) {
+func (c curl) request(args []string) (*http.Request, curlOptions, error) {
 	var opts curlOptions
 	var method, target string
 	var data []string
@@ -108,7 +130,7 @@ func curlRequest(args []string) (*http.Request, curlOptions, error) {
 			}
 			header.Add(name, strings.TrimSpace(v))
 		case "-d", "--data", "--data-binary":
-			body, err := curlData(value, arg == "--data-binary")
+			body, err := c.data(value, arg == "--data-binary")
 			if err != nil {
 				return nil, opts, err
 			}
@@ -126,7 +148,7 @@ func curlRequest(args []string) (*http.Request, curlOptions, error) {
 	if data != nil && header.Get("Content-Type") == "" {
 		header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	target, err := moved(target)
+	target, err := c.moved(target)
 	if err != nil {
 		return nil, opts, err
 	}
@@ -141,13 +163,13 @@ func curlRequest(args []string) (*http.Request, curlOptions, error) {
 	return req, opts, nil
 }
 
-// curlData reads @file as curl does: -d drops line ends, --data-binary nothing.
-func curlData(value string, binary bool) (string, error) {
+// data reads @file as curl does: -d drops line ends, --data-binary nothing.
+func (c curl) data(value string, binary bool) (string, error) {
 	file, ok := strings.CutPrefix(value, "@")
 	if !ok {
 		return value, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(c.path(file))
 	if err != nil {
 		return "", err
 	}
@@ -158,7 +180,7 @@ func curlData(value string, binary bool) (string, error) {
 }
 
 // moved replaces a documented port by the script's own.
-func moved(target string) (string, error) {
+func (c curl) moved(target string) (string, error) {
 	if target == "" {
 		return "", errors.New("no URL")
 	}
@@ -169,7 +191,7 @@ func moved(target string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	base, err := strconv.Atoi(os.Getenv("TASKWIRE_PORT_BASE"))
+	base, err := strconv.Atoi(c.base)
 	port, portErr := strconv.Atoi(u.Port())
 	if err != nil || portErr != nil || port < 8000 || port > 9092 {
 		return target, nil //nolint:nilerr // an address that is not one of ours stays as it is
