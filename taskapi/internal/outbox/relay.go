@@ -135,13 +135,17 @@ func (r *Relay) step(ctx context.Context) (int, error) {
 }
 
 // produce is one attempt. A stop does not cut a batch that is on the wire,
-// since its answer saves a duplicate; the deadline of a flush does.
+// since its answer saves a duplicate; the deadline of a flush does. During an
+// outage no answer is to be expected, and the stop need not wait for it.
 func (r *Relay) produce(ctx context.Context, recs []event.Record) error {
 	until := time.Now().Add(attempt)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+	if r.failing.IsZero() {
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	return r.publisher.Produce(ctx, r.cfg.Topic, recs)
 }

@@ -400,6 +400,33 @@ func TestABatchOnTheWireIsMarkedAfterAStop(t *testing.T) {
 	})
 }
 
+// A producer repeats until its context ends; during an outage that must not
+// hold up a stop.
+func TestAStopDuringAnOutageIsQuick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.add(1, "a")
+		r := outbox.New(outbox.Config{Topic: "task-events", Log: slog.New(slog.DiscardHandler)}, w, stubborn{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { r.Run(ctx) })
+		time.Sleep(time.Minute)
+		start := time.Now()
+		cancel()
+		wg.Wait()
+		if d := time.Since(start); d > 0 {
+			t.Errorf("Run went on for %v", d)
+		}
+	})
+}
+
+type stubborn struct{}
+
+func (stubborn) Produce(ctx context.Context, _ string, _ []event.Record) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func TestFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
