@@ -4,240 +4,437 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"math"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/goleak"
 
-	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-type bundle struct {
-	broker   *embedkafka.Broker
-	producer *kafka.Producer
-	cfg      kafka.Config
+func metadata(topic string) *kmsg.MetadataRequest {
+	req := kmsg.NewPtrMetadataRequest()
+	named := kmsg.NewMetadataRequestTopic()
+	named.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, named)
+	return req
 }
 
-func start(t testing.TB, cfg embedkafka.Config) *embedkafka.Broker {
-	t.Helper()
-	b, err := embedkafka.Start(cfg)
-	if err != nil {
-		t.Fatal(err)
+// TestOneFaultStoresEveryRecordOnce has each fault twice over: it failed, and
+// it failed but happened.
+func TestOneFaultStoresEveryRecordOnce(t *testing.T) {
+	fault := func(err *kerr.Error) func(*world) {
+		return func(w *world) { w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: 3}) }
 	}
-	t.Cleanup(func() { _ = b.Close() })
-	return b
-}
-
-func connect(t testing.TB, b *embedkafka.Broker) bundle {
-	cfg := kafka.Config{Brokers: []string{b.Addr()}, ClientID: "test"}
-	transport, err := kafka.NewTransport(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(transport.CloseIdleConnections)
-	return bundle{b, kafka.NewProducer(kafka.NewClient(cfg, transport), slog.New(slog.DiscardHandler)), cfg}
-}
-
-func setup(t testing.TB, partitions int) bundle {
-	return connect(t, start(t, embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": partitions}}))
-}
-
-func records(n int) []event.Record {
-	out := make([]event.Record, n)
-	for i := range out {
-		out[i] = event.Record{Key: fmt.Appendf(nil, "k%d", i%7), Value: fmt.Appendf(nil, "v%d", i), Headers: []event.Header{{Key: "h", Value: []byte("x")}}}
-	}
-	return out
-}
-
-func expected(rs []event.Record) map[string][]string {
-	out := map[string][]string{}
-	for _, r := range rs {
-		out[string(r.Key)] = append(out[string(r.Key)], string(r.Value))
-	}
-	return out
-}
-
-func within(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// holds reads the topic with another client: exactly rs, in order per key. One
-// record more is produced last, so that a repetition before it would be seen.
-func holds(t *testing.T, b *embedkafka.Broker, rs []event.Record) {
-	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.ConsumeTopics("events"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	parts, err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "events", Value: []byte("end")}).First()
-	if err != nil || parts.Partition != 0 {
-		t.Fatal(err)
-	}
-	got := map[string][]string{}
-	n, ended := 0, false
-	for ctx := within(t, 10*time.Second); !ended || n < len(rs); {
-		fetches := cl.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			t.Fatalf("%d of %d records: %v", n, len(rs), err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			if string(r.Value) == "end" {
-				ended = true
-				return
-			}
-			got[string(r.Key)] = append(got[string(r.Key)], string(r.Value))
-			n++
-		})
-	}
-	if diff := cmp.Diff(expected(rs), got); diff != "" {
-		t.Errorf("stored (-want +got):\n%s", diff)
-	}
-}
-
-func TestOrderPerKeyOnOneAndOnSeveralPartitions(t *testing.T) {
-	for _, partitions := range []int{1, 4} {
-		b := setup(t, partitions)
-		rs := records(5000)
-		for i := 0; i < len(rs); i += 2500 {
-			if err := b.producer.Produce(t.Context(), "events", rs[i:i+2500]); err != nil {
-				t.Fatal(err)
-			}
-		}
-		holds(t, b.broker, rs)
-	}
-}
-
-func TestRefusedBatchesAreSentAgainAndStoredOnce(t *testing.T) {
-	for name, code := range map[string]int16{
-		"not enough replicas": 19, "not leader": 6, "leader not available": 5, "timed out": 7, "unknown topic": 3, "out of order sequence": 45, "unknown producer": 59,
+	for name, strike := range map[string]func(*world){
+		"not leader":                  fault(kerr.NotLeaderForPartition),
+		"leader not available":        fault(kerr.LeaderNotAvailable),
+		"unknown topic":               fault(kerr.UnknownTopicOrPartition),
+		"not enough replicas":         fault(kerr.NotEnoughReplicas),
+		"not enough replicas, stored": fault(kerr.NotEnoughReplicasAfterAppend),
+		"timed out, stored":           fault(kerr.RequestTimedOut),
+		"corrupt on the way":          fault(kerr.CorruptMessage),
+		"disk fault":                  fault(kerr.KafkaStorageError),
+		"unknown server error":        fault(kerr.UnknownServerError),
+		"a code nobody knows":         fault(&kerr.Error{Code: 999}),
+		"request lost":                func(w *world) { w.wire.once(cut, cut, cut) },
+		"answer lost":                 func(w *world) { w.wire.once(silent, silent, silent) },
+		"answer lost, then told that it is a repetition": func(w *world) {
+			w.wire.once(silent)
+			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.DuplicateSequenceNumber, When: second()})
+		},
+		"request held up": func(w *world) {
+			w.wire.once(hold, hold)
+			time.AfterFunc(15*time.Second, w.wire.release)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := setup(t, 1)
-			left := 2 // owned by the broker's goroutine until Produce returns
-			b.broker.Cluster().ControlKey(0, func(req kmsg.Request) (kmsg.Response, error, bool) {
-				if left == 0 {
-					return nil, nil, false
-				}
-				left--
-				b.broker.Cluster().KeepControl()
-				return refuse(req.(*kmsg.ProduceRequest), code), nil, true
+			synctest.Test(t, func(t *testing.T) {
+				w, s := newWorld(t, 1), stream{}
+				w.mustProduce(s.take(20))
+				strike(w)
+				w.mustProduce(s.take(20))
+				w.mustProduce(s.take(20))
+				synctest.Wait()
+				s.check(t, w.stored(), false)
 			})
-			rs := records(50)
-			if err := b.producer.Produce(within(t, 20*time.Second), "events", rs); err != nil {
-				t.Fatal(err)
-			}
-			holds(t, b.broker, rs)
 		})
 	}
 }
 
-func refuse(req *kmsg.ProduceRequest, code int16) kmsg.Response {
-	resp := req.ResponseKind().(*kmsg.ProduceResponse)
-	for _, t := range req.Topics {
-		rt := kmsg.NewProduceResponseTopic()
-		rt.Topic, rt.TopicID = t.Topic, t.TopicID
-		for _, p := range t.Partitions {
-			rp := kmsg.NewProduceResponseTopicPartition()
-			rp.Partition, rp.ErrorCode = p.Partition, code
-			rt.Partitions = append(rt.Partitions, rp)
+// TestLostTrackRepeatsAtWorst: the broker says that it does not know this
+// producer or its sequence. Nothing is lost and nothing overtakes.
+func TestLostTrackRepeatsAtWorst(t *testing.T) {
+	for _, code := range []*kerr.Error{kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping, kerr.ProducerFenced} {
+		t.Run(code.Message, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, s := newWorld(t, 1), stream{}
+				w.mustProduce(s.take(20))
+				// Stored, its answer lost, and then forgotten: the worst case.
+				w.wire.once(silent)
+				w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: code, Count: 1, When: second()})
+				w.mustProduce(s.take(20))
+				w.mustProduce(s.take(20))
+				log := w.stored()
+				s.check(t, log, true)
+				if len(log) != 80 {
+					t.Errorf("%d records, want 60 and 20 repeated", len(log))
+				}
+				if warned := strings.Contains(w.logs.String(), "lost track"); warned != (code == kerr.OutOfOrderSequenceNumber) {
+					t.Errorf("log:\n%s", w.logs)
+				}
+			})
+		})
+	}
+}
+
+// second matches all but the first request.
+func second() func(kmsg.Request) bool {
+	var first kmsg.Request // asked about several times
+	return func(req kmsg.Request) bool {
+		if first == nil {
+			first = req
 		}
-		resp.Topics = append(resp.Topics, rt)
-	}
-	return resp
-}
-
-func TestAMissingTopicIsNamedWithTheCommandThatMakesIt(t *testing.T) {
-	b := setup(t, 1)
-	err := b.producer.Produce(t.Context(), "nowhere", records(1))
-	var missing *kafka.MissingTopicError
-	var produce *kafka.ProduceError
-	if !errors.As(err, &missing) || !errors.As(err, &produce) || produce.Acked[0] {
-		t.Fatalf("Produce = %v", err)
-	}
-	if !strings.Contains(missing.Error(), "--create --topic nowhere") {
-		t.Errorf("message = %s", missing)
+		return req != first
 	}
 }
 
-func TestEnsureTopicMakesWhatIsMissing(t *testing.T) {
-	b := setup(t, 1)
-	transport, err := kafka.NewTransport(b.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer transport.CloseIdleConnections()
-	client := kafka.NewClient(b.cfg, transport)
-	for range 2 { // the second finds it there
-		if err := kafka.EnsureTopic(t.Context(), client, "made", 3, true); err != nil {
+func TestTopicMadeAnewIsWrittenFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.mustProduce(stream{}.take(20))
+		if err := w.cluster.DeleteTopic(topic); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if n, err := kafka.Partitions(t.Context(), client, "made"); n != 3 || err != nil {
-		t.Errorf("Partitions = %d, %v; want 3", n, err)
+		if err := w.cluster.CreateTopic(topic, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		s := stream{}
+		w.mustProduce(s.take(20))
+		w.mustProduce(s.take(20))
+		s.check(t, w.stored(), false)
+	})
+}
+
+// TestCallCutShort: a call ends while its batch may or may not be stored.
+func TestCallCutShort(t *testing.T) {
+	for name, f := range map[string]fate{"request held up": hold, "answer lost": silent} {
+		// The broker stays silent until the call has ended.
+		strike := func(w *world) { w.wire.on(func() fate { return f }) }
+		heal := func(w *world) {
+			if f == hold {
+				w.wire.release()
+			}
+			synctest.Wait()
+			w.wire.on(nil)
+		}
+		t.Run(name+", same records again", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, s := newWorld(t, 1), stream{}
+				w.mustProduce(s.take(5))
+				recs := s.take(10)
+				strike(w)
+				unacknowledged(t, w.produce(time.Second, recs), 10)
+				unacknowledged(t, w.produce(time.Second, recs), 10)
+				heal(w)
+				// As an outbox does: the same rows, and those that came since.
+				w.mustProduce(append(recs, s.take(7)...))
+				w.mustProduce(s.take(5))
+				s.check(t, w.stored(), false)
+			})
+		})
+		t.Run(name+", other records next", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, s := newWorld(t, 1), stream{}
+				w.mustProduce(s.take(5))
+				strike(w)
+				unacknowledged(t, w.produce(time.Second, []event.Record{{Key: []byte("given up"), Value: []byte("given up/1")}}), 1)
+				if f == silent {
+					heal(w)
+				} else {
+					defer heal(w)
+					w.wire.mu.Lock()
+					w.wire.decide = nil
+					w.wire.mu.Unlock()
+				}
+				// The batch has as many records as the one given up: under its sequence
+				// the broker would take it for that one.
+				other := []event.Record{s.next("other")}
+				w.mustProduce(other)
+				if f == hold {
+					w.wire.release() // now it arrives, too late
+					synctest.Wait()
+					w.wire.on(nil)
+				}
+				w.mustProduce(s.take(5))
+				var log []*kgo.Record
+				for _, r := range w.stored() {
+					if string(r.Key) == "given up" {
+						if f == hold {
+							t.Error("the batch that was given up arrived behind its successor")
+						}
+						continue
+					}
+					log = append(log, r)
+				}
+				s.check(t, log, false)
+				if f == hold {
+					w.wire.on(nil) // for the deferred heal
+				}
+			})
+		})
 	}
 }
 
-func TestABrokerThatIsAwayEndsWithTheContext(t *testing.T) {
-	b := setup(t, 1)
-	if err := b.broker.Close(); err != nil {
-		t.Fatal(err)
+func unacknowledged(t *testing.T, err error, n int) {
+	t.Helper()
+	var e *kafka.ProduceError
+	if !errors.As(err, &e) || len(e.Acked) != n || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Produce = %v, want a ProduceError for %d records because of the deadline", err, n)
 	}
-	err := b.producer.Produce(within(t, 300*time.Millisecond), "events", records(3))
-	var produce *kafka.ProduceError
-	if !errors.As(err, &produce) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Produce = %v, want a ProduceError that ends with the context", err)
-	}
-}
-
-func TestTheProducerOutlivesABrokerRestart(t *testing.T) {
-	cfg := embedkafka.Config{Addr: "127.0.0.1:0", DataDir: t.TempDir(), Topics: map[string]int{"events": 1}}
-	b := connect(t, start(t, cfg))
-	rs := records(30)
-	if err := b.producer.Produce(t.Context(), "events", rs[:10]); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.broker.Close(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	ctx := within(t, 20*time.Second)
-	go func() { done <- b.producer.Produce(ctx, "events", rs[10:]) }()
-	cfg.Addr = b.broker.Addr()
-	again := start(t, cfg)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	holds(t, again, rs)
-}
-
-func TestASecondBrokerOnTheSameDataIsRefused(t *testing.T) {
-	cfg := embedkafka.Config{Addr: "127.0.0.1:0", DataDir: t.TempDir()}
-	start(t, cfg)
-	if _, err := embedkafka.Start(cfg); err == nil || !strings.Contains(err.Error(), "is in use by another process") {
-		t.Errorf("Start = %v, want a line that says the data is in use", err)
-	}
-}
-
-func BenchmarkProduce(b *testing.B) {
-	s := setup(b, 1)
-	rs := records(200)
-	for b.Loop() {
-		if err := s.producer.Produce(b.Context(), "events", rs); err != nil {
-			b.Fatal(err)
+	for i, ok := range e.Acked {
+		if ok {
+			t.Errorf("record %d is said to be stored", i)
 		}
 	}
-	b.ReportMetric(float64(b.N*len(rs))/b.Elapsed().Seconds(), "records/s")
+}
+
+// TestWhateverHappensOnceAndInOrder lets faults of all kinds befall requests
+// at random, while a caller like the outbox hands over the same records until
+// they are acknowledged.
+func TestWhateverHappensOnceAndInOrder(t *testing.T) {
+	seeds := 10
+	if testing.Short() {
+		seeds = 3
+	}
+	codes := []*kerr.Error{kerr.NotLeaderForPartition, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.RequestTimedOut, kerr.LeaderNotAvailable, kerr.KafkaStorageError}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(seed, 1))
+				w, s := newWorld(t, 1+int(seed%3)), stream{}
+				w.mustProduce(s.take(7))
+				w.wire.on(func() fate {
+					if rng.IntN(3) > 0 {
+						return pass
+					}
+					if rng.IntN(2) == 0 {
+						w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: codes[rng.IntN(len(codes))], Count: 1 + rng.IntN(3)})
+						return pass
+					}
+					return cut + fate(rng.IntN(2))
+				})
+				var waiting []event.Record
+				for range 60 {
+					waiting = append(waiting, s.take(1+rand.IntN(20))...)
+					waiting = unpublished(t, waiting, w.produce(time.Duration(1+rng.IntN(100))*time.Millisecond, waiting))
+				}
+				w.wire.on(nil)
+				w.mustProduce(waiting)
+				s.check(t, w.stored(), false)
+			})
+		})
+	}
+}
+
+// unpublished are the records that the caller has to hand over again.
+func unpublished(t *testing.T, recs []event.Record, err error) []event.Record {
+	t.Helper()
+	var e *kafka.ProduceError
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	var left []event.Record
+	for i, ok := range e.Acked {
+		if !ok {
+			left = append(left, recs[i])
+		}
+	}
+	return left
+}
+
+func TestSequencesNeverWrap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 1), stream{}
+		w.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			var b kmsg.RecordBatch
+			if err := b.ReadFrom(req.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records); err != nil {
+				t.Error(err)
+			}
+			if int64(b.FirstSequence)+int64(b.NumRecords) > math.MaxInt32 {
+				t.Errorf("sequence %d with %d records", b.FirstSequence, b.NumRecords)
+			}
+			return nil, nil, false
+		})
+		w.mustProduce(s.take(10))
+		w.producer.WrapSoon(topic, 0, 5)
+		w.mustProduce(s.take(5)) // the broker has not seen these numbers: a new epoch
+		w.producer.WrapSoon(topic, 0, 5)
+		w.producer.LastEpoch(topic, 0)
+		w.mustProduce(s.take(6)) // neither numbers nor epochs are left: a new id
+		w.mustProduce(s.take(10))
+		s.check(t, w.stored(), false)
+	})
+}
+
+func TestLeaderMoveCostsNoTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 1, kfake.NumBrokers(3), kfake.Ports(9092, 9093, 9094)), stream{}
+		w.mustProduce(s.take(10))
+		worst := time.Duration(0)
+		for i := range 20 {
+			if err := w.cluster.MoveTopicPartition(topic, 0, int32(i%3)); err != nil {
+				t.Fatal(err)
+			}
+			started := time.Now()
+			w.mustProduce(s.take(10))
+			worst = max(worst, time.Since(started))
+		}
+		if worst > 50*time.Millisecond {
+			t.Errorf("one move cost %v", worst)
+		}
+		s.check(t, w.stored(), false)
+	})
+}
+
+func TestTooLargeBatchIsHalved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 1), stream{}
+		if err := w.cluster.DeleteTopic(topic); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.cluster.CreateTopic(topic, 1, map[string]string{"max.message.bytes": "5000"}); err != nil {
+			t.Fatal(err)
+		}
+		w.mustProduce(s.take(2000))
+		w.mustProduce(s.take(2000))
+		s.check(t, w.stored(), false)
+	})
+}
+
+// TestRefusedRecordStopsItsPartitionOnly: what is before it is stored, what is
+// behind it is not sent, and the other partitions go on.
+func TestRefusedRecordStopsItsPartitionOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		bad, same, other := []byte("a"), []byte("a"), []byte("c")
+		if kafka.PartitionOf(bad, 4) == kafka.PartitionOf(other, 4) {
+			t.Fatal("choose other keys")
+		}
+		err := w.produce(time.Hour, []event.Record{
+			{Key: same, Value: []byte("before")}, {Key: bad, Value: make([]byte, 2<<20)}, {Key: same, Value: []byte("behind")}, {Key: other, Value: []byte("elsewhere")},
+		})
+		var e *kafka.ProduceError
+		if !errors.As(err, &e) || !errors.Is(err, kafkago.MessageSizeTooLarge) {
+			t.Fatalf("Produce = %v, want too large", err)
+		}
+		if fmt.Sprint(e.Acked) != "[true false false true]" {
+			t.Errorf("Acked = %v", e.Acked)
+		}
+		var values []string
+		for _, r := range w.stored() {
+			values = append(values, string(r.Value))
+		}
+		if len(values) != 2 {
+			t.Errorf("stored %q", values)
+		}
+	})
+}
+
+func TestDeniedIsReportedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 1), stream{}
+		h := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		started := time.Now()
+		recs := s.take(3)
+		if err := w.produce(time.Hour, recs); !errors.Is(err, kafkago.TopicAuthorizationFailed) || time.Since(started) > time.Second {
+			t.Errorf("Produce = %v after %v", err, time.Since(started))
+		}
+		h.Remove()
+		w.mustProduce(recs)
+		s.check(t, w.stored(), false)
+	})
+}
+
+func TestMissingTopicIsNamedWithTheCommandThatMakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		started := time.Now()
+		err := w.producer.Produce(t.Context(), "nowhere", stream{}.take(1))
+		var missing *kafka.MissingTopicError
+		if !errors.As(err, &missing) || time.Since(started) > 2*time.Second {
+			t.Fatalf("Produce = %v after %v", err, time.Since(started))
+		}
+		if !strings.Contains(err.Error(), "kafka-topics.sh --bootstrap-server "+w.broker.Addr()+" --create --topic nowhere") {
+			t.Errorf("message: %v", err)
+		}
+	})
+}
+
+func TestCallsFromManyGoroutines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 3), stream{}
+		rng := rand.New(rand.NewPCG(7, 7))
+		w.wire.on(func() fate { // under the wire's lock
+			if rng.IntN(5) == 0 {
+				return cut + fate(rng.IntN(2))
+			}
+			return pass
+		})
+		var all sync.WaitGroup
+		for g := range 8 {
+			mine := stream{}
+			var calls [][]event.Record
+			for range 20 {
+				calls = append(calls, []event.Record{mine.next(fmt.Sprint("g", g)), mine.next(fmt.Sprint("h", g)), mine.next(fmt.Sprint("g", g))})
+			}
+			for k, n := range mine {
+				s[k] = n
+			}
+			all.Go(func() {
+				for _, c := range calls {
+					if err := w.produce(time.Hour, c); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		w.wire.on(nil)
+		s.check(t, w.stored(), false)
+	})
+}
+
+// TestWaitingForAnotherCallEndsWithTheContext: a call that hangs holds its
+// partition, and no one else's time.
+func TestWaitingForAnotherCallEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, 1), stream{}
+		w.mustProduce(s.take(1))
+		w.wire.once(hold)
+		first := make(chan error)
+		recs := s.take(1)
+		go func() { first <- w.produce(time.Hour, recs) }()
+		synctest.Wait()
+		unacknowledged(t, w.produce(time.Second, []event.Record{{Key: []byte("x"), Value: []byte("x/1")}}), 1)
+		w.wire.release()
+		if err := <-first; err != nil {
+			t.Fatal(err)
+		}
+		s.check(t, w.stored(), false)
+	})
 }

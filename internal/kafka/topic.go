@@ -28,12 +28,7 @@ func (e *MissingTopicError) Unwrap() error { return kafkago.UnknownTopicOrPartit
 // missing topic is created with so many partitions and the cluster's own
 // replication factor, or, unless create is set, is a *MissingTopicError.
 func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int, create bool) error {
-	n, err := lookUp(ctx, client, topic)
-	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
-		// What was looked at may be seconds old.
-		Forget(client)
-		n, err = lookUp(ctx, client, topic)
-	}
+	n, err := lookUpNow(ctx, client, topic)
 	switch {
 	case err == nil && n > 0:
 		return nil
@@ -79,9 +74,9 @@ func awaitLeaders(ctx context.Context, client *kafkago.Client, topic string) err
 }
 
 // Partitions is how many partitions topic has; a *MissingTopicError when it is
-// not there. What it goes by may be some seconds old.
+// not there now.
 func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
-	n, err := lookUp(ctx, client, topic)
+	n, err := lookUpNow(ctx, client, topic)
 	switch {
 	case n > 0:
 		return n, nil
@@ -89,6 +84,16 @@ func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int,
 		return 0, &MissingTopicError{Topic: topic, Brokers: client.Addr.String()}
 	}
 	return 0, fmt.Errorf("look up topic %s: %w", topic, err)
+}
+
+// lookUpNow is lookUp, but believes in the absence of a topic only when it is fresh.
+func lookUpNow(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
+	n, err := lookUp(ctx, client, topic)
+	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
+		Forget(client)
+		n, err = lookUp(ctx, client, topic)
+	}
+	return n, err
 }
 
 // lookUp is the number of partitions of topic, from metadata at most

@@ -1,0 +1,319 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+)
+
+// The tests of this file run on the embedded broker and on a real Kafka.
+
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func newProducer(t testing.TB, c *kafkatest.Cluster) *kafka.Producer {
+	return kafka.NewProducer(c.Client(t), slog.New(slog.DiscardHandler))
+}
+
+func TestOrderPerKey(t *testing.T) {
+	c := kafkatest.Start(t)
+	for _, partitions := range []int{1, 4} {
+		topic, p, s := c.Topic(t, partitions), newProducer(t, c), stream{}
+		for range 20 {
+			if err := p.Produce(within(t, time.Minute), topic, s.take(500)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.check(t, read(t, c.Brokers, topic), false)
+	}
+}
+
+func TestBytesArriveAsTheyWere(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic, p := c.Topic(t, 1), newProducer(t, c)
+	recs := []event.Record{
+		{Key: nil, Value: []byte("no key")},
+		{Key: []byte{}, Value: []byte("empty key")},
+		{Key: []byte("tombstone"), Value: nil},
+		{Key: []byte("empty"), Value: []byte{}},
+		{Key: []byte("headers"), Value: []byte("v"), Headers: []event.Header{{Key: "a", Value: []byte("1")}, {Key: "a", Value: nil}, {Key: "ä", Value: []byte{}}, {Key: "", Value: []byte{0, 255}}}},
+		{Key: bytes.Repeat([]byte("k"), 300), Value: bytes.Repeat([]byte{0, 1, 2, 255}, 40_000)},
+	}
+	for n := range 140 { // sizes on both sides of the steps of a varint
+		recs = append(recs, event.Record{Key: []byte("size"), Value: bytes.Repeat([]byte("s"), n), Headers: []event.Header{{Key: "n", Value: bytes.Repeat([]byte("h"), n)}}})
+	}
+	before := time.Now().Truncate(time.Millisecond)
+	if err := p.Produce(within(t, time.Minute), topic, recs); err != nil {
+		t.Fatal(err)
+	}
+	var got []event.Record
+	for _, r := range read(t, c.Brokers, topic) {
+		if r.Timestamp.Before(before) || r.Timestamp.After(time.Now()) {
+			t.Errorf("record of %v", r.Timestamp)
+		}
+		rec := event.Record{Key: r.Key, Value: r.Value}
+		for _, h := range r.Headers {
+			rec.Headers = append(rec.Headers, event.Header{Key: h.Key, Value: h.Value})
+		}
+		got = append(got, rec)
+	}
+	if diff := cmp.Diff(recs, got); diff != "" {
+		t.Errorf("(-sent +stored):\n%s", diff)
+	}
+}
+
+// TestKeysGoWhereOthersPutThem: this producer, franz-go's and the library's
+// agree, as Java's does with theirs.
+func TestKeysGoWhereOthersPutThem(t *testing.T) {
+	theirs := kgo.StickyKeyPartitioner(nil).ForTopic("any")
+	library := kafkago.Murmur2Balancer{Consistent: true}
+	for n := 1; n <= 17; n++ {
+		all := make([]int, n)
+		for i := range all {
+			all[i] = i
+		}
+		for i := range 500 {
+			key := bytes.Repeat([]byte{byte(i), byte(i >> 3), 'k'}, 20)[:i%41]
+			got := kafka.PartitionOf(key, n)
+			if want := theirs.Partition(&kgo.Record{Key: key}, n); got != want {
+				t.Fatalf("key %x of %d partitions goes to %d, franz-go's to %d", key, n, got, want)
+			}
+			if want := library.Balance(kafkago.Message{Key: key}, all...); got != want {
+				t.Fatalf("key %x of %d partitions goes to %d, the library's to %d", key, n, got, want)
+			}
+		}
+	}
+}
+
+// TestStreamOutlivesItsBroker: while records flow the broker is stopped and
+// killed; each is stored once, in order.
+func TestStreamOutlivesItsBroker(t *testing.T) {
+	c := kafkatest.StartOwn(t)
+	topic, p, s := c.Topic(t, 2), newProducer(t, c), stream{}
+	if err := p.Produce(within(t, time.Minute), topic, s.take(10)); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var flow sync.WaitGroup
+	flow.Go(func() {
+		var waiting []event.Record
+		for done := false; !done || len(waiting) > 0; {
+			select {
+			case <-stop:
+				done = true
+			default:
+				waiting = append(waiting, s.take(10)...)
+			}
+			// As the outbox does, whose patience is shorter than a restart.
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			waiting = unpublished(t, waiting, p.Produce(ctx, topic, waiting))
+			cancel()
+			if t.Context().Err() != nil {
+				return
+			}
+		}
+	})
+	for _, end := range []func() error{c.Stop, c.Kill} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		if err := newProducer(t, c).Produce(within(t, time.Minute), topic, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	flow.Wait()
+	s.check(t, read(t, c.Brokers, topic), false)
+}
+
+// TestTopicMadeAnew: the broker has no memory of this producer any more, and
+// says so by a sequence that is out of order.
+func TestTopicMadeAnew(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic, p := c.Topic(t, 1), newProducer(t, c)
+	if err := p.Produce(within(t, time.Minute), topic, stream{}.take(20)); err != nil {
+		t.Fatal(err)
+	}
+	remake(t, c, topic)
+	s := stream{}
+	for range 3 {
+		if err := p.Produce(within(t, time.Minute), topic, s.take(20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.check(t, read(t, c.Brokers, topic), false)
+}
+
+func remake(t *testing.T, c *kafkatest.Cluster, topic string) {
+	t.Helper()
+	client, ctx := c.Client(t), within(t, time.Minute)
+	resp, err := client.DeleteTopics(ctx, &kafkago.DeleteTopicsRequest{Topics: []string{topic}})
+	if err == nil {
+		err = resp.Errors[topic]
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for { // the deletion takes its time, and creating it meanwhile is refused
+		err := kafka.EnsureTopic(ctx, client, topic, 1, true)
+		if err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
+			t.Fatal(err)
+		}
+		kafka.Forget(client)
+		if n, err := kafka.Partitions(ctx, client, topic); n == 1 && err == nil {
+			return
+		}
+	}
+}
+
+func TestEnsureTopic(t *testing.T) {
+	c := kafkatest.Start(t)
+	client := c.Client(t)
+	topic := c.Topic(t, 2) + "-other"
+	err := kafka.EnsureTopic(within(t, time.Minute), client, topic, 3, false)
+	var missing *kafka.MissingTopicError
+	if !errors.As(err, &missing) || missing.Topic != topic || missing.Partitions != 3 {
+		t.Fatalf("EnsureTopic = %v, want a MissingTopicError", err)
+	}
+	// Several services start at once, and one starts again.
+	var all sync.WaitGroup
+	for range 4 {
+		other := c.Client(t)
+		all.Go(func() {
+			for range 2 {
+				if err := kafka.EnsureTopic(within(t, time.Minute), other, topic, 3, true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n, err := kafka.Partitions(within(t, time.Minute), client, topic); n != 3 || err != nil {
+		t.Errorf("Partitions = %d, %v; want 3", n, err)
+	}
+	if err := kafka.EnsureTopic(within(t, time.Minute), client, topic, 3, false); err != nil {
+		t.Errorf("EnsureTopic of one that exists = %v", err)
+	}
+	if !kafkatest.IsReal() {
+		return // the embedded broker takes any name
+	}
+	if err := kafka.EnsureTopic(within(t, time.Minute), client, "no good name", 1, true); !errors.Is(err, kafkago.InvalidTopic) {
+		t.Errorf("EnsureTopic of a name that cannot be = %v", err)
+	}
+}
+
+func TestReachable(t *testing.T) {
+	c := kafkatest.StartOwn(t)
+	client := c.Client(t)
+	if err := kafka.Reachable(within(t, 10*time.Second), client); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := kafka.Reachable(within(t, 10*time.Second), client); err == nil {
+		t.Error("a broker that is stopped is reachable")
+	}
+	if err := c.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := kafka.Reachable(within(t, 10*time.Second), client); err != nil {
+		t.Errorf("after the restart: %v", err)
+	}
+}
+
+// TestTooFewReplicas needs a broker that counts them.
+func TestTooFewReplicas(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("the embedded broker has no replicas; see TestOneFaultStoresEveryRecordOnce")
+	}
+	c := kafkatest.Start(t)
+	topic, p, s := c.Topic(t, 1), newProducer(t, c), stream{}
+	if err := p.Produce(within(t, time.Minute), topic, s.take(5)); err != nil {
+		t.Fatal(err)
+	}
+	setConfig(t, c, topic, "min.insync.replicas", "2")
+	var recs []event.Record
+	var err error
+	for err == nil { // until the broker has heard of it
+		recs = s.take(5)
+		err = p.Produce(within(t, time.Second), topic, recs)
+	}
+	unacknowledged(t, err, len(recs))
+	if !errors.Is(err, kafkago.NotEnoughReplicas) {
+		t.Errorf("Produce = %v, want the broker's reason in it", err)
+	}
+	done := make(chan error)
+	go func() { done <- p.Produce(within(t, time.Minute), topic, recs) }()
+	setConfig(t, c, topic, "min.insync.replicas", "1")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, read(t, c.Brokers, topic), false)
+}
+
+func setConfig(t *testing.T, c *kafkatest.Cluster, topic, name, value string) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	res := kmsg.NewIncrementalAlterConfigsRequestResource()
+	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	entry := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	entry.Name, entry.Op, entry.Value = name, kmsg.IncrementalAlterConfigOpSet, kmsg.StringPtr(value)
+	res.Configs = append(res.Configs, entry)
+	req.Resources = append(req.Resources, res)
+	resp, err := req.RequestWith(within(t, time.Minute), cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkProduce(b *testing.B) {
+	c := kafkatest.Start(b)
+	topic := c.Topic(b, 1)
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("records=%d", n), func(b *testing.B) {
+			p := newProducer(b, c)
+			recs := make([]event.Record, n)
+			for i := range recs {
+				recs[i] = event.Record{Key: fmt.Appendf(nil, "0198c2f0-0000-7000-8000-%012d", i), Value: bytes.Repeat([]byte("x"), 500), Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := p.Produce(b.Context(), topic, recs); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
