@@ -41,7 +41,9 @@ func entryOf(e event.Event) ledger.Entry {
 	if data := e.Data(); len(data) > 0 {
 		entry.Data = data
 	}
-	for _, name := range event.Attributes(e) {
+	names := event.Attributes(e)
+	entry.Attributes = make([]ledger.Attribute, 0, len(names))
+	for _, name := range names {
 		text, _ := event.Attribute(e, name)
 		switch name {
 		case "id", "source", "type":

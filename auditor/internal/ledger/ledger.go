@@ -214,8 +214,8 @@ func (l *Ledger) Append(entries ...Entry) []Outcome {
 	lead := l.admit(claims, outs)
 	if lead != nil {
 		<-lead.turn
-		// Those the batch before has just answered, and those that are about to
-		// call, may still join: with 64 callers a third fewer fsyncs.
+		// Those the batch before has just answered, and those about to call, may
+		// still join: with 64 callers a third fewer fsyncs.
 		runtime.Gosched()
 		l.write(lead)
 	}
