@@ -36,6 +36,9 @@ lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLAN
 bench: ## the figures of DESIGN.md, as ratios in one run
 	go run ./bench
 
+chaos: ## break real processes at random and judge what is left (DURATION=2m SEED=...)
+	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED))
+
 build: ## the four programs into bin/
 	go build -trimpath -o bin/ ./taskapi ./bridge ./notifier ./auditor
 
