@@ -35,6 +35,7 @@ var kinds = map[string]func(y *system) (what string, last time.Duration, heal fu
 		return t.Name(), y.between(10500, 13000), func() error { return t.Signal(syscall.SIGCONT) }, t.Signal(syscall.SIGSTOP)
 	},
 	"sink": func(y *system) (string, time.Duration, func() error, error) {
+		modes := strings.Split(y.Answers, ",")
 		mode := modes[(y.sinkTurn+y.rand.IntN(2))%len(modes)]
 		y.sinkTurn += 2
 		y.rec.mode.Store(&mode)

@@ -16,6 +16,7 @@
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from: kill,term,stop,sink,broker (all)
+//	-answers LIST    what a broken sink does: 500,503,302,hang,cut,cut-after (all)
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
 //
@@ -95,7 +96,7 @@ type settings struct {
 	Dir, Kafka, Bin string
 	Workers, Acks   int
 	Rate            float64
-	Faults          string
+	Faults, Answers string
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {
@@ -120,6 +121,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.IntVar(&s.Workers, "workers", 8, "")
 		f.IntVar(&s.Acks, "acks", 0, "")
 		f.Float64Var(&s.Rate, "rate", 20, "")
+		f.StringVar(&s.Answers, "answers", allAnswers, "")
 		f.StringVar(&s.Faults, "faults", "kill,term,stop,sink,broker", "")
 	})
 	switch {
@@ -133,6 +135,11 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	for _, kind := range strings.Split(s.Faults, ",") {
 		if kind != "" && kinds[kind] == nil {
 			return &usageError{"-faults: no kind is called " + kind}
+		}
+	}
+	for _, answer := range strings.Split(s.Answers, ",") {
+		if !strings.Contains(","+allAnswers+",", ","+answer+",") {
+			return &usageError{"-answers: a sink cannot answer " + answer}
 		}
 	}
 	switch s.Kafka {

@@ -17,9 +17,10 @@ import (
 
 // mutantsCommand applies each patch of chaos/mutants to a copy of the tree and
 // expects a short run to end RED. Flags: -duration 25s, -only NAME, -seed N,
-// -kafka embedded, -dir DIR for what is kept.
+// -kafka embedded, -dir DIR for what is kept. The first lines of a patch may say
+// which faults show it: "Faults: kill" and "Answers: 302".
 func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) error {
-	s := settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Acks: 1}
+	s := settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}
 	var only string
 	rest, err := parse("mutants", args, func(f *flag.FlagSet) {
 		f.DurationVar(&s.Duration, "duration", 25*time.Second, "")
@@ -83,6 +84,9 @@ func mutant(ctx context.Context, s settings, name, patch string) (*check.Report,
 	if out, err := apply.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("the patch does not fit any more: %w\n%s", err, out)
 	}
+	if err := s.asPatchSays(patch); err != nil {
+		return nil, err
+	}
 	s.Bin = filepath.Join(s.Dir, name, "bin")
 	if err := buildPrograms(ctx, tree, s.Bin); err != nil {
 		return nil, err
@@ -94,6 +98,23 @@ func mutant(ctx context.Context, s settings, name, patch string) (*check.Report,
 	}
 	defer log.Close()
 	return run(ctx, s, log)
+}
+
+func (s *settings) asPatchSays(patch string) error {
+	text, err := os.ReadFile(patch)
+	if err != nil {
+		return err
+	}
+	head, _, _ := strings.Cut(string(text), "\n--- ")
+	for line := range strings.Lines(head) {
+		if v, ok := strings.CutPrefix(line, "Faults: "); ok {
+			s.Faults = strings.TrimSpace(v)
+		}
+		if v, ok := strings.CutPrefix(line, "Answers: "); ok {
+			s.Answers = strings.TrimSpace(v)
+		}
+	}
+	return nil
 }
 
 // copyTree copies what git tracks, as it stands in the working tree.

@@ -18,9 +18,9 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 )
 
-// modes are what the recorder can do to a post instead of passing it on. The
+// allAnswers are what the recorder can do to a post instead of passing it on. The
 // lost answer stands there more than once: it alone makes the auditor see an event again.
-var modes = []string{"cut-after", "302", "500", "cut-after", "503", "hang", "cut", "cut-after"}
+const allAnswers = "cut-after,302,500,cut-after,503,hang,cut,cut-after"
 
 // recorder stands in front of the auditor. Each start of a bridge has a path of
 // its own, so that posts of a dead one are never taken for those of the next.

@@ -414,7 +414,7 @@ func (y *system) need() map[string]int {
 		for kind := range strings.SplitSeq(y.Faults, ",") {
 			n["bitten:"+kind], n["recovered:"+kind] = 1, 1
 		}
-		if strings.Contains(y.Faults, "sink") {
+		if strings.Contains(y.Faults, "sink") && strings.Contains(y.Answers, "cut-after") {
 			n["dedup-hits"] = 1
 		}
 	}
