@@ -259,7 +259,7 @@ func (w *worker) once(ctx context.Context, r request, nonce string) (task, strin
 	w.asked.Add(1)
 	w.inFlight.Add(1)
 	// The end of the load must not make every last operation unknown.
-	done, got := w.send(context.WithoutCancel(ctx), r, nonce)
+	done, got := w.send(context.WithoutCancel(ctx), r, nonce, w.mood())
 	w.inFlight.Add(-1)
 	done.Nonce, done.At, done.Kind = nonce, w.clock.now(), r.kind
 	outcome := done.Phase
@@ -281,8 +281,25 @@ func (w *worker) note(op check.Op) error {
 	return w.file.f.Sync()
 }
 
-func (w *worker) send(ctx context.Context, r request, nonce string) (check.Op, task) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// mood is how a client behaves in one request: now and then it gives up early or
+// goes away after the status line, as clients do.
+type mood struct {
+	patience time.Duration
+	leaves   bool
+}
+
+func (w *worker) mood() mood {
+	switch w.rand.IntN(60) {
+	case 0:
+		return mood{patience: time.Duration(1+w.rand.IntN(10)) * time.Millisecond}
+	case 1:
+		return mood{patience: 5 * time.Second, leaves: true}
+	}
+	return mood{patience: 5 * time.Second}
+}
+
+func (w *worker) send(ctx context.Context, r request, nonce string, m mood) (check.Op, task) {
+	ctx, cancel := context.WithTimeout(ctx, m.patience)
 	defer cancel()
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
@@ -315,6 +332,9 @@ func (w *worker) send(ctx context.Context, r request, nonce string) (check.Op, t
 		return check.Op{Phase: check.Fail, Error: err.Error()}, task{}
 	}
 	defer resp.Body.Close()
+	if m.leaves {
+		return r.judge(resp.StatusCode, nil, io.ErrUnexpectedEOF)
+	}
 	answer, err := io.ReadAll(resp.Body)
 	return r.judge(resp.StatusCode, answer, err)
 }

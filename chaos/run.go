@@ -230,7 +230,11 @@ subscriptions:
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
-		return y.environment(name, addr, "BRIDGE_CONFIG="+config), nil
+		env := y.environment(name, addr, "BRIDGE_CONFIG="+config)
+		if name == "bridge-1" { // one member is static, the other is not
+			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
+		}
+		return env, nil
 	}
 	y.bridges = append(y.bridges, p)
 	y.targets = append(y.targets, p)
