@@ -144,7 +144,7 @@ func buildPrograms(ctx context.Context, tree, bin string) error {
 	if err := os.MkdirAll(bin, 0o700); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
 	cmd.Dir = tree
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
