@@ -138,9 +138,6 @@ func TestStreamOutlivesItsBroker(t *testing.T) {
 		if err := c.Restart(); err != nil {
 			t.Fatal(err)
 		}
-		if err := newProducer(t, c).Produce(within(t, time.Minute), topic, nil); err != nil {
-			t.Fatal(err)
-		}
 	}
 	close(stop)
 	flow.Wait()

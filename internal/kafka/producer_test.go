@@ -236,7 +236,7 @@ func TestWhateverHappensOnceAndInOrder(t *testing.T) {
 				})
 				var waiting []event.Record
 				for range 60 {
-					waiting = append(waiting, s.take(1+rand.IntN(20))...)
+					waiting = append(waiting, s.take(1+rng.IntN(20))...)
 					waiting = unpublished(t, waiting, w.produce(time.Duration(1+rng.IntN(100))*time.Millisecond, waiting))
 				}
 				w.wire.on(nil)

@@ -51,7 +51,7 @@ type Real struct {
 type Options struct {
 	Dir        string    // configuration, log and data; formatted unless it has been
 	Scratch    bool      // whether Dir goes when this process dies
-	Port       int       // of 127.0.0.1; 0 takes a free one
+	Port       int       // of 127.0.0.1, the next one is taken too; 0 takes free ones
 	Properties []string  // lines for server.properties that override its own
 	Progress   io.Writer // hears of a fetch, which takes a while
 }
@@ -68,9 +68,11 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 	}
 	r := &Real{Java: java, Libs: libs, opts: opts}
 	for tries := 3; ; tries-- {
-		r.ports = [2]int{opts.Port, freePort()}
+		// The formatted folder remembers the controller's port, so a fixed port has
+		// a fixed one beside it.
+		r.ports = [2]int{opts.Port, opts.Port + 1}
 		if opts.Port == 0 {
-			r.ports[0] = freePort()
+			r.ports = [2]int{freePort(), freePort()}
 		}
 		r.Brokers = []string{loopback(r.ports[0])}
 		if err = r.configure(ctx); err != nil {
@@ -80,6 +82,9 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 		// Between the choice of a port and its use another process may take it.
 		if err == nil || tries == 1 || opts.Port != 0 || !strings.Contains(err.Error(), "Address already in use") {
 			break
+		}
+		if err := os.RemoveAll(r.path("data")); err != nil { // nothing is in it yet
+			return nil, fmt.Errorf("choose other ports: %w", err)
 		}
 	}
 	if err != nil {
@@ -164,13 +169,16 @@ func (r *Real) configure(ctx context.Context) error {
 	if err := os.WriteFile(r.path("server.properties"), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("configure Apache Kafka: %w", err)
 	}
+	if _, err := os.Stat(r.path("data/meta.properties")); err == nil {
+		return nil // it was formatted before, under an id of its own
+	}
 	id := make([]byte, 16)
 	rand.Read(id) // never fails
 	id[0] &= 0x7f // so that it does not begin with a dash, as an option does
-	format := r.command(ctx, "kafka.tools.StorageTool", "format", "--ignore-formatted", "--standalone",
+	format := r.command(ctx, "kafka.tools.StorageTool", "format", "--standalone",
 		"-t", base64.RawURLEncoding.EncodeToString(id), "-c", r.path("server.properties"))
 	if out, err := format.CombinedOutput(); err != nil {
-		return fmt.Errorf("format the folder of Apache Kafka: %w\n%s", err, out)
+		return fmt.Errorf("format the folder of Apache Kafka: %w\n%s", err, lastLines(out))
 	}
 	return nil
 }
@@ -297,6 +305,10 @@ func (r *Real) lastLines() []byte {
 	if err != nil {
 		return nil
 	}
+	return lastLines(log)
+}
+
+func lastLines(log []byte) []byte {
 	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
 	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
 }

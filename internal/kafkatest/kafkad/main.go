@@ -5,7 +5,7 @@
 //	go run ./internal/kafkatest/kafkad [-fetch] [-port N] [-dir DIR]
 //
 //	-fetch     only fetch the jars into .cache/kafka, saying how far it is
-//	-port N    where it listens on 127.0.0.1 (9092)
+//	-port N    where it listens on 127.0.0.1 (9092); its controller takes N+1
 //	-dir DIR   its data, which survive a restart (data/kafka-real)
 //
 // Ctrl-C or SIGTERM stops it and exits 0; exit 1 is a fault, 2 a wrong flag.
