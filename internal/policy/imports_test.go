@@ -74,6 +74,7 @@ type rule struct {
 var rules = []rule{
 	{"internal/env", nil, nil, "settings are read before anything else exists"},
 	{"internal/event", nil, []string{"github.com/cloudevents/sdk-go/v2", "github.com/go-json-experiment/json"}, "the shared vocabulary is a leaf"},
+	{"internal/check", nil, nil, "a judge that shares code with the judged shares its mistakes"},
 	{"internal/httpd", []string{"internal/env"}, []string{"*"}, "shared by all services, knows none"},
 	{"internal/process", []string{"internal/env"}, []string{"*"}, "shared by all mains, knows none"},
 	{"internal/kafka", []string{"internal/env", "internal/event"}, []string{"*"}, "no service inside"},
