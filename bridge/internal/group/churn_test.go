@@ -108,7 +108,7 @@ func churn(t *testing.T, w *world, r *rand.Rand) {
 			time.Sleep(time.Duration(r.IntN(20)) * time.Second)
 		}
 	}
-	time.Sleep(2 * time.Minute)
+	time.Sleep(5 * time.Minute) // longer than two rebalances that wait for a dead member
 	for _, m := range running {
 		select {
 		case <-m.done:

@@ -58,7 +58,10 @@ func (m *Member) join(ctx context.Context) (generation, error) {
 }
 
 func (m *Member) joinOnce(ctx context.Context) (generation, error) {
-	res, err := send[*joinResponse](ctx, m, m.cfg.RebalanceTimeout+joinSlack, &joinRequest{
+	if err := m.probe(ctx); err != nil {
+		return generation{}, err
+	}
+	res, err := send[*joinResponse](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, &joinRequest{
 		GroupID:            m.cfg.Group,
 		SessionTimeoutMS:   int32(m.cfg.SessionTimeout.Milliseconds()),
 		RebalanceTimeoutMS: int32(m.cfg.RebalanceTimeout.Milliseconds()),
@@ -84,6 +87,16 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	}
 	g.assigned, err = m.sync(ctx, g, plan)
 	return g, err
+}
+
+// probe sees to it that the coordinator can be reached. A join may rightly take very long;
+// sent over a pooled connection that is dead without saying so it would take as long to
+// fail, and the group would go on without this member. What the answer says is no matter.
+func (m *Member) probe(ctx context.Context) error {
+	_, err := send[*heartbeatResponse](ctx, m, m.requestTimeout(), &heartbeatRequest{
+		GroupID: m.cfg.Group, GenerationID: -1, MemberID: m.id, GroupInstanceID: m.cfg.InstanceID,
+	})
+	return err
 }
 
 // plan deals out the partitions when this member leads the group, and returns nil when it
@@ -122,7 +135,7 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 }
 
 func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) ([]int, error) {
-	res, err := send[*syncgroup.Response](ctx, m, m.cfg.RebalanceTimeout+joinSlack, &syncgroup.Request{
+	res, err := send[*syncgroup.Response](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, &syncgroup.Request{
 		GroupID:         m.cfg.Group,
 		GenerationID:    g.number,
 		MemberID:        g.memberID,
@@ -232,7 +245,10 @@ func (m *Member) committedOnce(ctx context.Context, ids []int) ([]Partition, err
 }
 
 const (
-	// joinSlack is what a join may take beyond the time that the slowest member is given.
+	// joinSlack is what a join may take beyond twice the time that the slowest member is
+	// given. Twice, because a coordinator may begin its wait anew with each join (the
+	// embedded one does): were joins given up and sent again sooner, those of several
+	// members would keep a group that waits for a dead one from ever going on.
 	joinSlack     = 5 * time.Second
 	offsetTimeout = 5 * time.Second
 )
