@@ -159,7 +159,7 @@ func metric(ctx context.Context, addr, name string) (float64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		return 0, false
 	}
