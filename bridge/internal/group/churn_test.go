@@ -67,8 +67,7 @@ func isLost(s *group.Session) bool {
 }
 
 // TestChurn: members come, go, drain for long and are cut off, the broker restarts; at no
-// time have two of them reason to work on one partition, and in the end each partition has
-// an owner.
+// time have two of them reason to work on one partition.
 func TestChurn(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
