@@ -8,9 +8,9 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafka"
 )
 
 // Fetcher reads a topic; *kafka.Client is one.
@@ -61,19 +61,14 @@ func each(records kafkago.RecordReader, offset int64, f func(Stored) error) (nex
 		if err != nil {
 			return offset, fmt.Errorf("read offset %d: %w", offset, err)
 		}
-		out := Stored{Offset: rec.Offset, Record: event.Record{Time: rec.Time}}
-		if out.Record.Key, err = protocol.ReadAll(rec.Key); err != nil {
-			return offset, err
-		}
-		if out.Record.Value, err = protocol.ReadAll(rec.Value); err != nil {
-			return offset, err
+		read, err := kafka.ReadRecord(rec)
+		if err != nil {
+			return offset, fmt.Errorf("read offset %d: %w", rec.Offset, err)
 		}
 		if rec.Offset < offset {
 			continue // a batch may begin before the offset asked for
 		}
-		for _, h := range rec.Headers {
-			out.Record.Headers = append(out.Record.Headers, event.Header{Key: h.Key, Value: h.Value})
-		}
+		out := Stored{Offset: rec.Offset, Record: read}
 		offset = rec.Offset + 1
 		letter, ok := Read(out.Record.Headers)
 		if !ok {

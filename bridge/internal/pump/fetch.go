@@ -24,7 +24,6 @@ type chunk struct {
 	items []*item
 	next  int64 // offset after the last one seen, also of those without a record
 	end   int64 // the partition's end
-	start int64 // the partition's first offset
 }
 
 // errLost says that the offset to go on from is no longer, or not yet, on the
@@ -86,7 +85,7 @@ func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) 
 	if err != nil {
 		return chunk{}, fmt.Errorf("fetch %s/%d at %d: %w", p.sub.cfg.Topic, p.id, offset, err)
 	}
-	c := chunk{next: offset, end: resp.HighWatermark, start: resp.LogStartOffset}
+	c := chunk{next: offset, end: resp.HighWatermark}
 	if offset < 0 {
 		c.next = resp.LogStartOffset
 	}
@@ -100,7 +99,7 @@ func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) 
 			return chunk{}, fmt.Errorf("read %s/%d at %d: %w", p.sub.cfg.Topic, p.id, c.next, err)
 		}
 		if rec.Offset < c.next {
-			closeRecord(rec) // a batch may begin before the offset asked for
+			kafka.Discard(rec) // a batch may begin before the offset asked for
 			continue
 		}
 		it, err := p.prepare(rec)
@@ -133,37 +132,19 @@ func marker(r protocol.RecordReader) (next int64) {
 	return next
 }
 
-func closeRecord(rec *protocol.Record) {
-	if rec.Key != nil {
-		_ = rec.Key.Close()
-	}
-	if rec.Value != nil {
-		_ = rec.Value.Close()
-	}
-}
-
 // prepare does here, beside the loop, what needs no order: parse, filter, and
 // the body to post.
 func (p *partition) prepare(rec *protocol.Record) (*item, error) {
-	defer closeRecord(rec)
-	it := &item{offset: rec.Offset}
-	var err error
-	if it.record.Key, err = protocol.ReadAll(rec.Key); err != nil {
+	read, err := kafka.ReadRecord(rec)
+	if err != nil {
 		return nil, err
 	}
-	if it.record.Value, err = protocol.ReadAll(rec.Value); err != nil {
-		return nil, err
-	}
-	it.record.Time = rec.Time
-	it.record.Headers = make([]event.Header, len(rec.Headers))
-	for i, h := range rec.Headers {
-		it.record.Headers[i] = event.Header{Key: h.Key, Value: h.Value}
-	}
+	it := &item{offset: rec.Offset, record: read}
 	it.size = len(it.record.Key) + len(it.record.Value) + 256
 	e, err := event.FromRecord(it.record)
 	if err != nil {
 		it.malformed = err
-		return it, nil
+		return it, nil //nolint:nilerr // no event is an outcome, not a failure to read
 	}
 	it.event, it.kind = e.ID(), e.Type()
 	if !filter.Match(p.sub.cfg.Filters, e) {
