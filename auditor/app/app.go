@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/sink"
 )
@@ -34,7 +35,7 @@ type Service struct {
 
 // New binds the ports, locks the log and reads it whole; it serves nothing yet.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
-	return open(ctx, cfg, log, nil)
+	return open(ctx, cfg, log, pointed)
 }
 
 // open is New with a layer over the log's file, for tests with failing disks.
@@ -51,7 +52,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	}
 	s.metrics.register(server.Registry(), s.ledger)
 	s.tellRecovery(cfg.Path)
-	server.Handle(httpd.Instrument(server.Registry(), "auditor", route)(s.routes()))
+	server.Handle(httpd.Instrument(server.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	server.Live(httpd.Check{Name: "ledger", Func: s.ledger.Fault})
 	server.Ready(httpd.Check{Name: "ledger", Func: s.ledger.Fault}, httpd.Check{Name: "disk", Func: s.ledger.Room})
 	return s, nil

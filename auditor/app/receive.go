@@ -10,6 +10,7 @@ import (
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/sink"
 )
@@ -22,6 +23,7 @@ type answer struct {
 
 // receive makes the events durable and answers for each.
 func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result {
+	failpoint.Hit("U1")
 	entries := make([]ledger.Entry, len(events))
 	for i, e := range events {
 		entries[i] = entryOf(e)

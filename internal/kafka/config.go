@@ -17,6 +17,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // Config says where Kafka is and how to be let in.
@@ -193,7 +194,7 @@ func (t TLS) client(address string) (*tls.Config, error) {
 func (cfg Config) dialer() (DialFunc, error) {
 	dial := cfg.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+		dial = failpoint.Kafka((&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext)
 	}
 	if !cfg.TLS.Enabled {
 		return dial, nil

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
@@ -68,7 +69,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	if err != nil {
 		return nil, err
 	}
-	s.server.Handle(api)
+	s.server.Handle(failpoint.Answers("A5", "A6", api))
 	// Kafka is no condition of readiness: without it changes are kept and wait.
 	s.server.Live(httpd.Check{Name: "store", Func: s.store.Check})
 	s.server.Ready(httpd.Check{Name: "store", Func: s.store.Check})

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // drainLimit is how much of an answer is read, so that its connection can be
@@ -44,7 +46,7 @@ func New(cfg Config) (*Client, error) {
 		u.Path = "/"
 	}
 	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext),
 		MaxIdleConnsPerHost:    1 << 16, // posts in flight bound the connections; every one is worth keeping
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
@@ -139,6 +140,7 @@ func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: read}
 	it.size = len(it.record.Key) + len(it.record.Value) + 256
 	e, err := event.FromRecord(it.record)

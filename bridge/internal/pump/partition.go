@@ -14,6 +14,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // Bounds of what a partition holds in memory.
@@ -307,6 +308,7 @@ func (p *partition) settle(r result, now time.Time) {
 	it.attempts++
 	it.status = r.Status
 	if r.Outcome == deliver.Accepted {
+		failpoint.Hit("B3")
 		p.recovered(now)
 		p.sub.log.Debug("delivered", "event_id", it.event, "event_type", it.kind, "partition", p.id, "offset", it.offset, "attempt", it.attempts)
 		p.done(it)
@@ -322,6 +324,7 @@ func (p *partition) settleLetter(it *item, err error, now time.Time) {
 		p.retry(it, p.sub.cfg.Backoff.Wait(10, 0), now)
 		return
 	}
+	failpoint.Hit("B6")
 	p.sub.metrics.deadLetters.WithLabelValues(p.sub.cfg.Name, it.letter).Inc()
 	p.sub.log.Error("dead letter written to "+p.sub.cfg.DeadLetter+": "+it.failure, "event_id", it.event, "event_type", it.kind,
 		"topic", p.sub.cfg.Topic, "partition", p.id, "offset", it.offset, "attempt", it.attempts, "reason", it.letter)
@@ -471,6 +474,7 @@ func (p *partition) commit(ctx context.Context, now time.Time) {
 		defer cancel()
 		err := p.session.Commit(ctx, map[int]group.Offset{p.id: {Offset: offset, Metadata: metadata}})
 		if err == nil {
+			failpoint.Hit("B5")
 			p.status.committed(offset)
 		}
 		p.stored <- err
@@ -509,6 +513,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 	if p.committing {
 		p.commitDone(<-p.stored)
 	}
+	failpoint.Hit("B8")
 	offset, metadata, changed := p.tracker.Commit()
 	if !changed || offset < 0 {
 		return

@@ -32,6 +32,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
@@ -161,6 +162,7 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 	}
 	s.mu.Unlock()
 	<-ctx.Done()
+	failpoint.Hit("B7")
 	wg.Wait()
 	s.mu.Lock()
 	clear(s.partitions)

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 const (
@@ -115,6 +116,7 @@ func (r *Relay) step(ctx context.Context) (int, error) {
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
+	failpoint.Hit("R1")
 	recs, err := r.records(rows)
 	if err != nil {
 		return 0, err
@@ -122,10 +124,15 @@ func (r *Relay) step(ctx context.Context) (int, error) {
 	failure := r.produce(ctx, recs)
 	ids := acknowledged(rows, failure)
 	if len(ids) > 0 {
+		failpoint.Hit("R3")
+		if len(ids) > 1 {
+			failpoint.HitAfter("R4", func() { _ = r.source.Published(ctx, ids[:len(ids)/2]) })
+		}
 		if err := r.source.Published(context.WithoutCancel(ctx), ids); err != nil {
 			return 0, errors.Join(fmt.Errorf("mark %d events as published: %w", len(ids), err), failure)
 		}
 		r.published.Add(float64(len(ids)))
+		failpoint.Hit("R5")
 	}
 	if failure != nil {
 		r.prepared = false // perhaps the topic is gone; asking again finds the reason

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
 // Create makes a task in its first version.
 func (s *Store) Create(ctx context.Context, c task.Create) (task.Answer, error) {
 	var answer task.Answer
+	failpoint.Hit("A1")
 	err := s.submit(ctx, func(t *txn) (err error) {
 		answer, err = t.create(c)
 		return err
@@ -28,6 +30,7 @@ func (s *Store) Create(ctx context.Context, c task.Create) (task.Answer, error) 
 // Update changes a task.
 func (s *Store) Update(ctx context.Context, u task.Update) (task.Answer, error) {
 	var answer task.Answer
+	failpoint.Hit("A1")
 	err := s.submit(ctx, func(t *txn) (err error) {
 		answer, err = t.update(u)
 		return err
@@ -93,9 +96,11 @@ func (t *txn) write(a task.Answer, origin task.Origin, once task.Once, now time.
 		if err := t.put(a); err != nil {
 			return err
 		}
+		failpoint.Hit("A2")
 		if err := t.enqueue(a.Task.ID, body, now); err != nil {
 			return err
 		}
+		failpoint.Hit("A3")
 	}
 	return t.remember(once, a, now)
 }

@@ -10,6 +10,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -183,6 +184,9 @@ func (w *writer) transact(batch []*job) error {
 		return errors.Join(err, w.undo())
 	}
 	woke := t.outboxID != w.s.outboxID
+	if woke {
+		failpoint.Hit("A4")
+	}
 	w.s.last, w.s.outboxID = t.last, t.outboxID
 	w.s.pending.Store(t.pending)
 	if woke {

@@ -1,0 +1,102 @@
+//go:build failpoint
+
+package app
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/internal/failpoint"
+)
+
+// pointed puts the points of the disk under the ledger, which itself imports
+// nothing, and knows what a loss of power would leave: the bytes of the last
+// Sync that returned nil, less those of one that failed. As on a real disk, the
+// Sync after a failed one succeeds and brings none of them back.
+func pointed(f ledger.File) ledger.File {
+	p := &pointedFile{File: f}
+	// The ledger synced the file before it gave it away.
+	end, _ := f.(io.Seeker).Seek(0, io.SeekEnd) // the ledger writes with O_APPEND
+	p.size, p.synced = end, end
+	failpoint.Power = p.losePower
+	return p
+}
+
+type pointedFile struct {
+	ledger.File
+	mu      sync.Mutex // over each step, so that nothing is written once power is lost
+	size    int64
+	synced  int64
+	lost    [][2]int64 // what a failed Sync dropped
+	written bool       // recovery is over
+}
+
+func (p *pointedFile) Write(b []byte) (int, error) {
+	p.written = true
+	failpoint.HitAfter("U2", func() {
+		last := bytes.LastIndexByte(b[:len(b)-1], '\n') + 1
+		_, _ = p.File.Write(b[:(last+len(b))/2])
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, err := p.File.Write(b)
+	p.size += int64(n)
+	return n, err
+}
+
+func (p *pointedFile) Sync() error {
+	if !p.written {
+		failpoint.Hit("U7")
+	}
+	failpoint.Hit("U3")
+	if err := p.sync(); err != nil {
+		return err
+	}
+	failpoint.Hit("U4")
+	return nil
+}
+
+func (p *pointedFile) sync() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if failpoint.Fails("U3") {
+		p.lost = append(p.lost, [2]int64{p.synced, p.size})
+		return &os.PathError{Op: "sync", Path: "audit log", Err: syscall.EIO}
+	}
+	if err := p.File.Sync(); err != nil {
+		return err
+	}
+	p.synced = p.size
+	return nil
+}
+
+func (p *pointedFile) Truncate(size int64) error {
+	if !p.written {
+		failpoint.Hit("U7")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.File.Truncate(size)
+	if err == nil {
+		p.size, p.synced = size, min(p.synced, size)
+	}
+	return err
+}
+
+// losePower leaves the mutex locked: the process ends now.
+func (p *pointedFile) losePower() {
+	p.mu.Lock()
+	_ = p.File.Truncate(p.synced)
+	disk, err := os.OpenFile(p.File.(interface{ Name() string }).Name(), os.O_WRONLY, 0) // without O_APPEND
+	if err != nil {
+		panic(err)
+	}
+	for _, r := range p.lost { // never reached the disk, though a later Sync covered it
+		zeros := make([]byte, max(0, min(r[1], p.synced)-r[0]))
+		_, _ = disk.WriteAt(zeros, r[0])
+	}
+}

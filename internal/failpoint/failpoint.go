@@ -1,0 +1,34 @@
+// Package failpoint lets a test build end its own process exactly between two
+// steps. Only a build with the tag failpoint has any of it: without the tag every
+// function here is empty and inlined, and internal/policy proves that the programs
+// hold neither its symbols nor the name of its variable.
+//
+// With the tag, TASKWIRE_FAILPOINT says what happens where, as a list:
+//
+//	R3:kill@7           the seventh time R3 is reached, the process kills itself
+//	U3:power@2          as kill, after dropping what was never synced (see Power)
+//	U3:error,U1:power   the first fsync fails; the first post after it loses power
+//
+// Before it dies the process writes the line "failpoint R3: kill at hit 7" to its
+// standard error and syncs it, so that a sweep knows what it has hit.
+//
+// # Points
+//
+//	A1 before the transaction      A2 between task and outbox row   A3 before COMMIT
+//	A4 COMMIT done, not yet known  A5 before the answer             A6 half an answer
+//	R1 batch read                  R2 produce sent, no answer       R3 acknowledged, not marked
+//	R4 half of the batch marked    R5 marked
+//	B1 fetched                     B2 half a request sent           B3 2xx read, not committed
+//	B4 commit sent, no answer      B5 committed                     B6 dead letter written, not committed
+//	B7 partitions revoked          B8 drained, last commit not sent
+//	U1 body read                   U2 half a line written           U3 written, not synced
+//	U4 synced, not in the index    U5 before the answer             U6 half an answer
+//	U7 in recovery, before the torn end is cut, and before the cut is synced
+package failpoint
+
+import (
+	"context"
+	"net"
+)
+
+type dial = func(ctx context.Context, network, address string) (net.Conn, error)
