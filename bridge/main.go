@@ -31,8 +31,10 @@
 //	KAFKA_TLS, KAFKA_TLS_CA_FILE, KAFKA_TLS_CERT_FILE, KAFKA_TLS_KEY_FILE  off
 //	KAFKA_SASL_MECHANISM     PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512        none
 //	KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD_FILE
-//	KAFKA_GROUP_INSTANCE_ID  static membership: a restart under the same id  the pod's name in
-//	                         gets its partitions back at once             Kubernetes, else none
+//	KAFKA_GROUP_INSTANCE_ID  a process that was killed and is started     the pod's name in
+//	                         again under the same id gets its partitions  Kubernetes, else none
+//	                         back at once; without one they wait 10s.
+//	                         Each running process needs its own
 //	BRIDGE_CONFIG            subscriptions in YAML                        the two below
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/

@@ -89,7 +89,9 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 }
 
 // instanceID makes the member static. A pod has a name that a restarted
-// container keeps; elsewhere it must be said.
+// container keeps. Elsewhere it must be said: a host may run two bridges, and
+// hosts made from one image may share a name; of two processes with one id the
+// older ends.
 func instanceID(r *env.Reader) string {
 	if id := r.String("KAFKA_GROUP_INSTANCE_ID", ""); id != "" {
 		return id

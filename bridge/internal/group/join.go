@@ -61,6 +61,9 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	if err := m.probe(ctx); err != nil {
 		return generation{}, err
 	}
+	if m.id == "" && m.cfg.InstanceID != "" {
+		m.unnamed = true
+	}
 	res, err := send[*joinResponse](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, &joinRequest{
 		GroupID:            m.cfg.Group,
 		SessionTimeoutMS:   int32(m.cfg.SessionTimeout.Milliseconds()),
@@ -73,6 +76,7 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	if err != nil {
 		return generation{}, err
 	}
+	m.unnamed = false
 	if err := codeError(res.ErrorCode); err != nil {
 		if errors.Is(err, kafkago.MemberIDRequired) {
 			m.id = res.MemberID

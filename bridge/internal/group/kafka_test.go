@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +30,8 @@ type live struct {
 	sessions  chan *group.Session
 	atEnd     func(context.Context, *group.Session) error
 	transport *kafkago.Transport
+	conns     conns
+	dead      atomic.Bool // no connection succeeds any more
 	cancel    context.CancelFunc
 	done      chan error
 }
@@ -40,6 +44,17 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 		t.Fatal(err)
 	}
 	l := &live{t: t, transport: transport, sessions: make(chan *group.Session, 100), done: make(chan error, 1)}
+	dial := transport.Dial
+	transport.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if l.dead.Load() {
+			return nil, errors.New("process is dead")
+		}
+		c, err := dial(ctx, network, address)
+		if err == nil {
+			l.conns.add(c)
+		}
+		return c, err
+	}
 	l.cfg = group.Config{
 		Client: kafka.NewClient(cfg, transport), Group: "g-" + topic, Topic: topic, InstanceID: instance,
 		SessionTimeout: 6 * time.Second, Heartbeat: 200 * time.Millisecond, Refresh: 200 * time.Millisecond,
@@ -101,6 +116,18 @@ func (l *live) stop() {
 	}
 }
 
+// kill ends the member as a SIGKILL does: its connections close, and nothing is said to
+// the group.
+func (l *live) kill() {
+	l.dead.Store(true)
+	l.transport.CloseIdleConnections()
+	for _, c := range l.conns.all() {
+		_ = c.Close()
+	}
+	l.cancel()
+	l.t.Cleanup(func() { <-l.done }) // it tries to leave for a while
+}
+
 func TestKafkaHandOver(t *testing.T) {
 	c := kafkatest.Start(t)
 	topic := c.Topic(t, 5)
@@ -146,11 +173,13 @@ func TestKafkaStatic(t *testing.T) {
 	b := join(t, c.Brokers, topic, "bridge-1")
 	before, other := a.next(2).Claim, b.next(2).Claim
 	restart := func(l *live, instance string, was group.Claim) *live {
-		l.stop()
 		began := time.Now()
+		l.kill()
 		l = join(t, c.Brokers, topic, instance)
 		s := l.next(2)
-		t.Logf("%s is back after %v", instance, time.Since(began))
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%s is back after %v", instance, took)
+		}
 		if s.Generation != was.Generation || !slices.Equal(s.Partitions, was.Partitions) {
 			t.Errorf("claim %+v, was %+v", s.Claim, was)
 		}
@@ -166,6 +195,71 @@ func TestKafkaStatic(t *testing.T) {
 		t.Errorf("Run of the older: %v", err)
 	}
 	younger.stop()
+	a.next(4)
+	a.stop()
+}
+
+// TestKafkaStaticStop: a static member that stops leaves. In a rolling update the pod with
+// the new name joins first and has all when the old one has left; nobody waits for a
+// session.
+func TestKafkaStaticStop(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic := c.Topic(t, 4)
+	long := func(l *live) { l.cfg.SessionTimeout = time.Minute }
+	old := join(t, c.Brokers, topic, "bridge-0", long)
+	old.next(4)
+	soon := func(what string, began time.Time) {
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("%s after %v, a heartbeat is 0.2 s", what, took)
+		}
+	}
+	began := time.Now()
+	young := join(t, c.Brokers, topic, "bridge-1", long)
+	young.next(2)
+	old.next(2)
+	soon("joined", began)
+	began = time.Now()
+	old.stop()
+	young.next(4)
+	soon("took over", began)
+
+	// Stopped before it has heard that another has its name.
+	deaf := func(l *live) { l.cfg.SessionTimeout, l.cfg.Heartbeat = time.Minute, 20*time.Second }
+	twin := join(t, c.Brokers, topic, "bridge-2", deaf)
+	twin.next(2)
+	young.next(2)
+	younger := join(t, c.Brokers, topic, "bridge-2", long)
+	younger.next(2)
+	twin.stop()
+	younger.quiet(time.Second)
+	younger.stop()
+	young.next(4)
+	young.stop()
+}
+
+// TestKafkaStaticStopWhileJoining: the first join of a static member names it by its
+// instance alone. Stopped before the answer, it is not waited for.
+func TestKafkaStaticStopWhileJoining(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic := c.Topic(t, 2)
+	drained := make(chan struct{})
+	a := join(t, c.Brokers, topic, "", func(l *live) {
+		l.cfg.SessionTimeout = time.Minute
+		l.atEnd = func(context.Context, *group.Session) error { <-drained; return nil }
+	})
+	a.next(2)
+	b := join(t, c.Brokers, topic, "bridge-0", func(l *live) { l.cfg.SessionTimeout = time.Minute })
+	for state, _ := a.State(); state != group.Draining; state, _ = a.State() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.stop()
+	close(drained)
+	began := time.Now()
+	a.next(2)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("waited %v for a member that had stopped", took)
+	}
+	a.quiet(time.Second)
 	a.stop()
 }
 
@@ -186,7 +280,7 @@ func TestKafkaMorePartitions(t *testing.T) {
 		l.next(1)
 		grow(3)
 		l.next(3)
-		l.stop()
+		l.kill()
 		grow(4) // while it is away
 		l = join(t, c.Brokers, topic, instance)
 		l.next(4)

@@ -70,20 +70,47 @@ func (r *runner) cut() {
 	}
 }
 
-// TestStaticStop: a static member does not leave, and after a stop and a start the
-// generation is the same.
+// TestStaticStop: a static member that stops leaves as any other does: whoever is there
+// takes over long before a session is over. That is how a rolling update goes, whose new
+// pod has another name and joins before the old one stops.
 func TestStaticStop(t *testing.T) {
 	inWorld(t, 4, func(t *testing.T, w *world) {
-		a := w.member("bridge-0").start()
-		generation := a.session(1).Generation
-		if err := a.stop(); err != nil {
+		old := w.member("bridge-0", session(45*time.Second)).start()
+		old.session(1)
+		began := time.Now()
+		young := w.member("bridge-1", session(45*time.Second)).start()
+		young.session(1)
+		old.session(2)
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("joined after %v, a heartbeat is 3 s", took)
+		}
+		began = time.Now()
+		if err := old.stop(); err != nil {
 			t.Error(err)
 		}
-		again := w.member("bridge-0").start()
-		if s := again.session(1); s.Generation != generation || len(s.Partitions) != 4 {
-			t.Errorf("generation %d, partitions %v", s.Generation, ids(s))
+		if s := young.session(2); len(s.Partitions) != 4 {
+			t.Errorf("partitions %v", ids(s))
 		}
-		_ = again.stop()
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("took over after %v, a heartbeat is 3 s", took)
+		}
+		young.alone(2)
+	})
+}
+
+// TestStaticStopBeforeItIsTold: a static member that another has replaced, and that stops
+// before it hears of that, does not take the other out of the group.
+func TestStaticStopBeforeItIsTold(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		old := w.member("bridge-0").start()
+		old.session(1)
+		young := w.member("bridge-0").start()
+		young.session(1)
+		if err := old.stop(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		young.alone(1)
 	})
 }
 
@@ -121,7 +148,7 @@ func TestMorePartitions(t *testing.T) {
 				r := w.member(c.instance).start()
 				r.session(1)
 				if c.restartFirst {
-					_ = r.stop()
+					r.kill()
 					if c.whileAway {
 						w.grow(3)
 					}
@@ -184,26 +211,28 @@ func TestTopicComesLater(t *testing.T) {
 // broker that is away; what it leaves behind is nothing, where a broker is there to hear
 // it.
 func TestStopInterrupts(t *testing.T) {
-	t.Run("join", func(t *testing.T) {
-		inWorld(t, 2, func(t *testing.T, w *world) {
-			a := w.member("", drain(25*time.Second)).start()
-			a.session(1)
-			b := w.member("").start()
-			time.Sleep(5 * time.Second)
-			began := time.Now()
-			if err := b.stop(); err != nil {
-				t.Error(err)
-			}
-			if took := time.Since(began); took > 100*time.Millisecond {
-				t.Errorf("stopped after %v", took)
-			}
-			if got := ids(a.session(2)); len(got) != 2 {
-				t.Errorf("partitions %v after the other gave up", got)
-			}
-			a.drain = 0
-			_ = a.stop()
+	for _, instance := range []string{"", "bridge-0"} {
+		t.Run("join/"+instance, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				a := w.member("", drain(25*time.Second)).start()
+				a.session(1)
+				b := w.member(instance).start()
+				time.Sleep(5 * time.Second)
+				began := time.Now()
+				if err := b.stop(); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > 100*time.Millisecond {
+					t.Errorf("stopped after %v", took)
+				}
+				if got := ids(a.session(2)); len(got) != 2 {
+					t.Errorf("partitions %v after the other gave up", got)
+				}
+				a.drain = 0
+				_ = a.stop()
+			})
 		})
-	})
+	}
 	t.Run("no broker", func(t *testing.T) {
 		inWorld(t, 2, func(t *testing.T, w *world) {
 			a := w.member("").start()

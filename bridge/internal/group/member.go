@@ -14,15 +14,14 @@
 //
 // # Restarts
 //
-// With an InstanceID the member is static. It does not leave when it stops, and when it is
-// back, even after a SIGKILL, it is given its old partitions at once, in the same
-// generation; the others notice nothing. If it stays away, its partitions wait for it
-// until the session timeout.
+// A member that stops leaves the group, and the others take over at once. After a SIGKILL
+// it cannot leave: without an InstanceID its successor is a stranger and must wait until
+// the session timeout has removed the dead member. Apache Kafka makes the first member of
+// an empty group wait for group.initial.rebalance.delay.ms (3 s) besides.
 //
-// Without one it leaves when it stops, and the others take over at once. After a SIGKILL
-// it cannot leave: its successor is a stranger and must wait until the session timeout has
-// removed the dead member. Apache Kafka makes the first member of an empty group wait for
-// group.initial.rebalance.delay.ms (3 s) besides.
+// An InstanceID makes the member static. That is for the SIGKILL alone: started again under
+// the same id it is given its old partitions at once, in the same generation; the others
+// notice nothing. If it stays away, its partitions wait for it until the session timeout.
 package group
 
 import (
@@ -122,6 +121,7 @@ type Member struct {
 
 	// Owned by the goroutine of Run.
 	id          string // kept over every error but one that says it is unknown
+	unnamed     bool   // a static member's first join is unanswered: the group may know it by an id it was not told
 	generations int
 
 	mu       sync.Mutex
@@ -153,7 +153,7 @@ func (m *Member) State() (State, error) {
 
 // Run is a member of the group until ctx ends: it joins, calls handle once per generation,
 // heartbeats until handle returns, and only then joins again or, when ctx has ended,
-// leaves. A static member does not leave.
+// leaves.
 //
 // It returns nil after ctx has ended. Otherwise it returns the first error of handle that
 // is not ErrFenced or the end of its context, or ErrReplaced. All else, brokers that are
@@ -246,10 +246,10 @@ func (m *Member) begin(s *Session) {
 	}
 }
 
-// leave takes a dynamic member out of the group, so that the others need not wait for its
+// leave takes the member out of the group, so that the others need not wait for its
 // session to time out. It also ends a join that is still pending at the broker.
 func (m *Member) leave(ctx context.Context) error {
-	if m.id == "" || m.cfg.InstanceID != "" {
+	if m.id == "" && !m.unnamed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
@@ -257,7 +257,7 @@ func (m *Member) leave(ctx context.Context) error {
 	for retry := (backoff{}); ; {
 		err := m.leaveOnce(ctx)
 		if err == nil || errors.Is(err, kafkago.UnknownMemberId) {
-			m.id = ""
+			m.id, m.unnamed = "", false
 			return nil
 		}
 		if refused(err) || !retry.wait(ctx) {
@@ -266,10 +266,17 @@ func (m *Member) leave(ctx context.Context) error {
 	}
 }
 
+// leaveOnce names the member by its id, also a static one: an instance id would take out
+// whoever has it by now (the embedded broker looks at nothing else), and another process
+// may have it without this one having heard. Only where no id is known must it serve.
 func (m *Member) leaveOnce(ctx context.Context) error {
+	member := leaveMember{MemberID: m.id}
+	if m.id == "" {
+		member.GroupInstanceID = m.cfg.InstanceID
+	}
 	res, err := send[*leaveResponse](ctx, m, m.requestTimeout(), &leaveRequest{
 		GroupID: m.cfg.Group,
-		Members: []leaveMember{{MemberID: m.id}},
+		Members: []leaveMember{member},
 	})
 	if err != nil {
 		return err
