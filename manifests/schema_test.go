@@ -1,0 +1,221 @@
+package manifests_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apijson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// builtin are the kinds of Kubernetes itself that may be rendered.
+var builtin = map[string]reflect.Type{
+	"v1/Namespace":                       reflect.TypeFor[corev1.Namespace](),
+	"v1/ServiceAccount":                  reflect.TypeFor[corev1.ServiceAccount](),
+	"v1/ConfigMap":                       reflect.TypeFor[corev1.ConfigMap](),
+	"v1/Service":                         reflect.TypeFor[corev1.Service](),
+	"v1/PersistentVolumeClaim":           reflect.TypeFor[corev1.PersistentVolumeClaim](),
+	"apps/v1/Deployment":                 reflect.TypeFor[appsv1.Deployment](),
+	"apps/v1/StatefulSet":                reflect.TypeFor[appsv1.StatefulSet](),
+	"policy/v1/PodDisruptionBudget":      reflect.TypeFor[policyv1.PodDisruptionBudget](),
+	"networking.k8s.io/v1/NetworkPolicy": reflect.TypeFor[networkingv1.NetworkPolicy](),
+}
+
+// schema is the part of a CRD's structural schema that the files in schemas/ use.
+type schema struct {
+	Type                 string            `json:"type"`
+	Properties           map[string]schema `json:"properties"`
+	AdditionalProperties *schema           `json:"additionalProperties"`
+	Items                *schema           `json:"items"`
+	Required             []string          `json:"required"`
+	Enum                 []any             `json:"enum"`
+	Pattern              string            `json:"pattern"`
+	Minimum              *float64          `json:"minimum"`
+	Maximum              *float64          `json:"maximum"`
+	IntOrString          bool              `json:"x-kubernetes-int-or-string"`
+	Open                 bool              `json:"x-kubernetes-preserve-unknown-fields"`
+}
+
+// schemas are the checked-in ones by the key of their objects.
+func schemas(t *testing.T) map[string]schema {
+	t.Helper()
+	files, err := filepath.Glob("schemas/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schemas: %v", err)
+	}
+	found := map[string]schema{}
+	for _, f := range files {
+		for _, doc := range documents(t, f) {
+			var crd struct {
+				Spec struct {
+					Group    string
+					Names    struct{ Kind string }
+					Versions []struct {
+						Name   string
+						Schema struct{ OpenAPIV3Schema schema }
+					}
+				}
+			}
+			if err := yaml.Unmarshal([]byte(doc), &crd); err != nil {
+				t.Fatalf("%s: %v", f, err)
+			}
+			for _, v := range crd.Spec.Versions {
+				s := v.Schema.OpenAPIV3Schema
+				if s.Properties == nil {
+					t.Fatalf("%s: %s has no properties", f, crd.Spec.Names.Kind)
+				}
+				// A cluster adds these three to each schema and checks them itself.
+				s.Properties["apiVersion"], s.Properties["kind"] = schema{Type: "string"}, schema{Type: "string"}
+				s.Properties["metadata"] = schema{Type: "object", Open: true}
+				found[crd.Spec.Group+"/"+v.Name+"/"+crd.Spec.Names.Kind] = s
+			}
+		}
+	}
+	return found
+}
+
+// check says where v is not what s allows; a member that s does not know is refused.
+func (s schema) check(at string, v any) []string {
+	if s.IntOrString {
+		switch v.(type) {
+		case string, float64:
+			return nil
+		}
+		return []string{fmt.Sprintf("%s: want a number or a string, have %v", at, v)}
+	}
+	if len(s.Enum) > 0 && !slices.Contains(s.Enum, v) {
+		return []string{fmt.Sprintf("%s: want one of %v, have %v", at, s.Enum, v)}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		return s.checkMembers(at, v)
+	case []any:
+		return s.checkItems(at, v)
+	case string:
+		if s.Type == "string" && regexp.MustCompile(s.Pattern).MatchString(v) {
+			return nil
+		}
+	case float64:
+		inside := (s.Minimum == nil || v >= *s.Minimum) && (s.Maximum == nil || v <= *s.Maximum)
+		if inside && (s.Type == "number" || s.Type == "integer" && v == float64(int64(v))) {
+			return nil
+		}
+	case bool:
+		if s.Type == "boolean" {
+			return nil
+		}
+	}
+	return []string{fmt.Sprintf("%s: want %s %s, have %v", at, s.Type, s.Pattern, v)}
+}
+
+func (s schema) checkMembers(at string, v map[string]any) []string {
+	var wrong []string
+	if s.Type != "object" {
+		return []string{fmt.Sprintf("%s: want %s, have an object", at, s.Type)}
+	}
+	for _, r := range s.Required {
+		if _, ok := v[r]; !ok {
+			wrong = append(wrong, at+"."+r+": is missing")
+		}
+	}
+	for name, member := range v {
+		known, ok := s.Properties[name]
+		switch {
+		case ok:
+			wrong = append(wrong, known.check(at+"."+name, member)...)
+		case s.AdditionalProperties != nil:
+			wrong = append(wrong, s.AdditionalProperties.check(at+"."+name, member)...)
+		case !s.Open:
+			wrong = append(wrong, at+"."+name+": is unknown")
+		}
+	}
+	return wrong
+}
+
+func (s schema) checkItems(at string, v []any) []string {
+	if s.Type != "array" || s.Items == nil {
+		return []string{fmt.Sprintf("%s: want %s, have a list", at, s.Type)}
+	}
+	var wrong []string
+	for i, item := range v {
+		wrong = append(wrong, s.Items.check(fmt.Sprintf("%s[%d]", at, i), item)...)
+	}
+	return wrong
+}
+
+// strictly says what a cluster would refuse in o, unknown and misspelt members included.
+func strictly(known map[string]schema, o object) []string {
+	if s, ok := known[o.key()]; ok {
+		return s.check(o.String(), map[string]any(o))
+	}
+	kind, ok := builtin[o.key()]
+	if !ok {
+		return []string{fmt.Sprintf("%s: the kind %s has no type and no file in schemas/", o, o.key())}
+	}
+	data, err := json.Marshal(o)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var wrong []string
+	refused, err := apijson.UnmarshalStrict(data, reflect.New(kind).Interface())
+	for _, r := range append(refused, err) {
+		if r != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", o, r))
+		}
+	}
+	return wrong
+}
+
+func TestEveryObjectIsWhatItsKindAllows(t *testing.T) {
+	known := schemas(t)
+	everything(t, func(t *testing.T, objects []object) {
+		for _, o := range objects {
+			for _, w := range strictly(known, o) {
+				t.Error(w)
+			}
+		}
+	})
+}
+
+func TestStrictnessIsSeen(t *testing.T) {
+	known := schemas(t)
+	for name, c := range map[string]struct {
+		of, path string
+		value    any
+	}{
+		"misspelt member of a container":      {"apps/v1/Deployment bridge", "spec.template.spec.containers.0.imagePullPolice", "Always"},
+		"member in another case":              {"apps/v1/Deployment bridge", "spec.Replicas", 2},
+		"text for a number":                   {"apps/v1/Deployment bridge", "spec.replicas", "two"},
+		"unknown member of a custom resource": {"kafka.strimzi.io/v1/Kafka task-events", "spec.kafka.replicas", 3},
+		"value outside an enumeration":        {"kafka.strimzi.io/v1/Kafka task-events", "spec.kafka.listeners.0.type", "intern"},
+		"missing member of a custom resource": {"kafka.strimzi.io/v1/KafkaNodePool kafka", "spec.roles", nil},
+		"text for a number in one":            {"keda.sh/v1alpha1/ScaledObject bridge", "spec.maxReplicaCount", "8"},
+		"number for text in one":              {"keda.sh/v1alpha1/ScaledObject bridge", "spec.triggers.0.metadata.lagThreshold", 100},
+		"a list for an object":                {"serving.knative.dev/v1/Service auditor", "spec.template.spec.containers.0.resources", []any{}},
+		"a member Knative does not have":      {"serving.knative.dev/v1/Service auditor", "spec.template.spec.terminationGracePeriodSeconds", 35},
+		"a duration that is none":             {"monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podMetricsEndpoints.0.interval", "15 s"},
+		"a kind that nobody has":              {"v1/Service bridge", "kind", "Servise"},
+		"an old version of a custom resource": {"kafka.strimzi.io/v1/KafkaTopic task-events", "apiVersion", "kafka.strimzi.io/v1beta2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := render(t, "overlays/serverless")
+			o := find(t, objects, c.of)
+			if wrong := strictly(known, o); len(wrong) > 0 {
+				t.Fatalf("refused before it was changed: %v", wrong)
+			}
+			set(t, o, c.path, c.value)
+			if len(strictly(known, o)) == 0 {
+				t.Errorf("%s = %v was not refused", c.path, c.value)
+			}
+		})
+	}
+}
