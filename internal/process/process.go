@@ -106,6 +106,10 @@ func (p program[C, S]) serve(ctx context.Context, lookup env.Lookup, stderr io.W
 		return status(p.name, err, stderr)
 	}
 	service, err := p.open(ctx, cfg, log)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		log.Info("stopped before it had started")
+		return ExitOK // nothing was begun, so there is nothing to drain
+	}
 	if err != nil {
 		log.Error("cannot start: " + err.Error())
 		return ExitFault

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -74,6 +75,28 @@ func TestSIGTERMEndsRunsContext(t *testing.T) {
 	}, nil, nil)
 	if got := p.run(nil, env.Map(nil), io.Discard, io.Discard); got != ExitOK {
 		t.Errorf("exit %d, want 0", got)
+	}
+}
+
+// A service that loads much may be stopped before it serves. Another fault at
+// that moment is still a fault.
+func TestSIGTERMWhileOpening(t *testing.T) {
+	damage := errors.New("damaged at byte 7")
+	for want, opening := range map[int]func(context.Context) error{
+		ExitOK:    func(ctx context.Context) error { return fmt.Errorf("load: %w", ctx.Err()) },
+		ExitFault: func(context.Context) error { return damage },
+	} {
+		p := sample(nil, nil, nil)
+		p.open = func(ctx context.Context, _ struct{}, _ *slog.Logger) (service, error) {
+			if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
+				return service{}, err
+			}
+			<-ctx.Done()
+			return service{}, opening(ctx)
+		}
+		if got := p.run(nil, env.Map(nil), io.Discard, io.Discard); got != want {
+			t.Errorf("exit %d, want %d", got, want)
+		}
 	}
 }
 

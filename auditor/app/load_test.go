@@ -1,0 +1,83 @@
+package app_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A stop that comes while a big log is still read ends the process at once
+// and cleanly: it had begun nothing.
+func TestSIGTERMWhileTheLogIsRead(t *testing.T) {
+	for entries := 50_000; ; entries *= 4 {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		writeEntries(t, path, entries)
+		status, output := terminateOnceBound(t, path)
+		if strings.Contains(output, "previously seen events") && entries < 5_000_000 {
+			continue // this machine had read it before the signal came
+		}
+		if status != 0 || !strings.Contains(output, "stopped before it had started") || strings.Contains(output, "listening") {
+			t.Errorf("%d entries: exit %d\n%s", entries, status, output)
+		}
+		return
+	}
+}
+
+func writeEntries(t *testing.T, path string, n int) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	for seq := 1; seq <= n; seq++ {
+		fmt.Fprintf(w, `{"seq":%d,"event_id":"e-%d","event_type":"task.updated","occurred_at":"2025-01-15T10:30:00Z","data":{"task_id":"t"},`+
+			`"metadata":{"correlation_id":null,"source":"task-api"},"attributes":{"specversion":"1.0","subject":"t-%d","taskversion":1},"audited_at":"2025-01-15T10:30:01.000000Z"}`+"\n", seq, seq, seq)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// terminateOnceBound stops an auditor that has its ports; it takes them before
+// it reads the log.
+func terminateOnceBound(t *testing.T, path string) (status int, output string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	var out bytes.Buffer
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{"AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=" + addr, "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH=" + path, "LOG_FORMAT=json"}
+	cmd.Stderr = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("it never took its port: %v\n%s", cmd.Wait(), out.String())
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the status says it
+	return cmd.ProcessState.ExitCode(), out.String()
+}
