@@ -61,9 +61,10 @@ type Server struct {
 	public   net.Listener
 	ops      net.Listener
 	registry *prometheus.Registry
-	handler  http.Handler // set before Serve
-	live     []Check      // set before Serve
-	ready    []Check      // set before Serve
+	handler  http.Handler // set before Serve, or while held; so are the checks
+	live     []Check
+	ready    []Check
+	held     atomic.Pointer[error]
 	stopping atomic.Bool
 }
 
@@ -108,6 +109,26 @@ func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
 
 // Ready adds checks to /readyz: can the service take work?
 func (s *Server) Ready(checks ...Check) { s.ready = append(s.ready, checks...) }
+
+// Hold keeps a server that has to wait for what it serves: alive, not ready
+// for this reason, and every public route answers 503. Hold(nil) ends it.
+func (s *Server) Hold(reason error) {
+	if reason == nil {
+		s.held.Store(nil)
+		return
+	}
+	s.held.Store(&reason)
+}
+
+// servePublic is the handler, which is read only while the server is not held.
+func (s *Server) servePublic(w http.ResponseWriter, r *http.Request) {
+	if s.held.Load() == nil {
+		s.handler.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	WriteProblem(w, Problem{Status: http.StatusServiceUnavailable, Detail: "the service cannot use its files yet; /readyz says why"})
+}
 
 // Close releases the ports of a server that never served.
 func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Close()) }
@@ -167,7 +188,7 @@ func server(h http.Handler, log *slog.Logger) *http.Server {
 func (s *Server) publicRoutes() http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
-	mux.Handle("/", s.handler)
+	mux.HandleFunc("/", s.servePublic)
 	return mux
 }
 

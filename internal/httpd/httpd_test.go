@@ -71,6 +71,39 @@ func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
 	}
 }
 
+// A server that waits is alive, so nobody restarts it; what it serves may be
+// set while it answers.
+func TestAHeldServerSaysWhyAndTakesNothing(t *testing.T) {
+	s, _ := start(t, func(s *httpd.Server) {
+		s.Hold(errors.New("audit log: read-only file system"))
+	})
+	base := "http://" + s.Addr().String()
+	if code, body := get(t, base+"/healthz"); code != 200 || body != "ok\n" {
+		t.Errorf("healthz = %d %q", code, body)
+	}
+	for _, addr := range []string{s.Addr().String(), s.OpsAddr().String()} {
+		if code, body := get(t, "http://"+addr+"/readyz"); code != 503 || body != "audit log: read-only file system\n" {
+			t.Errorf("readyz = %d %q", code, body)
+		}
+	}
+	resp, err := http.Post(base+"/tasks", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if h := resp.Header; resp.StatusCode != 503 || h.Get("Retry-After") != "1" || h.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("post = %d %v", resp.StatusCode, h)
+	}
+	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	s.Live(httpd.Check{Name: "ledger", Func: func() error { return errors.New("gone") }})
+	s.Hold(nil)
+	for path, want := range map[string]int{"/tasks": http.StatusTeapot, "/readyz": 200, "/healthz": 503} {
+		if code, body := get(t, base+path); code != want {
+			t.Errorf("%s after the wait = %d %q, want %d", path, code, body, want)
+		}
+	}
+}
+
 func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
 	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, "taskwire_build_info{") {

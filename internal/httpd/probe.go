@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,22 +13,28 @@ type Check struct {
 }
 
 func (s *Server) probes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.live, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		var stopping error
-		if s.stopping.Load() {
-			stopping = errors.New("shutdown: the service is stopping")
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.held.Load() != nil {
+			answer(w, nil, nil) // to wait is progress: a restart would mend nothing
+			return
 		}
-		answer(w, s.ready, stopping)
+		answer(w, s.live, nil)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var missing []string
+		if s.stopping.Load() {
+			missing = append(missing, "shutdown: the service is stopping")
+		}
+		if reason := s.held.Load(); reason != nil {
+			answer(w, nil, append(missing, (*reason).Error()))
+			return
+		}
+		answer(w, s.ready, missing)
 	})
 }
 
 // answer is 200 "ok", or 503 with one line for each check that does not hold.
-func answer(w http.ResponseWriter, checks []Check, first error) {
-	var missing []string
-	if first != nil {
-		missing = append(missing, first.Error())
-	}
+func answer(w http.ResponseWriter, checks []Check, missing []string) {
 	for _, c := range checks {
 		if err := c.Func(); err != nil {
 			missing = append(missing, fmt.Sprintf("%s: %v", c.Name, err))

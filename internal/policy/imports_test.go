@@ -78,6 +78,7 @@ var rules = []rule{
 	{"internal/check", nil, nil, "a judge that shares code with the judged shares its mistakes"},
 	{"internal/httpd", []string{"internal/env"}, []string{"*"}, "shared by all services, knows none"},
 	{"internal/process", []string{"internal/env"}, []string{"*"}, "shared by all mains, knows none"},
+	{"internal/volume", nil, nil, "a loop and five error numbers"},
 	{"internal/kafka", []string{"internal/env", "internal/event", "internal/failpoint"}, []string{"*"}, "no service inside"},
 	{"internal/sink", []string{"internal/event", "internal/httpd"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
