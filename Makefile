@@ -39,6 +39,9 @@ bench: ## the figures of DESIGN.md, as ratios in one run
 chaos: ## break real processes at random and judge what is left (DURATION=2m SEED=...)
 	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED))
 
+sweep: ## kill the right process at each step between two effects, TIMES (3) times each
+	go run ./chaos sweep -times $(or $(TIMES),3) $(if $(SEED),-seed $(SEED))
+
 mutants: ## each known mistake, built into the product, must turn a short run red
 	go run ./chaos mutants
 

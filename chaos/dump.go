@@ -93,7 +93,12 @@ func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f 
 		out := check.Record{Topic: name, Partition: p, Offset: rec.Offset}
 		var e wireEvent
 		if json.Unmarshal(value, &e) != nil || e.ID == "" {
-			out.Malformed = true
+			out.Malformed, out.Data = true, check.Sum(value)
+			for _, h := range rec.Headers {
+				if h.Key == "dlq-group" {
+					out.Group = string(h.Value)
+				}
+			}
 		} else {
 			out.Source, out.Event, out.Task, out.Version, out.Nonce, out.Data = e.Source, e.ID, e.Subject, e.Version, e.Nonce, check.Sum(e.Data)
 		}

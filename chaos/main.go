@@ -2,6 +2,7 @@
 // that was answered with 2xx stand in the audit log exactly once and in order?
 //
 //	go run ./chaos run      start everything, break it at random, drain, judge
+//	go run ./chaos sweep    kill the right process at each step of internal/failpoint
 //	go run ./chaos check DIR  judge a kept run again; -json for the whole report
 //	go run ./chaos mutants  each known mistake must turn a short run red
 //
@@ -19,6 +20,9 @@
 //	-answers LIST    what a broken sink does: 500,503,302,hang,cut,cut-after (all)
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
+//
+// Flags of sweep: -times 3 of each point, -points R2,R3 (all), and -seed, -dir and
+// -kafka as above. A point that was not hit as often is RED.
 //
 // Exit 0: GREEN. Exit 1: RED, INVALID or a fault of the run. Exit 2: wrong flags.
 // Ctrl-C stops all that was started.
@@ -74,13 +78,15 @@ func manual() string {
 
 func command(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return &usageError{"say run, check or mutants"}
+		return &usageError{"say run, sweep, check or mutants"}
 	}
 	switch args[0] {
 	case "run":
 		return runCommand(ctx, args[1:], stdout)
 	case "check":
 		return checkCommand(args[1:], stdout)
+	case "sweep":
+		return sweepCommand(ctx, args[1:], stdout)
 	case "mutants":
 		return mutantsCommand(ctx, args[1:], stdout)
 	case "broker": // what run starts as its embedded broker
@@ -97,6 +103,11 @@ type settings struct {
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
+
+	Strikes []strike // instead of faults at random
+	Times   int      // of each strike
+	Tags    string   // of the build
+	Need    map[string]int
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {
@@ -142,15 +153,8 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 			return &usageError{"-answers: a sink cannot answer " + answer}
 		}
 	}
-	switch s.Kafka {
-	case "real", "embedded":
-	case "auto":
-		s.Kafka = "embedded"
-		if _, err := exec.LookPath("java"); err == nil {
-			s.Kafka = "real"
-		}
-	default:
-		return &usageError{"-kafka is auto, real or embedded"}
+	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
+		return err
 	}
 	rep, err := run(ctx, s, stdout)
 	if err != nil {
@@ -160,6 +164,19 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return errVerdict
 	}
 	return nil
+}
+
+func chooseKafka(asked string) (string, error) {
+	switch asked {
+	case "real", "embedded":
+		return asked, nil
+	case "auto":
+		if _, err := exec.LookPath("java"); err == nil {
+			return "real", nil
+		}
+		return "embedded", nil
+	}
+	return "", &usageError{"-kafka is auto, real or embedded"}
 }
 
 func checkCommand(args []string, stdout io.Writer) error {

@@ -88,7 +88,7 @@ func mutant(ctx context.Context, s settings, name, patch string) (*check.Report,
 		return nil, err
 	}
 	s.Bin = filepath.Join(s.Dir, name, "bin")
-	if err := buildPrograms(ctx, tree, s.Bin); err != nil {
+	if err := buildPrograms(ctx, tree, s.Bin, s.Tags); err != nil {
 		return nil, err
 	}
 	s.Dir = filepath.Join(s.Dir, name, "run")

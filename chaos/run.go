@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -137,14 +138,14 @@ func (y *system) build(ctx context.Context) error {
 		return err
 	}
 	y.Bin = y.path("bin")
-	return buildPrograms(ctx, ".", y.Bin)
+	return buildPrograms(ctx, ".", y.Bin, y.Tags)
 }
 
-func buildPrograms(ctx context.Context, tree, bin string) error {
+func buildPrograms(ctx context.Context, tree, bin, tags string) error {
 	if err := os.MkdirAll(bin, 0o700); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-tags", tags, "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
 	cmd.Dir = tree
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
@@ -294,6 +295,10 @@ func (y *system) play(ctx context.Context) error {
 	}
 	watchers.start(func() error { return y.watch.run(watching) })
 	watchers.start(func() error { y.progress(watching, began); return nil })
+	if y.Strikes != nil {
+		y.sweep(loading)
+		stopLoad()
+	}
 	y.breakThings(loading)
 	err = errors.Join(clients.wait(), y.heal())
 	y.say("load ended, draining")
@@ -422,6 +427,7 @@ func (y *system) need() map[string]int {
 			n["dedup-hits"] = 1
 		}
 	}
+	maps.Copy(n, y.Need)
 	return n
 }
 

@@ -107,7 +107,8 @@ type Record struct {
 	Version   int64  `json:"version,omitempty"`
 	Nonce     string `json:"nonce,omitempty"`
 	Data      string `json:"data,omitempty"`
-	Malformed bool   `json:"malformed,omitempty"` // no event: nothing is owed for it
+	Malformed bool   `json:"malformed,omitempty"` // no event: what is owed for it is a dead letter of the group
+	Group     string `json:"group,omitempty"`     // that put it aside, of a dead letter
 }
 
 // Delivery is one post to the auditor as the recorder saw it. End is taken

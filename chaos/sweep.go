@@ -1,0 +1,337 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafka"
+)
+
+// A strike ends one process at one point; see internal/failpoint for the points.
+type strike struct {
+	name    string // of the point
+	program string
+	most    int // the hit is one of the first most
+	// plans arms one start after the other, %d is the hit; the last of them ends it.
+	plans []string
+	// provoke brings the process to the point; nil when the load does.
+	provoke func(*system, context.Context) error
+	// after undoes provoke once the point is hit.
+	after func(*system) error
+}
+
+// strikes are all of them. U8, a new segment of the log, is none: the log is one file.
+func strikes() []strike {
+	var all []strike
+	add := func(program string, most int, names ...string) {
+		for _, name := range names {
+			all = append(all, strike{name: name, program: program, most: most, plans: []string{name + ":kill@%d"}})
+		}
+	}
+	add("taskapi", 40, "A1", "A2", "A3", "A4", "A5", "A6")
+	add("taskapi", 10, "R1", "R2", "R3", "R4", "R5")
+	add("bridge-1", 20, "B1", "B2", "B3", "B4", "B5")
+	all = append(all,
+		strike{name: "B6", program: "bridge-1", most: 2, plans: []string{"B6:kill@%d"}, provoke: (*system).sendMalformed},
+		strike{name: "B7", program: "bridge-1", most: 1, plans: []string{"B7:kill@%d"},
+			provoke: func(y *system, _ context.Context) error { return y.bridges[1].Down(syscall.SIGTERM) },
+			after:   func(y *system) error { return y.bridges[1].Up() }},
+		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"},
+			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
+			after:   func(y *system) error { return y.bridges[0].Up() }})
+	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
+	return append(all,
+		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
+		strike{name: "U1-power", program: "auditor", most: 40, plans: []string{"U1:power@%d"}},
+		strike{name: "U3-power", program: "auditor", most: 40, plans: []string{"U3:power@%d"}},
+		strike{name: "U5-power", program: "auditor", most: 40, plans: []string{"U5:power@%d"}},
+		// Once fsync has failed the process ends by itself; one that does not loses power a little later.
+		strike{name: "U3-error", program: "auditor", most: 20, plans: []string{"U3:error@%d,U1:power@60"}})
+}
+
+// pickStrikes reads a list of names; an empty one is all.
+func pickStrikes(list string) ([]strike, error) {
+	all := strikes()
+	if list == "" {
+		return all, nil
+	}
+	var chosen []strike
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(s strike) bool { return s.name == name })
+		if i < 0 {
+			return nil, &usageError{"-points: no point is called " + name}
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+// sweepCommand kills the right process at each point, several times, in one run.
+func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
+	s := settings{Drain: 90 * time.Second, Workers: 8, Rate: 20, Answers: allAnswers}
+	var points string
+	rest, err := parse("sweep", args, func(f *flag.FlagSet) {
+		f.IntVar(&s.Times, "times", 3, "")
+		f.StringVar(&points, "points", "", "")
+		f.StringVar(&s.Kafka, "kafka", "auto", "")
+		f.StringVar(&s.Dir, "dir", "", "")
+		f.Uint64Var(&s.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "")
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > 0 || s.Times < 1:
+		return &usageError{"sweep takes flags only, and -times is at least 1"}
+	}
+	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
+		return err
+	}
+	if err := s.sweep(points); err != nil {
+		return err
+	}
+	s.Need = needOf(s)
+	rep, err := run(ctx, s, stdout)
+	if err != nil {
+		return err
+	}
+	return sweepReport(s, rep, stdout)
+}
+
+// sweep turns settings of a run into those of a sweep.
+func (s *settings) sweep(points string) (err error) {
+	s.Strikes, err = pickStrikes(points)
+	s.Faults, s.Tags, s.Duration = "", "failpoint", time.Hour // the load ends with the last strike
+	s.Acks = 10 * s.Times * len(s.Strikes)
+	return err
+}
+
+// needOf is what the named points must leave behind: a kill behind an effect
+// that nobody met again would have shown nothing.
+func needOf(s settings) map[string]int {
+	need := map[string]int{"redeliveries": 1}
+	for _, k := range s.Strikes {
+		need["recovered:"+k.name] = s.Times
+		switch k.name {
+		case "U2", "U7":
+			need["torn-tails"] += s.Times
+		case "U4", "U5", "U6":
+			need["dedup-hits"] += s.Times
+		case "R2", "R3":
+			need["republished"]++
+		case "B6":
+			need["dead-letters"] = s.Times
+		case "B7":
+			need["rebalances"] += s.Times
+		}
+	}
+	return need
+}
+
+func sweepReport(s settings, rep *check.Report, stdout io.Writer) error {
+	var b strings.Builder
+	missed := false
+	fmt.Fprintf(&b, "%-10s %-9s %7s %4s %9s\n", "point", "process", "planned", "hit", "recovered")
+	for _, k := range s.Strikes {
+		f := rep.Faults[k.name]
+		missed = missed || f.Injected != s.Times || f.Recovered != s.Times
+		fmt.Fprintf(&b, "%-10s %-9s %7d %4d %9d\n", k.name, k.program, s.Times, f.Injected, f.Recovered)
+	}
+	b.WriteString("all points")
+	for _, rule := range check.Rules() {
+		fmt.Fprintf(&b, " %s %d", rule, rep.Violations[rule])
+	}
+	verdict := rep.Verdict
+	if missed {
+		verdict = check.Red + ": a point was not hit, or not recovered from, as often as planned"
+	}
+	fmt.Fprintf(&b, "\nsweep of %d points x %d, seed %d: %s\n", len(s.Strikes), s.Times, s.Seed, verdict)
+	if _, err := io.WriteString(stdout, b.String()); err != nil {
+		return err
+	}
+	if verdict != check.Green {
+		return errVerdict
+	}
+	return nil
+}
+
+// armory hands each start of a process the next plan, and none when there is none.
+type armory struct {
+	mu    sync.Mutex
+	plans map[string][]string // by process; guarded by mu
+}
+
+func (a *armory) next(name string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.plans[name]) == 0 {
+		return nil
+	}
+	plan := a.plans[name][0]
+	a.plans[name] = a.plans[name][1:]
+	return []string{"TASKWIRE_FAILPOINT=" + plan}
+}
+
+func (a *armory) set(name string, plans []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.plans[name] = plans
+}
+
+// sweep strikes every point Times times, in rounds of another order each.
+func (y *system) sweep(ctx context.Context) {
+	arms := &armory{plans: map[string][]string{}}
+	for _, t := range y.targets {
+		if p, ok := t.(*process); ok {
+			env := p.env
+			p.env = func(start int) ([]string, error) {
+				settings, err := env(start)
+				return append(settings, arms.next(p.name)...), err
+			}
+		}
+	}
+	n := 0
+	for range y.Times {
+		round := slices.Clone(y.Strikes)
+		y.rand.Shuffle(len(round), func(i, k int) { round[i], round[k] = round[k], round[i] })
+		for _, k := range round {
+			if n++; ctx.Err() != nil {
+				return
+			}
+			y.strike(ctx, arms, k, fmt.Sprintf("%d of %d", n, y.Times*len(y.Strikes)))
+		}
+	}
+}
+
+// strike arms a new start of the process, waits for its end, and for the system
+// to deliver again.
+func (y *system) strike(ctx context.Context, arms *armory, k strike, which string) {
+	p := y.process(k.program)
+	plans := make([]string, len(k.plans))
+	for i, plan := range k.plans {
+		plans[i] = strings.ReplaceAll(plan, "%d", fmt.Sprint(1+y.rand.IntN(k.most)))
+	}
+	began := time.Now()
+	err := y.provoked(ctx, arms, p, k, plans)
+	fault := check.Fault{Kind: k.name, Target: p.name, At: y.clock.now(), InFlight: y.bite(ctx)}
+	hit := time.Since(began)
+	arms.set(p.name, nil)
+	if k.after != nil {
+		err = errors.Join(err, k.after(y))
+	}
+	if err != nil {
+		y.say("strike %s: %s %v: NOT HIT: %v", which, k.name, plans, err)
+		if err := errors.Join(p.Down(syscall.SIGTERM), p.Up()); err != nil {
+			y.say("restart %s: %v", p.name, err)
+		}
+		return
+	}
+	back := y.settle(ctx, p, k.program)
+	fault.Healed = y.clock.now()
+	for range 600 {
+		if y.rec.ackedAfter(fault.Healed) > 0 || !pause(ctx, 50*time.Millisecond) {
+			break
+		}
+	}
+	y.mu.Lock()
+	y.faults = append(y.faults, fault)
+	y.mu.Unlock()
+	y.say("strike %s: %s %v: hit after %.1fs, back %v, all after %.1fs", which, k.name, plans, hit.Seconds(), back, time.Since(began).Seconds())
+}
+
+// provoked is nil when the process wrote the line of every plan.
+func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strike, plans []string) error {
+	log := y.path(p.name + ".log")
+	info, err := os.Stat(log)
+	if err != nil {
+		return err
+	}
+	if err := p.Down(syscall.SIGTERM); err != nil {
+		return err
+	}
+	arms.set(p.name, plans)
+	if err := p.Up(); err != nil {
+		return err
+	}
+	if k.provoke != nil {
+		// It must have its partitions before they can be taken from it.
+		if !y.settle(ctx, p, k.program) {
+			return errors.New("not ready before it was provoked")
+		}
+		if err := k.provoke(y, ctx); err != nil {
+			return err
+		}
+	}
+	for range 600 {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		if told(text[info.Size():], plans) {
+			return nil
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			break
+		}
+	}
+	return errors.New("no line from the failpoint")
+}
+
+// told: the line of the first part of each plan stands in the log.
+func told(log []byte, plans []string) bool {
+	for _, plan := range plans {
+		first, _, _ := strings.Cut(plan, ",")
+		what, at, _ := strings.Cut(first, "@")
+		if !bytes.Contains(log, []byte(fmt.Sprintf("failpoint %s at hit %s\n", strings.Replace(what, ":", ": ", 1), at))) {
+			return false
+		}
+	}
+	return true
+}
+
+// settle waits until the process is ready.
+func (y *system) settle(ctx context.Context, p *process, name string) bool {
+	for range 600 {
+		if answers(ctx, "http://"+y.ops[name]+"/readyz") {
+			return true
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return false
+		}
+	}
+	y.say("%s is not ready after 30 s", p.name)
+	return false
+}
+
+func (y *system) process(name string) *process {
+	for _, t := range y.targets {
+		if p, ok := t.(*process); ok && p.name == name {
+			return p
+		}
+	}
+	panic("no process is called " + name)
+}
+
+// sendMalformed writes records that are no events: each must become a dead letter.
+func (y *system) sendMalformed(ctx context.Context) error {
+	producer := kafka.NewProducer(y.watch.client, slog.New(slog.DiscardHandler))
+	for i := range 3 * partitions { // without a key each goes to the next partition
+		record := event.Record{Value: fmt.Appendf(nil, "no event %d %d", y.clock.now(), i)}
+		if err := producer.Produce(ctx, topic, []event.Record{record}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
