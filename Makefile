@@ -10,10 +10,10 @@ GOLANGCI_LINT_VERSION := v2.15.0
 PACKAGES   := ./...
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run test test-fast lint bench build fuzz clean
+.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster bench chaos mutants build fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## the whole system in this terminal (the same as go run ./dev)
 	go run ./dev
@@ -27,11 +27,21 @@ test-fast: ## the fast subset: embedded broker, nothing to install
 lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## gofmt, vet, staticcheck, golangci-lint, cross-compile for macOS
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet $(PACKAGES)
+	go vet -tags cluster ./acceptance
 	GOOS=darwin GOARCH=arm64 go vet $(PACKAGES)
 	go mod verify
 	go mod tidy -diff
 	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(PACKAGES)
 	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) run $(PACKAGES)
+
+kind-up: ## a local Kubernetes cluster called taskwire (needs Docker); then: skaffold dev
+	go tool kind create cluster --config manifests/kind/cluster.yaml
+
+kind-down: ## delete it, with its volumes
+	go tool kind delete cluster --name taskwire
+
+acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
+	go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
 
 bench: ## the figures of DESIGN.md, as ratios in one run
 	go run ./bench

@@ -63,6 +63,7 @@ func (l leakChecked) Run() int {
 type mode struct {
 	processes bool // services are processes: SIGKILL and exit statuses can be had
 	kafka     bool // the broker is a real Apache Kafka, with its tools
+	cluster   bool // services are Deployments of a Kubernetes cluster: no file of this machine reaches them
 	boot      func(*world) (system, error)
 	turn      sync.Locker // held by the script that runs, when scripts share a cluster
 }
@@ -114,6 +115,8 @@ func scripts(t *testing.T, m mode) {
 				return m.processes, nil
 			case "kafka":
 				return m.kafka, nil
+			case "cluster":
+				return m.cluster, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -31,7 +29,7 @@ func auditlog(_ context.Context, w *world, _ *testscript.TestScript, args []stri
 	if len(args) != 1 || args[0] != "check" {
 		return errors.New("usage: auditlog check")
 	}
-	text, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
+	text, err := w.auditText()
 	if err != nil {
 		return err
 	}

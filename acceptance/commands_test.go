@@ -26,13 +26,18 @@ type command func(ctx context.Context, w *world, ts *testscript.TestScript, args
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, bool, []string){"curl": curlCommand, "times": times}
-	for name, run := range map[string]command{
+	scripted := map[string]command{
 		"start": start, "terminate": terminate, "crash": crash, "restart": restart,
 		"await": await, "produce": produce, "consume": consume, "committed": committed,
 		"auditlog": auditlog, "status": status, "keep": keep, "replace": replace,
-		"bin/kafka-console-consumer.sh": tool("org.apache.kafka.tools.consumer.ConsoleConsumer"),
-		"bin/kafka-consumer-groups.sh":  tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+	}
+	for script, class := range map[string]string{
+		"bin/kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
+		"bin/kafka-consumer-groups.sh":  "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
 	} {
+		scripted[script] = tool(script, class)
+	}
+	for name, run := range scripted {
 		all[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg {
 				ts.Fatalf("%s cannot be negated", name)
@@ -234,8 +239,19 @@ func condition(ctx context.Context, w *world, what string, args []string) (func(
 	return nil, fmt.Errorf("await cannot wait for %s %s", what, strings.Join(args, " "))
 }
 
+// auditText is the audit log, where it is or as the auditor prints it.
+func (w *world) auditText() ([]byte, error) {
+	path := filepath.Join(w.data, "audit.log")
+	if s, ok := w.system.(interface{ fetchAudit(path string) error }); ok {
+		if err := s.fetchAudit(path); err != nil {
+			return nil, err
+		}
+	}
+	return os.ReadFile(path)
+}
+
 func (w *world) auditLines(n int) error {
-	text, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
+	text, err := w.auditText()
 	if err != nil {
 		return err
 	}
@@ -389,7 +405,7 @@ func committed(ctx context.Context, w *world, ts *testscript.TestScript, args []
 }
 
 // status N PROGRAM ...: runs a program that must exit with N.
-func status(ctx context.Context, _ *world, ts *testscript.TestScript, args []string) error {
+func status(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: status N PROGRAM [ARG ...]")
 	}
@@ -398,6 +414,9 @@ func status(ctx context.Context, _ *world, ts *testscript.TestScript, args []str
 		return err
 	}
 	words := append([]string{args[1]}, args[2:]...)
+	if s, ok := w.system.(interface{ inside(words []string) []string }); ok {
+		words = s.inside(words)
+	}
 	env := []string{}
 	for _, key := range []string{"PATH", "TASKWIRE_ROOT", "TASKWIRE_PORT_BASE", "KAFKA_BOOTSTRAP_SERVERS", "LOG_FORMAT"} {
 		env = append(env, key+"="+ts.Getenv(key))

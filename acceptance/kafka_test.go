@@ -20,6 +20,9 @@ import (
 // so that the two cannot share a mistake.
 
 func (w *world) kafka(opts ...kgo.Opt) (*kgo.Client, error) {
+	if s, ok := w.system.(interface{ kafkaOpts() []kgo.Opt }); ok {
+		opts = append(opts, s.kafkaOpts()...)
+	}
 	return kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(w.system.brokers(), ",")...))...)
 }
 
@@ -140,7 +143,7 @@ func (b *realBroker) start() error {
 	b.clean = true
 	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
-	return renew(ctx, b.addrs())
+	return renew(ctx, kgo.SeedBrokers(b.addrs()...))
 }
 
 func (b *realBroker) stop() error {
@@ -156,8 +159,8 @@ func (b *realBroker) close() error {
 	return nil
 }
 
-func renew(ctx context.Context, brokers []string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+func renew(ctx context.Context, opts ...kgo.Opt) error {
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}
@@ -219,24 +222,33 @@ func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
 	}
 }
 
-// tool runs one of Kafka's own command-line tools as its shell script would.
-func tool(class string) command {
+// tools is a system whose broker comes with Kafka's own command-line tools.
+type tools interface {
+	tool(ctx context.Context, script, class string, args []string) (string, error)
+}
+
+// tool runs one of them: script by its name, or class as the script would.
+func tool(script, class string) command {
 	return func(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
-		p, ok := w.system.(*processes)
+		s, ok := w.system.(tools)
 		if !ok {
 			return errNoTools
 		}
-		real, ok := p.kafka.(*realBroker)
-		if !ok {
-			return errNoTools
-		}
-		for i := range args {
-			args[i] = strings.ReplaceAll(args[i], "localhost:9092", w.system.brokers())
-		}
-		out, err := real.cluster.Tool(ctx, class, args...)
+		out, err := s.tool(ctx, script, class, args)
 		fmt.Fprint(ts.Stdout(), out)
 		return err
 	}
+}
+
+func (p *processes) tool(ctx context.Context, _, class string, args []string) (string, error) {
+	real, ok := p.kafka.(*realBroker)
+	if !ok {
+		return "", errNoTools
+	}
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "localhost:9092", p.brokers())
+	}
+	return real.cluster.Tool(ctx, class, args...)
 }
 
 var errNoTools = errors.New("only a real Kafka has tools; begin the script with [!kafka] skip")
