@@ -10,7 +10,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 PACKAGES   := ./...
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster bench chaos mutants build fuzz clean
+.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster bench chaos mutants build fuzz clean sweep
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -104,10 +104,12 @@ type settings struct {
 	Rate            float64
 	Faults, Answers string
 
-	Strikes []strike // instead of faults at random
+	Points  string   // of a sweep
+	Strikes []strike // of the points, instead of faults at random
 	Times   int      // of each strike
 	Tags    string   // of the build
 	Need    map[string]int
+	Expect  []string // rules that a mutant breaks
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,18 +18,23 @@ import (
 )
 
 // mutantsCommand applies each patch of chaos/mutants to a copy of the tree and
-// expects a short run to end RED. Flags: -duration 25s, -only NAME, -seed N,
-// -kafka embedded, -dir DIR for what is kept. The first lines of a patch may say
-// which faults show it: "Faults: kill" and "Answers: 302".
-func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) error {
-	s := settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}
+// expects a short run to end RED, by a rule that the patch names. The first
+// lines of a patch may also say what shows it: "Faults: kill" and "Answers: 302"
+// a run at random, "Points: U1-power" and "Times: 3" a sweep.
+//
+// With -control the tree as it is has the same runs, one for each way to look
+// for mistakes, and must be GREEN: a judge that blames everybody catches all.
+func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	m := mutants{out: stdout, settings: settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}}
 	var only string
 	rest, err := parse("mutants", args, func(f *flag.FlagSet) {
-		f.DurationVar(&s.Duration, "duration", 25*time.Second, "")
+		f.DurationVar(&m.Duration, "duration", 25*time.Second, "")
 		f.StringVar(&only, "only", "", "")
-		f.Uint64Var(&s.Seed, "seed", 1, "")
-		f.StringVar(&s.Kafka, "kafka", "embedded", "")
-		f.StringVar(&s.Dir, "dir", "", "")
+		f.Uint64Var(&m.Seed, "seed", 1, "")
+		f.IntVar(&m.repeat, "repeat", 1, "")
+		f.BoolVar(&m.control, "control", false, "")
+		f.StringVar(&m.Kafka, "kafka", "embedded", "")
+		f.StringVar(&m.Dir, "dir", "", "")
 	})
 	if err != nil || len(rest) > 0 {
 		return errors.Join(err, &usageError{"mutants takes flags only"})
@@ -36,85 +43,165 @@ func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) error 
 	if err != nil || len(patches) == 0 {
 		return errors.Join(err, errors.New("no chaos/mutants/*.patch: run it at the root of the repository"))
 	}
-	if s.Dir == "" {
-		if s.Dir, err = os.MkdirTemp("", "mutants-*"); err != nil {
+	patches = slices.DeleteFunc(patches, func(p string) bool {
+		return only != "" && !slices.Contains(strings.Split(only, ","), mutantName(p))
+	})
+	if m.Dir == "" {
+		if m.Dir, err = os.MkdirTemp("", "mutants-*"); err != nil {
 			return err
 		}
 	}
-	caught, total := 0, 0
+	return m.run(ctx, patches)
+}
+
+func mutantName(patch string) string { return strings.TrimSuffix(filepath.Base(patch), ".patch") }
+
+type mutants struct {
+	settings
+	out     io.Writer
+	repeat  int
+	control bool
+}
+
+func (m mutants) run(ctx context.Context, patches []string) error {
+	caught, total, wrong := 0, 0, 0
+	controlled := map[string]bool{}
 	for _, patch := range patches {
-		name := strings.TrimSuffix(filepath.Base(patch), ".patch")
-		if only != "" && only != name {
-			continue
+		how, err := m.read(patch)
+		if err != nil {
+			return fmt.Errorf("%s: %w", patch, err)
+		}
+		if m.control && !controlled[how.key()] {
+			controlled[how.key()] = true
+			if !m.times(ctx, how, fmt.Sprintf("control-%d", len(controlled)), "") {
+				wrong++
+			}
 		}
 		total++
-		rep, err := mutant(ctx, s, name, patch)
-		switch {
-		case err != nil:
-			fmt.Fprintf(stdout, "%-28s NOT RUN: %v\n", name, err)
-		case rep.Verdict == check.Red:
+		if m.times(ctx, how, mutantName(patch), patch) {
 			caught++
-			fmt.Fprintf(stdout, "%-28s caught: %s\n", name, rep.Broken())
-		default:
-			fmt.Fprintf(stdout, "%-28s SURVIVED: %s\n", name, rep.Verdict)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	fmt.Fprintf(stdout, "mutants caught %d of %d; kept in %s\n", caught, total, s.Dir)
-	if caught < total {
-		return errors.New("a mutant was not caught")
+	fmt.Fprintf(m.out, "mutants caught %d of %d, seed %d; kept in %s\n", caught, total, m.Seed, m.Dir)
+	if caught < total || wrong > 0 {
+		return errors.New("a mutant was not caught, or the tree as it is was blamed")
 	}
 	return nil
 }
 
-func mutant(ctx context.Context, s settings, name, patch string) (*check.Report, error) {
-	tree := filepath.Join(s.Dir, name, "tree")
+// times runs it as often as asked; one surprise is enough to fail.
+func (m mutants) times(ctx context.Context, how settings, name, patch string) bool {
+	for i := range m.repeat {
+		how.Seed = m.Seed + uint64(i)
+		how.Dir = filepath.Join(m.Dir, fmt.Sprintf("%s-%d", name, how.Seed))
+		began := time.Now()
+		rep, err := mutant(ctx, how, patch)
+		verdict, ok := judged(rep, err, how.Expect, patch != "")
+		fmt.Fprintf(m.out, "%-28s seed %d %3.0f s  %s\n", name, how.Seed, time.Since(began).Seconds(), verdict)
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func judged(rep *check.Report, err error, expect []string, mutated bool) (string, bool) {
+	switch {
+	case err != nil:
+		return "NOT RUN: " + err.Error(), false
+	case !mutated:
+		return strings.TrimSpace(rep.Verdict + " " + rep.Broken()), rep.Verdict == check.Green
+	case rep.Verdict != check.Red:
+		return "SURVIVED: " + rep.Verdict, false
+	case !slices.ContainsFunc(expect, func(rule string) bool { return rep.Violations[rule] > 0 }):
+		return "RED for another reason: " + rep.Broken() + ", expected " + strings.Join(expect, " or "), false
+	}
+	return "caught: " + rep.Broken(), true
+}
+
+// mutant runs the tree with the patch, "" for the tree as it is.
+func mutant(ctx context.Context, s settings, patch string) (*check.Report, error) {
+	tree := filepath.Join(s.Dir, "tree")
 	if err := copyTree(ctx, tree); err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tree)
-	abs, err := filepath.Abs(patch)
-	if err != nil {
+	if err := applyPatch(ctx, tree, patch); err != nil {
 		return nil, err
 	}
-	apply := exec.CommandContext(ctx, "patch", "-p1", "--batch", "--silent", "-i", abs)
-	apply.Dir = tree
-	if out, err := apply.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("the patch does not fit any more: %w\n%s", err, out)
-	}
-	if err := s.asPatchSays(patch); err != nil {
-		return nil, err
-	}
-	s.Bin = filepath.Join(s.Dir, name, "bin")
+	s.Bin = filepath.Join(s.Dir, "bin")
 	if err := buildPrograms(ctx, tree, s.Bin, s.Tags); err != nil {
 		return nil, err
 	}
-	s.Dir = filepath.Join(s.Dir, name, "run")
-	log, err := os.Create(filepath.Join(filepath.Dir(s.Dir), "output.txt"))
+	log, err := os.Create(filepath.Join(s.Dir, "output.txt"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
+	s.Dir = filepath.Join(s.Dir, "run")
 	return run(ctx, s, log)
 }
 
-func (s *settings) asPatchSays(patch string) error {
-	text, err := os.ReadFile(patch)
+func applyPatch(ctx context.Context, tree, patch string) error {
+	if patch == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(patch)
 	if err != nil {
 		return err
 	}
-	head, _, _ := strings.Cut(string(text), "\n--- ")
-	for line := range strings.Lines(head) {
-		if v, ok := strings.CutPrefix(line, "Faults: "); ok {
-			s.Faults = strings.TrimSpace(v)
-		}
-		if v, ok := strings.CutPrefix(line, "Answers: "); ok {
-			s.Answers = strings.TrimSpace(v)
-		}
+	apply := exec.CommandContext(ctx, "patch", "-p1", "--batch", "--silent", "-i", abs)
+	apply.Dir = tree
+	if out, err := apply.CombinedOutput(); err != nil {
+		return fmt.Errorf("the patch does not fit any more: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// key is what two patches share that are shown in the same way.
+func (s settings) key() string {
+	return fmt.Sprint(s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration)
+}
+
+// read is the settings that a patch asks for.
+func (m mutants) read(patch string) (settings, error) {
+	s := m.settings
+	text, err := os.ReadFile(patch)
+	if err != nil {
+		return s, err
+	}
+	s.Times = 3
+	head, _, _ := strings.Cut(string(text), "\n--- ")
+	for line := range strings.Lines(head) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		switch name {
+		case "Faults":
+			s.Faults = value
+		case "Answers":
+			s.Answers = value
+		case "Points":
+			s.Points = value
+		case "Times":
+			s.Times, err = strconv.Atoi(value)
+		case "Expect":
+			s.Expect = strings.Split(value, ",")
+		}
+	}
+	if len(s.Expect) == 0 {
+		err = errors.Join(err, errors.New("it does not say which rule it breaks: Expect"))
+	}
+	for _, rule := range s.Expect {
+		if !slices.Contains(check.Rules(), rule) {
+			err = errors.Join(err, errors.New("no rule is called "+rule))
+		}
+	}
+	if s.Points == "" || err != nil {
+		return s, err
+	}
+	return s, s.sweep()
 }
 
 // copyTree copies what git tracks, as it stands in the working tree.

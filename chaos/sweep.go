@@ -59,7 +59,7 @@ func strikes() []strike {
 		strike{name: "U3-power", program: "auditor", most: 40, plans: []string{"U3:power@%d"}},
 		strike{name: "U5-power", program: "auditor", most: 40, plans: []string{"U5:power@%d"}},
 		// Once fsync has failed the process ends by itself; one that does not loses power a little later.
-		strike{name: "U3-error", program: "auditor", most: 20, plans: []string{"U3:error@%d,U1:power@60"}})
+		strike{name: "U3-error", program: "auditor", most: 10, plans: []string{"U3:error@%d,U1:power@400"}})
 }
 
 // pickStrikes reads a list of names; an empty one is all.
@@ -82,10 +82,9 @@ func pickStrikes(list string) ([]strike, error) {
 // sweepCommand kills the right process at each point, several times, in one run.
 func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	s := settings{Drain: 90 * time.Second, Workers: 8, Rate: 20, Answers: allAnswers}
-	var points string
 	rest, err := parse("sweep", args, func(f *flag.FlagSet) {
 		f.IntVar(&s.Times, "times", 3, "")
-		f.StringVar(&points, "points", "", "")
+		f.StringVar(&s.Points, "points", "", "")
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
 		f.StringVar(&s.Dir, "dir", "", "")
 		f.Uint64Var(&s.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "")
@@ -99,10 +98,9 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
 		return err
 	}
-	if err := s.sweep(points); err != nil {
+	if err := s.sweep(); err != nil {
 		return err
 	}
-	s.Need = needOf(s)
 	rep, err := run(ctx, s, stdout)
 	if err != nil {
 		return err
@@ -111,10 +109,11 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 // sweep turns settings of a run into those of a sweep.
-func (s *settings) sweep(points string) (err error) {
-	s.Strikes, err = pickStrikes(points)
+func (s *settings) sweep() (err error) {
+	s.Strikes, err = pickStrikes(s.Points)
 	s.Faults, s.Tags, s.Duration = "", "failpoint", time.Hour // the load ends with the last strike
 	s.Acks = 10 * s.Times * len(s.Strikes)
+	s.Need = needOf(*s)
 	return err
 }
 

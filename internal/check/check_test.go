@@ -35,6 +35,19 @@ func (w *world) lineOf(i int, phase string) *check.Op {
 	return nil
 }
 
+// malformed adds a record that is no event, and its dead letter of a group.
+func malformed(group string) func(*world) {
+	return func(w *world) {
+		w.run.Group = "audit"
+		w.records = append(w.records, check.Record{Topic: "task-events", Offset: int64(len(w.records)), Malformed: true, Data: "d"})
+		w.commits[len(w.commits)-1].Offset++
+		w.commits[len(w.commits)-1].Log++
+		if group != "" {
+			w.records = append(w.records, check.Record{Topic: "task-events-dlq", Malformed: true, Data: "d", Group: group})
+		}
+	}
+}
+
 // planted damages a correct run in one place. Each must be named: the rule, a
 // word of the reason, and no other rule.
 var planted = []struct {
@@ -49,6 +62,10 @@ var planted = []struct {
 	{"a record that is no event", func(w *world) {
 		w.records = append(w.records, check.Record{Topic: "task-events", Offset: int64(len(w.records)), Malformed: true})
 	}, "", ""},
+	{"a record that is no event, put aside", malformed("audit"), "", ""},
+	{"a task as the log has it", func(w *world) {
+		w.rows = append(w.rows, check.Row{Table: check.TableTask, Task: w.log[0].Attributes.Subject, Version: changes / tasks})
+	}, "", ""},
 	{"a dead letter of another group", func(w *world) {
 		w.records = append(w.records, check.Record{Topic: "task-events-dlq", Event: w.log[3].Event, Source: "task-api"})
 	}, "", ""},
@@ -61,6 +78,14 @@ var planted = []struct {
 	{"published and nowhere else", func(w *world) {
 		w.records = append(w.records, check.Record{Topic: "task-events", Offset: int64(len(w.records)), Source: "task-api", Event: "e", Task: w.log[0].Attributes.Subject, Version: changes/tasks + 1, Nonce: "n"})
 	}, "LOST", "published"},
+	{"a task ahead of the log", func(w *world) {
+		w.rows = append(w.rows, check.Row{Table: check.TableTask, Task: w.log[0].Attributes.Subject, Version: changes/tasks + 1})
+	}, "LOST", "committed task"},
+	{"a task that the log does not know", func(w *world) {
+		w.rows = append(w.rows, check.Row{Table: check.TableTask, Task: "another", Version: 1})
+	}, "LOST", "committed task"},
+	{"a record that is no event, dropped", malformed(""), "LOST", "malformed"},
+	{"a record that is no event, put aside by others", malformed("notifications"), "LOST", "malformed"},
 
 	{"first repeated", func(w *world) { w.log = append(w.log, w.log[0]) }, "DUPLICATED", "event"},
 	{"last repeated", func(w *world) { w.log = append(w.log, w.log[changes-1]) }, "DUPLICATED", "event"},

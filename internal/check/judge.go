@@ -46,6 +46,7 @@ type judge struct {
 	ops       []op
 	opByNonce map[id]int32
 
+	last      []int64 // version of each task in the log
 	snapshots []Snapshot
 	gaps      []gap
 	lostTV    map[gap]bool
@@ -152,6 +153,7 @@ func (j *judge) once() error {
 	for g := range missing {
 		j.gaps = append(j.gaps, g)
 	}
+	j.last = last
 	j.rep.Audit = AuditFigures{Entries: len(j.entries), Events: len(j.byEvent), Tasks: len(j.tasks), LongestTask: slices.Max(append(last, 0))}
 	return nil
 }

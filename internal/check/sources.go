@@ -10,7 +10,8 @@ import (
 func (j *judge) database() error {
 	rows := 0
 	err := each(j.dir, "database.jsonl", func(r Row) error {
-		if r.Table != TableEvent {
+		if r.Table == TableTask {
+			j.taskRow(r)
 			return nil
 		}
 		rows++
@@ -27,6 +28,19 @@ func (j *judge) database() error {
 		}
 	}
 	return nil
+}
+
+// taskRow: a change without an event shows only here. The tasks of a dump come
+// behind its events, so that one that is lost is not told twice.
+func (j *judge) taskRow(r Row) {
+	t := j.task(r.Task)
+	var last int64
+	if int(t) < len(j.last) {
+		last = j.last[t]
+	}
+	if r.Version > last && !j.lostTV[gap{t, r.Version}] {
+		j.find(Finding{Rule: "LOST", Why: fmt.Sprintf("committed task: the log ends with version %d of it", last), Task: r.Task, Version: r.Version, Last: "task (no event)"})
+	}
 }
 
 func (j *judge) row(r Row) {
@@ -72,13 +86,20 @@ func (j *judge) topic() error {
 		partition int32
 	}
 	last := map[int32]seen{}
-	return each(j.dir, "topic.jsonl", func(r Record) error {
+	malformed, letters := map[string]Record{}, map[string]bool{}
+	err := each(j.dir, "topic.jsonl", func(r Record) error {
 		if r.Topic != j.run.Topic {
 			j.rep.Work["dead-letters"]++
+			if r.Group == j.run.Group {
+				letters[r.Data] = true
+			}
 			return nil
 		}
 		j.rep.Work["records"]++
 		if r.Malformed {
+			if r.Data != "" { // older runs do not say
+				malformed[r.Data] = r
+			}
 			return nil
 		}
 		key := eventID(r.Source, r.Event)
@@ -103,6 +124,12 @@ func (j *judge) topic() error {
 		last[t] = seen{r.Version, int32(r.Partition)}
 		return nil
 	})
+	for data, r := range malformed {
+		if !letters[data] {
+			j.find(Finding{Rule: "LOST", Why: "malformed: no dead letter of the group has this record", Last: fmt.Sprintf("topic %s partition %d offset %d", r.Topic, r.Partition, r.Offset)})
+		}
+	}
+	return err
 }
 
 // partition is what is owed on one partition: for each offset of the dump, when
