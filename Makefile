@@ -29,6 +29,7 @@ lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLAN
 	go vet $(PACKAGES)
 	go vet -tags cluster ./acceptance
 	GOOS=darwin GOARCH=arm64 go vet $(PACKAGES)
+	go vet -tags failpoint $(PACKAGES)
 	go mod verify
 	go mod tidy -diff
 	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(PACKAGES)

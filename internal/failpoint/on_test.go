@@ -1,0 +1,147 @@
+//go:build failpoint
+
+package failpoint
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A child of this test does the steps; it is the one that dies.
+func TestMain(m *testing.M) {
+	switch os.Getenv("FAILPOINT_CHILD") {
+	case "":
+		os.Exit(m.Run())
+	case "hits":
+		for range 5 {
+			Hit("X1")
+			os.Stdout.WriteString("x")
+		}
+	case "half":
+		for range 3 {
+			HitAfter("X2", func() { os.Stdout.WriteString("ha") })
+			os.Stdout.WriteString("half ")
+		}
+	case "power":
+		Power = func() { os.Stdout.WriteString("dark") }
+		if Fails("X3") {
+			os.Stdout.WriteString("failed ")
+		}
+		Hit("X3")
+		os.Stdout.WriteString("alive")
+	}
+}
+
+func child(t *testing.T, what, plan string) (out, errors string, killed bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "FAILPOINT_CHILD="+what, variable+"="+plan)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	_ = cmd.Run() // how it ended is what is looked at
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return stdout.String(), stderr.String(), status.Signaled() && status.Signal() == syscall.SIGKILL
+}
+
+func TestAProcessEndsWhereItWasTold(t *testing.T) {
+	for _, c := range []struct {
+		what, plan, out, said string
+		killed                bool
+	}{
+		{"hits", "", "xxxxx", "", false},
+		{"hits", "X2:kill", "xxxxx", "", false},
+		{"hits", "X1:kill", "", "failpoint X1: kill at hit 1\n", true},
+		{"hits", "X1:kill@4", "xxx", "failpoint X1: kill at hit 4\n", true},
+		{"hits", "X1:kill@6", "xxxxx", "", false},
+		{"hits", "X1:error@1", "xxxxx", "", false},
+		{"half", "X2:kill@2", "half ha", "failpoint X2: kill at hit 2\n", true},
+		{"power", "X3:power", "dark", "failpoint X3: power at hit 1\n", true},
+		{"power", "X3:error,X3:kill", "failed ", "failpoint X3: error at hit 1\nfailpoint X3: kill at hit 1\n", true},
+		{"power", "", "alive", "", false},
+	} {
+		out, said, killed := child(t, c.what, c.plan)
+		if out != c.out || said != c.said || killed != c.killed {
+			t.Errorf("%s %q: %q, said %q, killed %v", c.what, c.plan, out, said, killed)
+		}
+	}
+	if out, said, _ := child(t, "hits", "X1:explode"); out != "" || !strings.Contains(said, "X1:explode") {
+		t.Errorf("a plan that cannot be: %q, said %q", out, said)
+	}
+}
+
+// arm replaces the plans, and what happens to the process.
+func arm(t *testing.T, text string) {
+	t.Helper()
+	all, err := parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := plans
+	plans = func() []*plan { return all }
+	t.Cleanup(func() { plans = before })
+}
+
+func hits(point string) (n int64) {
+	for _, p := range plans() {
+		if p.point == point {
+			n = p.hits.Load()
+		}
+	}
+	return n
+}
+
+func TestOnlyAnswersThatWereTakenCount(t *testing.T) {
+	arm(t, "X5:kill@99,X6:kill@99")
+	status := 0
+	h := Answers("X5", "X6", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status); _, _ = w.Write([]byte("ok")) }))
+	for _, c := range []struct {
+		method string
+		status int
+		want   int64
+	}{{"POST", 201, 1}, {"POST", 500, 1}, {"GET", 200, 1}, {"PATCH", 200, 2}} {
+		status = c.status
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(c.method, "/", nil))
+		if hits("X5") != c.want || hits("X6") != c.want {
+			t.Errorf("after %s %d: %d and %d hits, want %d", c.method, c.status, hits("X5"), hits("X6"), c.want)
+		}
+	}
+}
+
+// Requests are told by their frames, in whatever pieces they are written.
+func TestKafkaRequestsAreCountedWhenWhole(t *testing.T) {
+	frame := func(kind uint16, size int) []byte {
+		b := binary.BigEndian.AppendUint32(nil, uint32(size+2))
+		return append(binary.BigEndian.AppendUint16(b, kind), make([]byte, size)...)
+	}
+	stream := bytes.Join([][]byte{frame(3, 20), frame(0, 500), frame(8, 40), frame(0, 1), frame(18, 9)}, nil)
+	for _, piece := range []int{1, 5, 6, 7, 100, len(stream)} {
+		arm(t, "R2:kill@99,B4:kill@99")
+		ours, theirs := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends with Close
+		c, err := Kafka(func(context.Context, string, string) (net.Conn, error) { return ours, nil })(t.Context(), "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rest := stream; len(rest) > 0; rest = rest[min(piece, len(rest)):] {
+			if _, err := c.Write(rest[:min(piece, len(rest))]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if hits("R2") != 2 || hits("B4") != 1 {
+			t.Errorf("in pieces of %d: %d produces, %d commits", piece, hits("R2"), hits("B4"))
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
