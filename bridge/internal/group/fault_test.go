@@ -245,6 +245,74 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestWaitForDrain: a member that has joined again and waits, longer than its session, for
+// one that drains is the same member afterwards.
+func TestWaitForDrain(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		slow := w.member("", drain(25*time.Second)).start()
+		slow.session(1)
+		fast := w.member("").start()
+		id := fast.session(1).MemberID
+		third := w.member("").start()
+		third.session(1)
+		if s := fast.session(2); s.MemberID != id || len(s.Partitions) != 1 {
+			t.Errorf("member %s, was %s, partitions %v", s.MemberID, id, ids(s))
+		}
+		slow.drain = 0
+		_, _, _ = slow.stop(), fast.stop(), third.stop()
+	})
+}
+
+// TestUnanswered: a join or sync whose answer will never come, since the coordinator has
+// never seen it, or no longer knows of it, is not waited for.
+func TestUnanswered(t *testing.T) {
+	cases := map[string]struct {
+		key    kmsg.Key
+		again  bool          // in a second generation
+		within time.Duration // two heartbeats, or for a sync the session and one
+	}{
+		"first join":  {kmsg.JoinGroup, false, 7 * time.Second},
+		"first sync":  {kmsg.SyncGroup, false, 14 * time.Second},
+		"second join": {kmsg.JoinGroup, true, 7 * time.Second},
+		"second sync": {kmsg.SyncGroup, true, 14 * time.Second},
+	}
+	for what, c := range cases {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				began, generation := time.Now(), 1
+				r := w.member("")
+				if c.again {
+					r.start()
+					r.session(1)
+					generation = 2
+				}
+				w.swallow(c.key)
+				if c.again {
+					w.grow(2)
+					r.until(func() bool { return r.now == nil })
+					began = time.Now()
+				} else {
+					r.start()
+				}
+				r.session(generation)
+				if took := time.Since(began); took > c.within {
+					t.Errorf("waited %v", took)
+				}
+				r.alone(generation)
+			})
+		})
+	}
+}
+
+// swallow leaves one request unanswered: of joins one that has a member id, since a first
+// one is answered by the coordinator alone.
+func (w *world) swallow(key kmsg.Key) {
+	w.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		join, ok := req.(*kmsg.JoinGroupRequest)
+		return nil, nil, !ok || join.MemberID != ""
+	})
+}
+
 // TestDrainOnStop: a stop drains under heartbeats, commits, and then leaves.
 func TestDrainOnStop(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {

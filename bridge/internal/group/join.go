@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/describegroups"
 	"github.com/segmentio/kafka-go/protocol/offsetfetch"
 	"github.com/segmentio/kafka-go/protocol/syncgroup"
@@ -46,7 +48,7 @@ func (m *Member) join(ctx context.Context) (generation, error) {
 		case errors.Is(err, kafkago.FencedInstanceID):
 			return generation{}, m.replaced()
 		case errors.Is(err, kafkago.UnknownMemberId):
-			m.id = ""
+			m.forget()
 		}
 		if !errors.Is(err, kafkago.RebalanceInProgress) { // others came or went while this member joined
 			m.fail("join group "+m.cfg.Group, err)
@@ -64,7 +66,7 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	if m.id == "" && m.cfg.InstanceID != "" {
 		m.unnamed = true
 	}
-	res, err := send[*joinResponse](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, &joinRequest{
+	res, err := await[*joinResponse](ctx, m, m.generation, &joinRequest{
 		GroupID:            m.cfg.Group,
 		SessionTimeoutMS:   int32(m.cfg.SessionTimeout.Milliseconds()),
 		RebalanceTimeoutMS: int32(m.cfg.RebalanceTimeout.Milliseconds()),
@@ -83,7 +85,7 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 		}
 		return generation{}, err
 	}
-	m.id = res.MemberID
+	m.id, m.generation = res.MemberID, res.GenerationID
 	g := generation{number: res.GenerationID, memberID: res.MemberID, leader: res.LeaderID == res.MemberID}
 	plan, err := m.plan(ctx, &g, res)
 	if err != nil {
@@ -97,11 +99,52 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 // sent over a pooled connection that is dead without saying so it would take as long to
 // fail, and the group would go on without this member. What the answer says is no matter.
 func (m *Member) probe(ctx context.Context) error {
-	_, err := send[*heartbeatResponse](ctx, m, m.requestTimeout(), &heartbeatRequest{
-		GroupID: m.cfg.Group, GenerationID: -1, MemberID: m.id, GroupInstanceID: m.cfg.InstanceID,
-	})
+	_, err := m.beat(ctx, -1)
 	return err
 }
+
+// await sends a join or a sync, which the coordinator answers when the last member has
+// come, and asks meanwhile by heartbeats whether it still waits for this one. The answer
+// of a coordinator that has moved, or that a connection has lost, would never come.
+//
+// A heartbeat in generation counts as a sign of life. The embedded broker needs it: its
+// session timeout goes on while a member waits in a join, and removes it without an answer
+// (kfake, groups.go: updateMemberAndRebalance leaves the timer of updateHeartbeat running,
+// which calls removeMember). Apache Kafka removes nobody who waits.
+func await[R protocol.Message](ctx context.Context, m *Member, generation int32, req protocol.Message) (res R, err error) {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer giveUp(nil)
+	if m.id != "" {
+		wg.Go(func() { m.ask(ctx, generation, giveUp) })
+	}
+	res, err = send[R](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, req)
+	if why := context.Cause(ctx); err != nil && why != nil {
+		return res, why
+	}
+	return res, err
+}
+
+// ask gives up what waits for the coordinator when it is in vain.
+func (m *Member) ask(ctx context.Context, generation int32, giveUp context.CancelCauseFunc) {
+	for pause(ctx, m.cfg.Heartbeat) {
+		res, err := m.beat(ctx, generation)
+		if err != nil {
+			continue // the next may be answered
+		}
+		switch code := kafkago.Error(res.ErrorCode); code {
+		case 0:
+			giveUp(errNotJoining)
+		case kafkago.UnknownMemberId, kafkago.FencedInstanceID:
+			giveUp(code)
+		}
+	}
+}
+
+// errNotJoining: while a member joins, a heartbeat in its former generation is answered
+// with RebalanceInProgress or IllegalGeneration.
+var errNotJoining = errors.New("the coordinator has lost the join")
 
 // plan deals out the partitions when this member leads the group, and returns nil when it
 // does not.
@@ -139,7 +182,8 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 }
 
 func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) ([]int, error) {
-	res, err := send[*syncgroup.Response](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, &syncgroup.Request{
+	// No generation: a member that cannot get at its partitions must not hold them.
+	res, err := await[*syncgroup.Response](ctx, m, -1, &syncgroup.Request{
 		GroupID:         m.cfg.Group,
 		GenerationID:    g.number,
 		MemberID:        g.memberID,

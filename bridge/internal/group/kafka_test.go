@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,10 +29,13 @@ type live struct {
 	t         *testing.T
 	cfg       group.Config
 	sessions  chan *group.Session
+	atBegin   func(*group.Session) // instead of sessions
 	atEnd     func(context.Context, *group.Session) error
 	transport *kafkago.Transport
 	conns     conns
-	dead      atomic.Bool // no connection succeeds any more
+	dead      atomic.Bool // no connection succeeds
+	killed    chan struct{}
+	handling  sync.Mutex // held by the handler
 	cancel    context.CancelFunc
 	done      chan error
 }
@@ -43,7 +47,10 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &live{t: t, transport: transport, sessions: make(chan *group.Session, 100), done: make(chan error, 1)}
+	l := &live{
+		t: t, transport: transport, sessions: make(chan *group.Session, 100),
+		killed: make(chan struct{}), done: make(chan error, 1),
+	}
 	dial := transport.Dial
 	transport.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if l.dead.Load() {
@@ -66,14 +73,39 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 	l.Member = group.New(l.cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
-	t.Cleanup(transport.CloseIdleConnections)
-	t.Cleanup(cancel)
-	go func() { l.done <- l.Run(ctx, l.handle) }()
+	go func() {
+		l.done <- l.Run(ctx, l.handle)
+		close(l.done)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-l.done
+		transport.CloseIdleConnections()
+	})
 	return l
 }
 
+// await waits for what a test does, unless it has failed.
+func await(t *testing.T, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-t.Context().Done():
+	}
+}
+
 func (l *live) handle(ctx context.Context, s *group.Session) error {
-	l.sessions <- s
+	l.handling.Lock()
+	defer l.handling.Unlock()
+	select {
+	case <-l.killed:
+		return nil
+	default:
+	}
+	if l.atBegin != nil {
+		l.atBegin(s)
+	} else {
+		l.sessions <- s
+	}
 	<-ctx.Done()
 	if l.atEnd == nil {
 		return nil
@@ -119,13 +151,29 @@ func (l *live) stop() {
 // kill ends the member as a SIGKILL does: its connections close, and nothing is said to
 // the group.
 func (l *live) kill() {
+	close(l.killed)
+	l.sever()
+	l.cancel()
+}
+
+// cut keeps the member off the brokers for a while.
+func (l *live) cut(away time.Duration) {
+	l.sever()
+	time.AfterFunc(away, func() {
+		select {
+		case <-l.killed:
+		default:
+			l.dead.Store(false)
+		}
+	})
+}
+
+func (l *live) sever() {
 	l.dead.Store(true)
 	l.transport.CloseIdleConnections()
 	for _, c := range l.conns.all() {
 		_ = c.Close()
 	}
-	l.cancel()
-	l.t.Cleanup(func() { <-l.done }) // it tries to leave for a while
 }
 
 func TestKafkaHandOver(t *testing.T) {
@@ -134,7 +182,7 @@ func TestKafkaHandOver(t *testing.T) {
 	drained := make(chan struct{})
 	a := join(t, c.Brokers, topic, "", func(l *live) {
 		l.atEnd = func(ctx context.Context, s *group.Session) error {
-			<-drained
+			await(t, drained)
 			return s.Commit(ctx, map[int]group.Offset{1: {Offset: 5, Metadata: "during the rebalance"}})
 		}
 	})
@@ -245,7 +293,7 @@ func TestKafkaStaticStopWhileJoining(t *testing.T) {
 	drained := make(chan struct{})
 	a := join(t, c.Brokers, topic, "", func(l *live) {
 		l.cfg.SessionTimeout = time.Minute
-		l.atEnd = func(context.Context, *group.Session) error { <-drained; return nil }
+		l.atEnd = func(context.Context, *group.Session) error { await(t, drained); return nil }
 	})
 	a.next(2)
 	b := join(t, c.Brokers, topic, "bridge-0", func(l *live) { l.cfg.SessionTimeout = time.Minute })

@@ -121,6 +121,7 @@ type Member struct {
 
 	// Owned by the goroutine of Run.
 	id          string // kept over every error but one that says it is unknown
+	generation  int32  // the last that id was given; -1 for none
 	unnamed     bool   // a static member's first join is unanswered: the group may know it by an id it was not told
 	generations int
 
@@ -140,7 +141,7 @@ func New(cfg Config) *Member {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Member{cfg: cfg, began: time.Now()}
+	return &Member{cfg: cfg, began: time.Now(), generation: -1}
 }
 
 // State returns what the member is doing, and what is wrong: the last failure, nil when
@@ -225,7 +226,7 @@ func (m *Member) serve(ctx context.Context, g generation, handle Handler) error 
 	case errors.Is(lost, kafkago.FencedInstanceID):
 		return m.replaced()
 	case errors.Is(lost, kafkago.UnknownMemberId):
-		m.id = ""
+		m.forget()
 	}
 	if err != nil && !errors.Is(err, ErrFenced) && !(ended && errors.Is(err, context.Canceled)) {
 		return err
@@ -257,7 +258,8 @@ func (m *Member) leave(ctx context.Context) error {
 	for retry := (backoff{}); ; {
 		err := m.leaveOnce(ctx)
 		if err == nil || errors.Is(err, kafkago.UnknownMemberId) {
-			m.id, m.unnamed = "", false
+			m.forget()
+			m.unnamed = false
 			return nil
 		}
 		if refused(err) || !retry.wait(ctx) {
@@ -291,6 +293,9 @@ func (m *Member) leaveOnce(ctx context.Context) error {
 	}
 	return nil
 }
+
+// forget gives up an id that the coordinator does not know.
+func (m *Member) forget() { m.id, m.generation = "", -1 }
 
 func (m *Member) replaced() error {
 	return fmt.Errorf("group %s, instance %s: %w", m.cfg.Group, m.cfg.InstanceID, ErrReplaced)
@@ -356,6 +361,14 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 		return res, err
 	}
 	return answer.(R), nil
+}
+
+// beat sends one heartbeat. In another generation than the group's it tells whether the
+// member is known, and is no sign of life.
+func (m *Member) beat(ctx context.Context, generation int32) (*heartbeatResponse, error) {
+	return send[*heartbeatResponse](ctx, m, m.requestTimeout(), &heartbeatRequest{
+		GroupID: m.cfg.Group, GenerationID: generation, MemberID: m.id, GroupInstanceID: m.cfg.InstanceID,
+	})
 }
 
 // backoff is the pause between tries. The first is short, since each pooled connection to

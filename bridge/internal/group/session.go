@@ -218,12 +218,7 @@ func (s *Session) heartbeat(ctx context.Context) {
 }
 
 func (s *Session) heartbeatOnce(ctx context.Context) error {
-	res, err := send[*heartbeatResponse](ctx, s.m, s.m.requestTimeout(), &heartbeatRequest{
-		GroupID:         s.m.cfg.Group,
-		GenerationID:    s.g.number,
-		MemberID:        s.g.memberID,
-		GroupInstanceID: s.m.cfg.InstanceID,
-	})
+	res, err := s.m.beat(ctx, s.g.number)
 	if err != nil {
 		return err
 	}
