@@ -14,7 +14,7 @@ import (
 func TestOrdinaryBuildsHoldNoFailpoints(t *testing.T) {
 	for _, tag := range []string{"", "failpoint"} {
 		bin := t.TempDir()
-		build := exec.Command("go", "build", "-buildvcs=false", "-tags", tag, "-o", bin+"/",
+		build := exec.Command("go", "build", "-buildvcs=false", "-tags", tag, "-ldflags=-w", "-o", bin+"/",
 			"../../taskapi", "../../bridge", "../../notifier", "../../auditor")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)
