@@ -16,7 +16,15 @@
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
-//	-faults LIST     kinds to choose from: kill,term,stop,sink,broker (all)
+//	-faults LIST     kinds to choose from (all):
+//	                   kill, term, stop   one process; loop: ten kills in a row; pair: two at once
+//	                   member             a third bridge joins and leaves
+//	                   broker             Kafka is killed, stopped or shut down
+//	                   sink, notices      the auditor, the notifier answer nonsense
+//	                   disk               the auditor's disk is full (Linux, root)
+//	                   latency, bandwidth, slow-close, black-hole, reset, cut
+//	                                      of the connection between two of client, taskapi,
+//	                                      kafka, bridge, notifier and auditor
 //	-answers LIST    what a broken sink does: 500,503,302,hang,cut,cut-after (all)
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
@@ -135,7 +143,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.IntVar(&s.Acks, "acks", 0, "")
 		f.Float64Var(&s.Rate, "rate", 20, "")
 		f.StringVar(&s.Answers, "answers", allAnswers, "")
-		f.StringVar(&s.Faults, "faults", "kill,term,stop,sink,broker", "")
+		f.StringVar(&s.Faults, "faults", allFaults, "")
 	})
 	switch {
 	case err != nil:

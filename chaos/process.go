@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,9 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/taskwire/taskwire/internal/embedkafka"
-	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
 // target is something that faults are aimed at.
@@ -71,7 +67,7 @@ func (p *process) start() error {
 		cmd.Args = append(cmd.Args, "broker")
 	}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, append(env, "HOME="+p.dir), log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which stops them in order
+	cmd.SysProcAttr = child() // Ctrl-C is for this program, which stops them in order
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
@@ -110,6 +106,16 @@ func (p *process) Signal(sig syscall.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
+// pid is 0 when it is down.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 func (p *process) Down(sig syscall.Signal) error {
 	p.mu.Lock()
 	p.wanted = false
@@ -130,57 +136,6 @@ func (p *process) Down(sig syscall.Signal) error {
 		return fmt.Errorf("%s did not end within 30 s of %v", p.name, sig)
 	}
 	return nil
-}
-
-// kafkaBroker is a real Apache Kafka as a target.
-type kafkaBroker struct {
-	*kafkatest.Real
-	mu   sync.Mutex
-	down bool
-}
-
-func (b *kafkaBroker) Name() string { return "broker" }
-
-func (b *kafkaBroker) Signal(sig syscall.Signal) error { return b.Real.Signal(sig) }
-
-func (b *kafkaBroker) Down(sig syscall.Signal) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.down = true
-	_ = b.Real.Signal(syscall.SIGCONT)
-	if sig == syscall.SIGKILL {
-		return b.Real.Kill()
-	}
-	return b.Real.Stop()
-}
-
-func (b *kafkaBroker) Up() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.down {
-		return nil
-	}
-	b.down = false
-	return b.Real.Restart()
-}
-
-// brokerCommand is the embedded broker in a process of its own, so that it can
-// be killed. Its settings come as the others' do.
-func brokerCommand(ctx context.Context, args []string) error {
-	if len(args) > 0 {
-		return &usageError{"broker is for this program only"}
-	}
-	n, err := strconv.Atoi(os.Getenv("CHAOS_PARTITIONS"))
-	if err != nil {
-		return err
-	}
-	b, err := embedkafka.Start(embedkafka.Config{Addr: os.Getenv("CHAOS_BROKER"), DataDir: os.Getenv("CHAOS_DATA"),
-		Topics: map[string]int{topic: n, deadLetters: 1}})
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return b.Close()
 }
 
 // freePort is below the ports that systems take for outgoing connections, which

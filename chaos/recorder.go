@@ -22,16 +22,18 @@ import (
 // lost answer stands there more than once: it alone makes the auditor see an event again.
 const allAnswers = "cut-after,302,500,cut-after,503,hang,cut,cut-after"
 
-// recorder stands in front of the auditor. Each start of a bridge has a path of
+// recorder stands in front of a sink. Each start of a bridge has a path of
 // its own, so that posts of a dead one are never taken for those of the next.
 type recorder struct {
-	clock  clock
-	sink   string
-	client *http.Client
-	server *http.Server
-	addr   string
-	mode   atomic.Pointer[string] // nil = pass on
-	inHand atomic.Int64
+	clock   clock
+	sink    string
+	client  *http.Client
+	server  *http.Server
+	addr    string
+	mode    atomic.Pointer[string] // nil = pass on
+	inHand  atomic.Int64
+	refused atomic.Int64 // answers of the sink that say it cannot store
+	turn    int          // of the modes; owned by breakThings
 
 	mu   sync.Mutex // guards what follows; held while a line is written
 	file *file
@@ -132,6 +134,9 @@ func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte,
 	}
 	status, answer := r.forward(req, body)
 	d.Sink, d.Status = status, status
+	if status == http.StatusServiceUnavailable || status == http.StatusInsufficientStorage {
+		r.refused.Add(1)
+	}
 	if status == 0 {
 		d.Status = http.StatusBadGateway
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,15 +86,26 @@ type system struct {
 	rand    *rand.Rand
 	clock   clock
 	load    *load
-	rec     *recorder
-	targets []target // in the order of their start
-	api     *process
+	rec     *recorder // in front of the auditor
+	notices *recorder // in front of the notifier
+	targets []target  // in the order of their start
+	visitor *process  // a bridge that comes and goes, not among the targets
 	bridges []*process
-	brokers []string
-	ops     map[string]string // operator address by process
-	watch   *watch
+	wires   []*wire
+	disk    *disk  // the auditor's; nil when it cannot be had
+	noDisk  string // why
+	logDir  string // the audit log's folder
 
-	sinkTurn int // of the recorder's modes; owned by breakThings
+	brokers   []string          // as this program reaches them: no wire, no fault
+	bootstrap map[string]string // the wire to Kafka by process
+	ops       map[string]string // operator address by process
+	watch     *watch
+
+	// Owned by breakThings.
+	turns map[string]int  // of the illnesses over the wires
+	hit   map[target]bool // in this round
+
+	saying sync.Mutex // guards out
 
 	mu     sync.Mutex // guards what follows
 	files  map[string]*file
@@ -117,7 +130,8 @@ func (y *system) file(name string) (*file, error) {
 
 // open builds and starts everything; what it started is stopped when it fails.
 func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
-	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{}, ops: map[string]string{}}
+	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{},
+		ops: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
 	err := y.build(ctx)
 	if err == nil {
 		err = y.startBroker(ctx)
@@ -154,23 +168,16 @@ func buildPrograms(ctx context.Context, tree, bin, tags string) error {
 }
 
 func (y *system) startServices(ctx context.Context) error {
-	auditor, err := y.program("auditor", "AUDIT_LOG_PATH="+y.path("audit.log"))
-	if err != nil {
+	y.layDisk()
+	var err error
+	if y.rec, err = y.sink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log")); err != nil {
 		return err
 	}
-	f, err := y.file("deliveries.jsonl")
-	if err != nil {
+	if y.notices, err = y.sink("notifier", "notices.jsonl"); err != nil {
 		return err
 	}
-	if y.rec, err = newRecorder(y.clock, "http://"+auditor+"/", f); err != nil {
-		return err
-	}
-	notifier, err := y.program("notifier")
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"bridge-1", "bridge-2"} {
-		if err := y.bridge(name, notifier); err != nil {
+	for _, name := range []string{"bridge-1", "bridge-2", "bridge-3"} {
+		if err := y.bridge(name); err != nil {
 			return err
 		}
 	}
@@ -178,17 +185,49 @@ func (y *system) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	y.load = &load{clock: y.clock, api: "http://" + api, client: &http.Client{
+	w, err := y.wire("client->taskapi", "client->taskapi", api)
+	if err != nil {
+		return err
+	}
+	y.load = &load{clock: y.clock, api: "http://" + w.addr, client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{MaxIdleConnsPerHost: y.Workers},
 	}}
 	return y.await(ctx)
 }
 
+// layDisk gives the audit log a small file system if a fault is to fill it.
+func (y *system) layDisk() {
+	y.logDir = y.Dir
+	if !slices.Contains(strings.Split(y.Faults, ","), "disk") {
+		return
+	}
+	most := int64(y.Duration.Seconds() * y.Rate * float64(y.Workers)) // changes
+	d, err := newDisk(y.path("disk"), 32<<20+2048*most)
+	if err != nil {
+		y.noDisk = err.Error()
+		return
+	}
+	y.disk, y.logDir = d, d.path
+}
+
+// sink starts a sink and the recorder in front of it.
+func (y *system) sink(name, file string, env ...string) (*recorder, error) {
+	addr, err := y.program(name, env...)
+	if err != nil {
+		return nil, err
+	}
+	f, err := y.file(file)
+	if err != nil {
+		return nil, err
+	}
+	return newRecorder(y.clock, "http://"+addr+"/", f)
+}
+
 func (y *system) environment(name, addr string, more ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "LISTEN_ADDR=" + addr, "OPS_ADDR=" + y.ops[name], "LOG_FORMAT=json", "SHUTDOWN_GRACE=5s",
-		"KAFKA_BOOTSTRAP_SERVERS=" + strings.Join(y.brokers, ","), "KAFKA_TOPIC=" + topic,
+		"KAFKA_BOOTSTRAP_SERVERS=" + y.bootstrap[name], "KAFKA_TOPIC=" + topic,
 		"KAFKA_CREATE_TOPICS=true", fmt.Sprintf("KAFKA_TOPIC_PARTITIONS=%d", partitions),
 	}, more...)
 }
@@ -198,16 +237,21 @@ func (y *system) program(name string, more ...string) (string, error) {
 	y.ops[name] = freePort()
 	p := &process{name: name, path: filepath.Join(y.Bin, name), dir: y.Dir,
 		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
-	if name == "taskapi" {
-		y.api = p
-	}
 	y.targets = append(y.targets, p)
 	return addr, p.Up()
 }
 
 // bridge posts to a path of its own at each start, so that the recorder tells
-// the posts of a dead one from those of the next.
-func (y *system) bridge(name, notifier string) error {
+// the posts of a dead one from those of the next. The third is the visitor.
+func (y *system) bridge(name string) error {
+	audit, err := y.wire(name+"->auditor", "bridge->auditor", y.rec.addr)
+	if err != nil {
+		return err
+	}
+	notify, err := y.wire(name+"->notifier", "bridge->notifier", y.notices.addr)
+	if err != nil {
+		return err
+	}
 	addr := freePort()
 	y.ops[name] = freePort()
 	p := &process{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
@@ -223,11 +267,11 @@ subscriptions:
     retry: {initial: 50ms, max: 1s}
   - name: notifications
     group: notification-service
-    sink: http://%s/
+    sink: http://%s/%s.%d
     types: [task.created, task.completed]
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
-`, topic, auditGroup, y.rec.addr, name, start, notifier)
+`, topic, auditGroup, audit.addr, name, start, notify.addr, name, start)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
@@ -238,6 +282,10 @@ subscriptions:
 		return env, nil
 	}
 	y.bridges = append(y.bridges, p)
+	if name == "bridge-3" {
+		y.visitor = p
+		return nil
+	}
 	y.targets = append(y.targets, p)
 	return p.Up()
 }
@@ -299,8 +347,10 @@ func (y *system) play(ctx context.Context) error {
 		y.sweep(loading)
 		stopLoad()
 	}
-	y.breakThings(loading)
-	err = errors.Join(clients.wait(), y.heal())
+	breaking, stopFaults := context.WithTimeout(loading, y.Duration-min(5*time.Second, y.Duration/5))
+	defer stopFaults()
+	y.breakThings(breaking)
+	err = errors.Join(y.heal(), clients.wait())
 	y.say("load ended, draining")
 	stuck := y.drain(ctx)
 	stopWatch()
@@ -330,6 +380,8 @@ func (g *group) start(do func() error) {
 func (g *group) wait() error { g.Wait(); return g.err }
 
 func (y *system) say(format string, args ...any) {
+	y.saying.Lock()
+	defer y.saying.Unlock()
 	fmt.Fprintf(y.out, "%6.1fs "+format+"\n", append([]any{time.Since(y.clock.began).Seconds()}, args...)...)
 }
 
@@ -388,25 +440,41 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 		build = []byte("unknown")
 	}
 	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Seconds: took.Seconds(),
-		Topology: fmt.Sprintf("taskapi, bridge x2, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
-		Drained:  stuck == "", Stuck: strings.TrimSpace(stuck), Counts: y.counts(), Need: y.need()}
+		Topology: fmt.Sprintf("taskapi, bridge x2 and a visitor, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
+		Drained:  stuck == "", Stuck: strings.TrimSpace(stuck), Left: y.left(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+	errs = append(errs, y.panics())
 	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
 }
 
-func (y *system) counts() map[string]int {
-	torn, _ := filepath.Glob(y.path("audit.log.torn-*"))
-	c := map[string]int{"rebalances": y.watch.rebalances(), "torn-tails": len(torn)}
-	for _, t := range y.targets {
-		if p, ok := t.(*process); ok {
-			p.mu.Lock()
-			c["starts"] += p.starts
-			c["unasked-ends"] += p.faults
-			p.mu.Unlock()
+// panics looks for programs that died of themselves: the restart would hide it.
+func (y *system) panics() error {
+	var errs []error
+	for _, p := range y.processes() {
+		log, err := os.ReadFile(y.path(p.name + ".log"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
 		}
+		for _, sign := range []string{"\npanic: ", "\nfatal error: ", "WARNING: DATA RACE"} {
+			if bytes.Contains(log, []byte(sign)) {
+				errs = append(errs, fmt.Errorf("%s: %q in %s", p.name, strings.TrimSpace(sign), y.path(p.name+".log")))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (y *system) counts() map[string]int {
+	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
+	c := map[string]int{"rebalances": y.watch.rebalances(), "torn-tails": len(torn)}
+	for _, p := range y.processes() {
+		p.mu.Lock()
+		c["starts"] += p.starts
+		c["unasked-ends"] += p.faults
+		p.mu.Unlock()
 	}
 	return c
 }
@@ -418,17 +486,49 @@ func (y *system) need() map[string]int {
 	if y.Acks == 0 {
 		n["acks"] = int(2 * y.Duration.Seconds())
 	}
-	if y.Duration >= time.Minute && y.Faults != "" {
-		n["info"], n["redeliveries"], n["rebalances"] = 1, 1, 1
-		for kind := range strings.SplitSeq(y.Faults, ",") {
-			n["bitten:"+kind], n["recovered:"+kind] = 1, 1
-		}
-		if strings.Contains(y.Faults, "sink") && strings.Contains(y.Answers, "cut-after") {
-			n["dedup-hits"] = 1
+	plan, _ := y.plan()
+	if y.Duration < time.Minute || len(plan) == 0 {
+		return n
+	}
+	n["rate-before"] = max(1, int(y.Rate*float64(y.Workers))/20)
+	n["info"], n["redeliveries"], n["rebalances"] = 1, 1, 1
+	for _, kind := range plan {
+		n["bitten:"+kind], n["recovered:"+kind] = 1, 1
+	}
+	if slices.Contains(plan, "sink") && strings.Contains(y.Answers, "cut-after") {
+		n["dedup-hits"] = 1
+	}
+	if slices.Contains(plan, "disk") {
+		n["refused-full"] = 1
+	}
+	if !slices.ContainsFunc(illnesses, func(kind string) bool { return !slices.Contains(plan, kind) }) {
+		for _, pair := range y.pairs() {
+			n["pair:"+pair] = 1
 		}
 	}
 	maps.Copy(n, y.Need)
 	return n
+}
+
+// left says what could not be broken here.
+func (y *system) left() []string {
+	var all []string
+	_, left := y.plan()
+	for _, kind := range slices.Sorted(maps.Keys(left)) {
+		all = append(all, kind+": "+left[kind])
+	}
+	return all
+}
+
+// processes are all programs of this tree that run.
+func (y *system) processes() []*process {
+	var all []*process
+	for _, t := range y.targets {
+		if p, ok := t.(*process); ok {
+			all = append(all, p)
+		}
+	}
+	return append(all, y.visitor)
 }
 
 // close stops whatever still runs.
@@ -437,8 +537,22 @@ func (y *system) close() error {
 	for i := len(y.targets) - 1; i >= 0; i-- {
 		errs = append(errs, y.targets[i].Down(syscall.SIGKILL))
 	}
-	if y.rec != nil {
-		errs = append(errs, y.rec.close())
+	if y.visitor != nil {
+		errs = append(errs, y.visitor.Down(syscall.SIGKILL))
+	}
+	for _, w := range y.wires {
+		errs = append(errs, w.close())
+	}
+	for _, r := range []*recorder{y.rec, y.notices} {
+		if r != nil {
+			errs = append(errs, r.close())
+		}
+	}
+	if y.watch != nil {
+		y.watch.transport.CloseIdleConnections()
+	}
+	if y.disk != nil {
+		errs = append(errs, y.disk.keep(y.Dir))
 	}
 	for _, f := range y.files {
 		errs = append(errs, f.f.Close())

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type watch struct {
 	transport *kafkago.Transport
 	commits   *file
 	snapshots *file
+	limits    map[string]int // peaks by process and unit; read when run has ended
 
 	mu        sync.Mutex // guards what follows
 	committed map[int]int64
@@ -46,7 +48,7 @@ func newWatch(y *system) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{y: y, transport: transport, client: kafka.NewClient(cfg, transport), committed: map[int]int64{}, ends: map[int]int64{}, seen: map[string]float64{}}
+	w := &watch{y: y, transport: transport, client: kafka.NewClient(cfg, transport), limits: map[string]int{}, committed: map[int]int64{}, ends: map[int]int64{}, seen: map[string]float64{}}
 	if w.commits, err = y.file("commits.jsonl"); err != nil {
 		return nil, err
 	}
@@ -57,6 +59,7 @@ func newWatch(y *system) (*watch, error) {
 func (w *watch) run(ctx context.Context) error {
 	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
 		w.look(ctx)
+		w.measure()
 		for i, b := range w.y.bridges {
 			w.countJoins(ctx, b.name, i)
 		}
@@ -201,10 +204,29 @@ func (w *watch) rebalances() int {
 	return int(w.joined)
 }
 
+// measure notes peaks of memory and of open files, where the system tells them.
+func (w *watch) measure() {
+	for _, p := range w.y.processes() {
+		proc := fmt.Sprintf("/proc/%d/", p.pid())
+		status, err := os.ReadFile(proc + "status")
+		if err != nil {
+			continue
+		}
+		if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
+			if kib, err := strconv.Atoi(strings.Fields(rest)[0]); err == nil {
+				w.limits[p.name+" MiB"] = max(w.limits[p.name+" MiB"], kib>>10)
+			}
+		}
+		if open, err := os.ReadDir(proc + "fd"); err == nil {
+			w.limits[p.name+" files"] = max(w.limits[p.name+" files"], len(open))
+		}
+	}
+}
+
 // snapshot keeps size and hash of the audit log up to its last line feed.
 func (w *watch) snapshot() error {
 	at := w.y.clock.now()
-	image, err := os.ReadFile(w.y.path("audit.log"))
+	image, err := os.ReadFile(filepath.Join(w.y.logDir, "audit.log"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -50,7 +50,9 @@ type Run struct {
 	Group    string         `json:"group"`
 	Drained  bool           `json:"drained"`
 	Stuck    string         `json:"stuck,omitempty"`  // what the drain still waited for
+	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected there, and why
 	Counts   map[string]int `json:"counts,omitempty"` // what only the runner can count, such as rebalances
+	Limits   map[string]int `json:"limits,omitempty"` // peaks by process, such as "auditor MiB"
 	Need     map[string]int `json:"need,omitempty"`   // the least of each figure for the run to count
 }
 
@@ -147,6 +149,8 @@ type Snapshot struct {
 type Fault struct {
 	Kind      string `json:"kind"`
 	Target    string `json:"target"`
+	Pair      string `json:"pair,omitempty"`  // whose connection it was
+	Error     string `json:"error,omitempty"` // planned, and not injected or not healed as it should
 	At        int64  `json:"at"`
 	Healed    int64  `json:"healed"` // 0 = never
 	InFlight  int    `json:"in_flight"`

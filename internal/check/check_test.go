@@ -159,6 +159,11 @@ var planted = []struct {
 	{"last offset without 2xx", func(w *world) { w.deliveries[len(w.deliveries)-1].Status = 503 }, "HOLE", "commit"},
 	{"committed before the 2xx", func(w *world) { w.commits[20].At = w.end(20) - 10 }, "HOLE", "commit"},
 	{"two of a key in flight", func(w *world) { w.deliveries[7].Start = w.deliveries[0].Start }, "HOLE", "overlap"},
+	{"a repeat that the network delivers late", func(w *world) {
+		late := w.deliveries[0]
+		late.Attempt, late.Sink, late.Start, late.End = 2, 200, late.End, w.deliveries[7].End+1
+		w.deliveries = slices.Insert(w.deliveries, 8, late)
+	}, "", ""},
 	{"two of a key from two starts", func(w *world) { w.deliveries[7].Start, w.deliveries[0].Via = w.deliveries[0].Start, "bridge.2" }, "", ""},
 
 	{"drain did not end", func(w *world) { w.run.Drained, w.run.Stuck = false, "outbox 3" }, "STUCK", "outbox 3"},
@@ -248,12 +253,27 @@ func TestOneOfMany(t *testing.T) {
 }
 
 func TestTooLittleIsInvalid(t *testing.T) {
-	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1} {
+	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
+		"pair:client->taskapi": 1, "rate-before": 1e9, "refused-full": 1} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(changes, tasks)
 			w.run.Need[name] = least
 			rep := w.judge(t)
 			if rep.Verdict != check.Invalid || len(rep.TooLittle) != 1 || !strings.HasPrefix(rep.TooLittle[0], name+":") {
+				t.Errorf("verdict %s, too little %q", rep.Verdict, rep.TooLittle)
+			}
+		})
+	}
+	for name, fault := range map[string]check.Fault{
+		"not injected":    {Kind: "disk", At: 1500, Healed: 1600, InFlight: 1, Recovered: 1700, Error: "no"},
+		"idle":            {Kind: "disk", At: 1500, Healed: 1600, Recovered: 1700},
+		"never recovered": {Kind: "disk", At: 1500, Healed: 1600, InFlight: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(changes, tasks)
+			w.faults = append(w.faults, fault)
+			rep := w.judge(t)
+			if rep.Verdict != check.Invalid || len(rep.TooLittle) != 1 || !strings.HasPrefix(rep.TooLittle[0], "disk: planned 1") {
 				t.Errorf("verdict %s, too little %q", rep.Verdict, rep.TooLittle)
 			}
 		})
@@ -266,6 +286,25 @@ func TestTooLittleIsInvalid(t *testing.T) {
 			t.Errorf("verdict %s, want red", rep.Verdict)
 		}
 	})
+}
+
+func TestRatesAreOfTheTimeTheyAreNamedFor(t *testing.T) {
+	const second = int64(1e9)
+	w := newWorld(changes, tasks)
+	for i := range w.ops { // one change a second, acknowledged as it is asked
+		w.ops[i].At = second + int64(i/2)*second
+	}
+	w.faults = []check.Fault{{Kind: "kill", At: 10*second + 1, Healed: 20*second + 1, InFlight: 1, Recovered: 21 * second},
+		{Kind: "cut", At: 15*second + 1, Healed: 25*second + 1, InFlight: 1, Recovered: 26 * second, Pair: "a->b"}}
+	rep := w.judge(t)
+	for name, got := range map[string]float64{"before": rep.Rate.Before, "during": rep.Rate.During, "after": rep.Rate.After, "kill": rep.Faults["kill"].Rate, "cut": rep.Faults["cut"].Rate} {
+		if got < 0.7 || got > 1.1 { // some operations stay unknown
+			t.Errorf("%s: %.2f acknowledgements a second, want about 0.9", name, got)
+		}
+	}
+	if rep.Pairs["a->b"] != 1 {
+		t.Errorf("pairs %v", rep.Pairs)
+	}
 }
 
 func TestReportIsJSON(t *testing.T) {

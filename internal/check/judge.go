@@ -43,8 +43,10 @@ type judge struct {
 	byNonce     map[id]int32
 	byEvent     map[id]int32
 
-	ops       []op
-	opByNonce map[id]int32
+	ops         []op
+	opByNonce   map[id]int32
+	acks        []int64 // when each 2xx came
+	firstInvoke int64
 
 	last      []int64 // version of each task in the log
 	snapshots []Snapshot
@@ -214,6 +216,9 @@ func (j *judge) addOp(l Op) error {
 	key := idOf(l.Nonce)
 	i, known := j.opByNonce[key]
 	if l.Phase == Invoke {
+		if j.firstInvoke == 0 || l.At < j.firstInvoke {
+			j.firstInvoke = l.At
+		}
 		if !known {
 			o := op{nonce: key, invoked: l.At, completed: never, task: -1, kind: j.kind(l.Kind)}
 			j.opByNonce[key] = int32(len(j.ops))
@@ -234,6 +239,7 @@ func (j *judge) addOp(l Op) error {
 		o.ok = o.ok || l.Phase == OK
 		o.unread = o.unread || l.Phase == OKUnread
 		o.completed = min(o.completed, l.At)
+		j.acks = append(j.acks, l.At)
 		o.learn(j, l)
 		j.rep.tally(j.kinds[o.kind], 2)
 	case Fail:

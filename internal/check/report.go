@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ type Report struct {
 	Findings   []Finding              `json:"findings,omitempty"` // the first of each rule
 	Work       map[string]int         `json:"work"`
 	Faults     map[string]FaultFigure `json:"faults,omitempty"`
+	Pairs      map[string]int         `json:"pairs,omitempty"` // faults of the connection between two
+	Rate       RateFigures            `json:"rate"`
 	TooLittle  []string               `json:"too_little,omitempty"`
 	Kinds      map[string][2]int      `json:"kinds"` // operation kind: 2xx, 4xx
 }
@@ -55,15 +58,25 @@ type AuditFigures struct {
 
 // FaultFigure counts one kind of fault.
 type FaultFigure struct {
-	Injected  int `json:"injected"`
-	Bitten    int `json:"bitten"` // with at least one operation in flight
-	Healed    int `json:"healed"`
-	Recovered int `json:"recovered"`
+	Planned   int     `json:"planned"`
+	Injected  int     `json:"injected"`
+	Bitten    int     `json:"bitten"` // with at least one operation in flight
+	Healed    int     `json:"healed"`
+	Recovered int     `json:"recovered"`
+	Rate      float64 `json:"rate"` // acknowledgements a second meanwhile
 	times     []int64
 }
 
+// RateFigures are acknowledgements a second: before the first fault, while
+// something was broken, and in the pauses after.
+type RateFigures struct {
+	Before float64 `json:"before"`
+	During float64 `json:"during"`
+	After  float64 `json:"after"`
+}
+
 func newReport(run Run) *Report {
-	r := &Report{Run: run, Violations: map[string]int{}, Work: map[string]int{}, Faults: map[string]FaultFigure{}, Kinds: map[string][2]int{}}
+	r := &Report{Run: run, Violations: map[string]int{}, Work: map[string]int{}, Faults: map[string]FaultFigure{}, Pairs: map[string]int{}, Kinds: map[string][2]int{}}
 	for _, rule := range Rules() {
 		r.Violations[rule] = 0
 	}
@@ -90,6 +103,8 @@ func (r *Report) figure(name string) int {
 		return r.Ops.Info
 	case "fail":
 		return r.Ops.Fail
+	case "rate-before":
+		return int(r.Rate.Before)
 	case "redeliveries":
 		return r.Work["redeliveries"] + r.Work["retries"]
 	}
@@ -98,6 +113,9 @@ func (r *Report) figure(name string) int {
 	}
 	if kind, ok := strings.CutPrefix(name, "recovered:"); ok {
 		return r.Faults[kind].Recovered
+	}
+	if pair, ok := strings.CutPrefix(name, "pair:"); ok {
+		return r.Pairs[pair]
 	}
 	if kind, ok := strings.CutPrefix(name, "2xx:"); ok {
 		return r.Kinds[kind][0]
@@ -112,6 +130,11 @@ func (r *Report) decide() {
 	for _, name := range slices.Sorted(maps.Keys(r.Run.Need)) {
 		if got := r.figure(name); got < r.Run.Need[name] {
 			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: %d of %d", name, got, r.Run.Need[name]))
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
+		if f := r.Faults[kind]; f.Bitten < f.Planned || f.Recovered < f.Planned {
+			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: planned %d, injected %d, bitten %d, recovered %d", kind, f.Planned, f.Injected, f.Bitten, f.Recovered))
 		}
 	}
 	r.Verdict = Green
@@ -135,15 +158,23 @@ func (r *Report) Text(w io.Writer) error {
 	for _, rule := range Rules() {
 		fmt.Fprintf(&b, " %s %d", rule, r.Violations[rule])
 	}
-	b.WriteString("\nwork   ")
-	for _, name := range slices.Sorted(maps.Keys(r.Work)) {
-		fmt.Fprintf(&b, " %s %d", name, r.Work[name])
-	}
 	b.WriteString("\n")
+	list(&b, "work", r.Work)
+	n := 0
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		f := r.Faults[kind]
-		fmt.Fprintf(&b, "fault   %s: injected %d bitten %d healed %d recovered %d%s; 0 of %d bounds the rate at %.2f\n",
-			kind, f.Injected, f.Bitten, f.Healed, f.Recovered, quantiles(f.times), f.Bitten, min(1, 3/float64(max(1, f.Bitten))))
+		n += f.Bitten
+		fmt.Fprintf(&b, "fault   %-10s planned %d injected %d bitten %d recovered %d%s, %.0f acks/s meanwhile; 0 of %d bounds the rate at %.3f\n",
+			kind, f.Planned, f.Injected, f.Bitten, f.Recovered, quantiles(f.times), f.Rate, f.Bitten, bound(f.Bitten))
+	}
+	for _, left := range r.Run.Left {
+		fmt.Fprintf(&b, "fault   not injected: %s\n", left)
+	}
+	list(&b, "pairs", r.Pairs)
+	list(&b, "limits", r.Run.Limits)
+	fmt.Fprintf(&b, "service acks/s before the first fault %.0f, during faults %.0f, in the pauses after %.0f\n", r.Rate.Before, r.Rate.During, r.Rate.After)
+	if acks := r.figure("acks"); r.Broken() == "" {
+		fmt.Fprintf(&b, "bound   0 of %d faults and 0 of %d changes: at 95 %% fewer than %.4f violations a fault and %.6f a change\n", n, acks, bound(n), bound(acks))
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "  %s\n", f)
@@ -156,13 +187,28 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
+// list prints figures by name on a line, if there are any.
+func list(b *strings.Builder, head string, figures map[string]int) {
+	if len(figures) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "%-7s", head)
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		fmt.Fprintf(b, " %s %d", name, figures[name])
+	}
+	b.WriteString("\n")
+}
+
+// bound is the rate that n trials without a violation leave possible at 95 %.
+func bound(n int) float64 { return min(1, 3/float64(max(1, n))) }
+
 func quantiles(times []int64) string {
 	if len(times) == 0 {
 		return ""
 	}
 	slices.Sort(times)
 	at := func(q float64) time.Duration {
-		return time.Duration(times[int(q*float64(len(times)-1))]).Round(10 * time.Millisecond)
+		return time.Duration(times[int(math.Ceil(q*float64(len(times))))-1]).Round(10 * time.Millisecond)
 	}
 	return fmt.Sprintf(", back after p50 %s p99 %s max %s", at(0.5), at(0.99), at(1))
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -176,6 +177,9 @@ func (j *judge) delivery(d Delivery, parts map[int]*partition, last map[overlapK
 	if d.Attempt > 1 {
 		j.rep.Work["retries"]++
 	}
+	if d.Sink == 503 || d.Sink == 507 {
+		j.rep.Work["refused-full"]++
+	}
 	if d.Sink == 200 {
 		j.rep.Work["dedup-hits"]++
 	}
@@ -195,21 +199,39 @@ func (j *judge) delivery(d Delivery, parts map[int]*partition, last map[overlapK
 			p.ackedAt[i] = min(p.ackedAt[i], d.End)
 		}
 	}
-	j.overlap(d, last)
+	j.overlap(d, parts[d.Partition], last)
 }
 
 // overlap: two answered posts of one key from one start of a bridge. The file is
-// in the order of the ends, so that only the last one can reach into this one.
-func (j *judge) overlap(d Delivery, last map[overlapKey]Delivery) {
+// in the order of the ends, so that only the last one can reach into this one. A
+// slow network may deliver a post late that the bridge gave up and repeated: the
+// next offset may start once the lower one had its 2xx.
+func (j *judge) overlap(d Delivery, p *partition, last map[overlapKey]Delivery) {
 	if d.Status == 0 { // given up by the bridge: when that was, only the bridge knows
 		return
 	}
 	key := overlapKey{d.Via, idOf(d.Task)}
 	before, ok := last[key]
-	if ok && before.Offset != d.Offset && d.Start < before.End {
+	if ok && before.Offset != d.Offset && d.Start < before.End && !p.acked(min(before.Offset, d.Offset), higher(before, d).Start) {
 		j.find(Finding{Rule: "HOLE", Why: fmt.Sprintf("overlap: %s had offsets %d and %d of one key in flight", d.Via, before.Offset, d.Offset), Event: d.Event, Task: d.Task})
 	}
 	last[key] = d
+}
+
+func higher(a, b Delivery) Delivery {
+	if a.Offset > b.Offset {
+		return a
+	}
+	return b
+}
+
+// acked says whether an offset had its 2xx by then.
+func (p *partition) acked(offset, by int64) bool {
+	if p == nil {
+		return false
+	}
+	i, ok := slices.BinarySearch(p.offsets, offset)
+	return ok && p.ackedAt[i] <= by
 }
 
 // earlyAcks: what was acknowledged before an image was taken is in the image.
@@ -288,11 +310,19 @@ func (j *judge) locate() error {
 }
 
 func (j *judge) faults() error {
-	return each(j.dir, "faults.jsonl", func(f Fault) error {
+	all := map[string][]window{}
+	err := each(j.dir, "faults.jsonl", func(f Fault) error {
+		all[f.Kind] = append(all[f.Kind], window{f.At, f.Healed})
 		s := j.rep.Faults[f.Kind]
-		s.Injected++
-		if f.InFlight > 0 {
-			s.Bitten++
+		s.Planned++
+		if f.Error == "" {
+			s.Injected++
+			if f.InFlight > 0 {
+				s.Bitten++
+			}
+			if f.Pair != "" {
+				j.rep.Pairs[f.Pair]++
+			}
 		}
 		if f.Healed > 0 {
 			s.Healed++
@@ -304,4 +334,53 @@ func (j *judge) faults() error {
 		j.rep.Faults[f.Kind] = s
 		return nil
 	})
+	j.rates(all)
+	return err
+}
+
+// window is a time in which something was broken.
+type window struct{ from, to int64 }
+
+// rates holds the pace of acknowledgements under faults against the pace without.
+func (j *judge) rates(broken map[string][]window) {
+	slices.Sort(j.acks)
+	if len(j.acks) == 0 {
+		return
+	}
+	first, last := j.firstInvoke, j.acks[len(j.acks)-1]
+	var all []window
+	for kind, w := range broken {
+		s := j.rep.Faults[kind]
+		s.Rate = j.rate(w, last)
+		j.rep.Faults[kind] = s
+		all = append(all, w...)
+	}
+	slices.SortFunc(all, func(a, b window) int { return cmp.Compare(a.from, b.from) })
+	between, at := []window{}, first
+	for _, w := range all {
+		if w.from > at {
+			between = append(between, window{at, w.from})
+		}
+		at = max(at, w.to)
+	}
+	between = append(between, window{at, last})
+	j.rep.Rate = RateFigures{Before: j.rate(between[:1], last), During: j.rate(all, last), After: j.rate(between[1:], last)}
+}
+
+// rate is acknowledgements a second in the windows, which may overlap.
+func (j *judge) rate(windows []window, last int64) float64 {
+	windows = slices.Clone(windows)
+	slices.SortFunc(windows, func(a, b window) int { return cmp.Compare(a.from, b.from) })
+	var n int
+	var long, at int64
+	for _, w := range windows {
+		from, to := max(w.from, at), min(w.to, last)
+		if to <= from {
+			continue
+		}
+		low, _ := slices.BinarySearch(j.acks, from)
+		high, _ := slices.BinarySearch(j.acks, to)
+		n, long, at = n+high-low, long+to-from, to
+	}
+	return float64(n) / max(1e-9, float64(long)/1e9)
 }

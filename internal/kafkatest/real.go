@@ -38,6 +38,8 @@ type Real struct {
 	Brokers []string // stays the same over Restart
 	// Libs holds the jars and Java is the program, for the command-line tools.
 	Libs, Java string
+	// Listeners are where those of Options listen; they stay the same, too.
+	Listeners map[string]string
 
 	opts  Options
 	ports [2]int // broker, controller
@@ -49,11 +51,14 @@ type Real struct {
 
 // Options say how a real Kafka runs; Dir must be set.
 type Options struct {
-	Dir        string    // configuration, log and data; formatted unless it has been
-	Scratch    bool      // whether Dir goes when this process dies
-	Port       int       // of 127.0.0.1, the next one is taken too; 0 takes free ones
-	Properties []string  // lines for server.properties that override its own
-	Progress   io.Writer // hears of a fetch, which takes a while
+	Dir        string   // configuration, log and data; formatted unless it has been
+	Scratch    bool     // whether Dir goes when this process dies
+	Port       int      // of 127.0.0.1, the next one is taken too; 0 takes free ones
+	Properties []string // lines for server.properties that override its own
+	// Listeners are further ones, by name: what each tells its clients to connect
+	// to, such as a proxy in front of it.
+	Listeners map[string]string
+	Progress  io.Writer // hears of a fetch, which takes a while
 }
 
 // OpenReal fetches Kafka if need be and returns when the broker takes requests.
@@ -75,6 +80,10 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 			r.ports = [2]int{freePort(), freePort()}
 		}
 		r.Brokers = []string{loopback(r.ports[0])}
+		r.Listeners = map[string]string{}
+		for name := range opts.Listeners {
+			r.Listeners[name] = loopback(freePort())
+		}
 		if err = r.configure(ctx); err != nil {
 			return nil, err
 		}
@@ -138,14 +147,21 @@ func (r *Real) path(name string) string { return filepath.Join(r.opts.Dir, name)
 
 // configure writes server.properties and formats the data folder.
 func (r *Real) configure(ctx context.Context) error {
+	listeners := "PLAINTEXT://" + loopback(r.ports[0]) + ",CONTROLLER://" + loopback(r.ports[1])
+	advertised, protocols := "PLAINTEXT://"+loopback(r.ports[0]), "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	for name, addr := range r.Listeners {
+		listeners += "," + name + "://" + addr
+		advertised += "," + name + "://" + r.opts.Listeners[name]
+		protocols += "," + name + ":PLAINTEXT"
+	}
 	lines := append([]string{
 		"process.roles=broker,controller",
 		"node.id=1",
 		"controller.quorum.bootstrap.servers=" + loopback(r.ports[1]),
-		"listeners=PLAINTEXT://" + loopback(r.ports[0]) + ",CONTROLLER://" + loopback(r.ports[1]),
-		"advertised.listeners=PLAINTEXT://" + loopback(r.ports[0]),
+		"listeners=" + listeners,
+		"advertised.listeners=" + advertised,
 		"controller.listener.names=CONTROLLER",
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"listener.security.protocol.map=" + protocols,
 		"log.dirs=" + r.path("data"),
 		"auto.create.topics.enable=false",
 		"group.initial.rebalance.delay.ms=0",

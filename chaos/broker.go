@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/taskwire/taskwire/internal/embedkafka"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+)
+
+// startBroker starts Kafka behind wires. A real one has a listener for each
+// client, whose advertised address is that client's wire; the embedded one
+// advertises a single address, so all clients share a wire.
+func (y *system) startBroker(ctx context.Context) error {
+	if y.Kafka == "real" {
+		return y.startReal(ctx)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	addr := freePort()
+	w, err := y.wire("services->kafka", "services->kafka", addr)
+	if err != nil {
+		return err
+	}
+	p := &process{name: "broker", path: self, dir: y.Dir, env: func(int) ([]string, error) {
+		return []string{"CHAOS_BROKER=" + addr, "CHAOS_ADVERTISED=" + w.addr, "CHAOS_DATA=" + y.path("kafka"), fmt.Sprintf("CHAOS_PARTITIONS=%d", partitions)}, nil
+	}}
+	for _, name := range kafkaClients {
+		y.bootstrap[name] = w.addr
+	}
+	y.targets, y.brokers = append(y.targets, p), []string{addr}
+	return p.Up()
+}
+
+var kafkaClients = []string{"taskapi", "bridge-1", "bridge-2", "bridge-3"}
+
+func (y *system) startReal(ctx context.Context) error {
+	opts := kafkatest.Options{Dir: y.path("kafka"), Progress: y.out, Listeners: map[string]string{}}
+	wires := map[string]*wire{}
+	for _, name := range kafkaClients {
+		role, _, _ := strings.Cut(name, "-")
+		w, err := y.wire(name+"->kafka", role+"->kafka", "")
+		if err != nil {
+			return err
+		}
+		listener := strings.ToUpper(strings.ReplaceAll(name, "-", ""))
+		opts.Listeners[listener], y.bootstrap[name], wires[listener] = w.addr, w.addr, w
+	}
+	real, err := kafkatest.OpenReal(ctx, opts)
+	if err != nil {
+		return err
+	}
+	for listener, w := range wires {
+		w.leadTo(real.Listeners[listener])
+	}
+	y.targets, y.brokers = append(y.targets, &kafkaBroker{Real: real}), real.Brokers
+	return nil
+}
+
+// wire lays a wire that the end of the run takes away.
+func (y *system) wire(name, pair, to string) (*wire, error) {
+	w, err := newWire(name, pair, freePort(), to)
+	if err == nil {
+		y.wires = append(y.wires, w)
+	}
+	return w, err
+}
+
+// kafkaBroker is a real Apache Kafka as a target.
+type kafkaBroker struct {
+	*kafkatest.Real
+	mu   sync.Mutex
+	down bool
+}
+
+func (b *kafkaBroker) Name() string { return "broker" }
+
+func (b *kafkaBroker) Signal(sig syscall.Signal) error { return b.Real.Signal(sig) }
+
+func (b *kafkaBroker) Down(sig syscall.Signal) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.down = true
+	_ = b.Real.Signal(syscall.SIGCONT)
+	if sig == syscall.SIGKILL {
+		return b.Real.Kill()
+	}
+	return b.Real.Stop()
+}
+
+func (b *kafkaBroker) Up() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.down {
+		return nil
+	}
+	b.down = false
+	return b.Real.Restart()
+}
+
+// brokerCommand is the embedded broker in a process of its own, so that it can
+// be killed. Its settings come as the others' do.
+func brokerCommand(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		return &usageError{"broker is for this program only"}
+	}
+	n, err := strconv.Atoi(os.Getenv("CHAOS_PARTITIONS"))
+	if err != nil {
+		return err
+	}
+	wire, err := net.ResolveTCPAddr("tcp", os.Getenv("CHAOS_ADVERTISED"))
+	if err != nil {
+		return err
+	}
+	b, err := embedkafka.Start(embedkafka.Config{Addr: os.Getenv("CHAOS_BROKER"), DataDir: os.Getenv("CHAOS_DATA"),
+		Topics: map[string]int{topic: n, deadLetters: 1}, Listen: func(network, address string) (net.Listener, error) {
+			l, err := net.Listen(network, address)
+			return advertised{l, wire}, err
+		}})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return b.Close()
+}
+
+// advertised is a listener whose address, which the broker tells its clients, is another's.
+type advertised struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (a advertised) Addr() net.Addr { return a.addr }

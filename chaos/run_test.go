@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("CHAOS_MAIN") != "" || len(os.Args) > 1 && os.Args[1] == "broker" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func build(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "bin")
+	if err := buildPrograms(t.Context(), "..", bin, ""); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// TestShortRun breaks everything once, on the embedded broker or on a real one.
+// A red run stays in its folder, which the output names.
+func TestShortRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a minute")
+	}
+	s := settings{Duration: time.Minute, Drain: 3 * time.Minute, Seed: 1, Kafka: "embedded", Bin: build(t), Workers: 4, Rate: 10, Faults: allFaults, Answers: allAnswers}
+	if kafkatest.IsReal() {
+		s.Kafka = "real"
+	}
+	var out bytes.Buffer
+	rep, err := run(t.Context(), s, &out)
+	t.Logf("%s", out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Verdict != check.Green {
+		t.Errorf("the verdict is %s", rep.Verdict)
+	}
+}
+
+func TestNothingOutlivesTheRun(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("looks into /proc, and only Linux ends children with their parent")
+	}
+	bin := build(t)
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			cmd := exec.Command(os.Args[0], "run", "-kafka", "embedded", "-faults", "", "-workers", "1", "-bin", bin, "-dir", dir)
+			cmd.Env = append(os.Environ(), "CHAOS_MAIN=1")
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.Contains(lines.Text(), "asked"); {
+			}
+			if n := len(children(t, dir)); n < 5 {
+				t.Errorf("%d processes run, want broker, taskapi, bridges, notifier and auditor", n)
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // it failed, as it was told to
+			deadline := time.Now().Add(20 * time.Second)
+			for len(children(t, dir)) > 0 {
+				if time.Now().After(deadline) {
+					t.Fatalf("still there: %v", children(t, dir))
+				}
+				time.Sleep(10 * time.Millisecond) // polls other processes, until a deadline
+			}
+		})
+	}
+}
+
+// children are the processes whose home is the run's folder.
+func children(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, name := range all {
+		env, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrPermission) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(append(env, 0), []byte("HOME="+dir+"\x00")) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
