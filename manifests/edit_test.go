@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ func find(t *testing.T, objects []object, of string) object {
 }
 
 // set puts value at a path such as spec.ports.0.name; nil removes what is there,
-// and an index one past the end appends. A ~ in a step stands for a dot.
+// an index one past the end appends, the name of a variable stands for its index,
+// and a ~ in a step stands for a dot.
 func set(t *testing.T, o object, path string, value any) {
 	t.Helper()
 	steps := strings.Split(path, ".")
@@ -50,6 +52,9 @@ func put(t *testing.T, in any, steps []string, value any) any {
 		return in
 	case []any:
 		i, err := strconv.Atoi(step)
+		if err != nil && last {
+			return variable(in, step, value)
+		}
 		if err != nil || i < 0 || i > len(in) || i == len(in) && !last {
 			t.Fatalf("no item %q in a list of %d", step, len(in))
 		}
@@ -67,4 +72,27 @@ func put(t *testing.T, in any, steps []string, value any) any {
 	}
 	t.Fatalf("nothing to step into at %q", step)
 	return nil
+}
+
+// variable sets, adds or removes one of the environment.
+func variable(in []any, name string, value any) any {
+	in = slices.DeleteFunc(in, func(v any) bool { return v.(map[string]any)["name"] == name })
+	if value == nil {
+		return in
+	}
+	return append(in, map[string]any{"name": name, "value": value})
+}
+
+// copied lets a test change what another test has rendered.
+func copied(t *testing.T, objects []object) []object {
+	t.Helper()
+	data, err := json.Marshal(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c []object
+	if err := json.Unmarshal(data, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

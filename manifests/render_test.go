@@ -145,17 +145,6 @@ func compose(t *testing.T, folders []string) string {
 	return dir
 }
 
-// everything calls check with each overlay and each combination, rendered.
-func everything(t *testing.T, check func(t *testing.T, objects []object)) {
-	t.Helper()
-	for _, dir := range overlays(t) {
-		t.Run(dir, func(t *testing.T) { check(t, render(t, dir)) })
-	}
-	for name, folders := range combinations() {
-		t.Run(name, func(t *testing.T) { check(t, render(t, compose(t, folders))) })
-	}
-}
-
 // documents splits a YAML file.
 func documents(t *testing.T, path string) []string {
 	t.Helper()

@@ -1,0 +1,208 @@
+package manifests_test
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+var metric = regexp.MustCompile(`taskwire_[a-z_]+`)
+
+// registered are the metrics that the programs' sources name.
+func registered(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	root := os.DirFS("..")
+	// bridge/internal/pump joins its prefix and the rest.
+	joined := regexp.MustCompile(`(?:counter|gauge)\("([a-z_]+)"`)
+	for _, dir := range []string{"taskapi", "bridge", "notifier", "auditor", "internal/httpd"} {
+		err := fs.WalkDir(root, dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := fs.ReadFile(root, path)
+			if err != nil {
+				return err
+			}
+			for _, q := range regexp.MustCompile(`"taskwire_[a-z_]+"`).FindAllString(string(source), -1) {
+				found = append(found, strings.Trim(q, `"`))
+			}
+			if strings.Contains(string(source), `"taskwire_bridge_" + name`) {
+				for _, m := range joined.FindAllStringSubmatch(string(source), -1) {
+					found = append(found, "taskwire_bridge_"+m[1])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
+}
+
+// unknownMetrics are the names in text that no program registers.
+func unknownMetrics(known []string, text string) (unknown []string) {
+	for _, name := range metric.FindAllString(text, -1) {
+		for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
+			if base, ok := strings.CutSuffix(name, suffix); ok && slices.Contains(known, base) {
+				name = ""
+				break
+			}
+		}
+		if name != "" {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
+}
+
+// TestAlarmsAndDashboardNameRealMetrics: a misspelt metric is an alarm that never rings.
+func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
+	known := registered(t)
+	alarms, err := os.ReadFile("components/monitoring/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := os.ReadFile("components/monitoring/dashboard.json")
+	if err != nil || !json.Valid(board) {
+		t.Fatalf("dashboard.json is no JSON (%v)", err)
+	}
+	if unknown := unknownMetrics(known, string(alarms)+string(board)); len(unknown) > 0 {
+		t.Errorf("no program has the metrics %v; known: %v", unknown, known)
+	}
+	if seen := unknownMetrics(known, "rate(taskwire_bridge_lags[5m]) + taskwire_http_request_seconds_bucket"); !slices.Equal(seen, []string{"taskwire_bridge_lags"}) {
+		t.Errorf("a misspelt metric gives %v", seen)
+	}
+	// What the specification says to alert on.
+	for _, name := range []string{"taskwire_bridge_blocked", "taskwire_bridge_oldest_unacked_seconds", "taskwire_bridge_lag", "taskwire_bridge_dead_letters_total",
+		"taskwire_outbox_oldest_seconds", "taskwire_audit_conflicts_total", "taskwire_audit_version_gaps_total"} {
+		if !strings.Contains(string(alarms), name) {
+			t.Errorf("no alarm looks at %s", name)
+		}
+	}
+}
+
+// skaffold is the part of skaffold/v4beta13 that skaffold.yaml may use.
+type skaffold struct {
+	APIVersion string                `json:"apiVersion"`
+	Kind       string                `json:"kind"`
+	Metadata   struct{ Name string } `json:"metadata"`
+	skaffoldConfig
+	Profiles []struct {
+		Name string `json:"name"`
+		skaffoldConfig
+	} `json:"profiles"`
+}
+
+type skaffoldConfig struct {
+	Build struct {
+		Local     struct{ Push *bool } `json:"local"`
+		TagPolicy struct {
+			InputDigest *struct{} `json:"inputDigest"`
+		} `json:"tagPolicy"`
+		Artifacts []struct {
+			Image string `json:"image"`
+			Ko    struct {
+				Main         string   `json:"main"`
+				Flags        []string `json:"flags"`
+				Dependencies struct {
+					Paths  []string `json:"paths"`
+					Ignore []string `json:"ignore"`
+				} `json:"dependencies"`
+			} `json:"ko"`
+		} `json:"artifacts"`
+	} `json:"build"`
+	Manifests struct {
+		Kustomize struct {
+			Paths []string `json:"paths"`
+		} `json:"kustomize"`
+	} `json:"manifests"`
+	Deploy struct {
+		Kubectl                    *struct{} `json:"kubectl"`
+		StatusCheckDeadlineSeconds int       `json:"statusCheckDeadlineSeconds"`
+	} `json:"deploy"`
+	PortForward []struct {
+		ResourceType string `json:"resourceType"`
+		ResourceName string `json:"resourceName"`
+		Namespace    string `json:"namespace"`
+		Port         int32  `json:"port"`
+		LocalPort    int32  `json:"localPort"`
+	} `json:"portForward"`
+}
+
+// TestSkaffold: the images are the programs, the forwarded ports those of the
+// table, the profiles deploy overlays that exist.
+func TestSkaffold(t *testing.T) {
+	text, err := os.ReadFile("../skaffold.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c skaffold
+	if err := yaml.UnmarshalStrict(text, &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.APIVersion != "skaffold/v4beta13" || c.Kind != "Config" {
+		t.Errorf("%s %s, want skaffold/v4beta13 Config", c.APIVersion, c.Kind)
+	}
+	if len(c.Build.Artifacts) != len(programs) || len(c.PortForward) != len(programs) {
+		t.Errorf("%d images and %d forwarded ports, want %d", len(c.Build.Artifacts), len(c.PortForward), len(programs))
+	}
+	for _, a := range c.Build.Artifacts {
+		if programs[a.Image] == 0 || a.Ko.Main != "./"+a.Image {
+			t.Errorf("image %q is built from %q", a.Image, a.Ko.Main)
+		}
+	}
+	for _, p := range c.PortForward {
+		if p.ResourceType != "service" || p.Namespace != taskwire || p.Port != programs[p.ResourceName] || p.LocalPort != p.Port {
+			t.Errorf("forwarded: %+v", p)
+		}
+	}
+	deployed := slices.Clone(c.Manifests.Kustomize.Paths)
+	for _, p := range c.Profiles {
+		deployed = append(deployed, p.Manifests.Kustomize.Paths...)
+	}
+	if !slices.Equal(deployed, []string{"manifests/overlays/kind", "manifests/overlays/strimzi", "manifests/overlays/production"}) {
+		t.Errorf("deployed: %v", deployed)
+	}
+	for _, typo := range []string{"portForwards: []", "build: {artefacts: []}", "profiles: [{nam: x}]"} {
+		if yaml.UnmarshalStrict([]byte(typo), &c) == nil {
+			t.Errorf("%s was taken", typo)
+		}
+	}
+}
+
+// TestImageBaseIsPinned: a tag moves, a digest does not.
+func TestImageBaseIsPinned(t *testing.T) {
+	text, err := os.ReadFile("../.ko.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ko struct {
+		DefaultBaseImage string `json:"defaultBaseImage"`
+		Builds           []struct {
+			ID      string   `json:"id"`
+			Main    string   `json:"main"`
+			Flags   []string `json:"flags"`
+			Ldflags []string `json:"ldflags"`
+			Env     []string `json:"env"`
+		} `json:"builds"`
+	}
+	if err := yaml.UnmarshalStrict(text, &ko); err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian\d+:nonroot@sha256:[0-9a-f]{64}$`).MatchString(ko.DefaultBaseImage) {
+		t.Errorf("base image %s, want a static one that is not root, by digest", ko.DefaultBaseImage)
+	}
+	for _, b := range ko.Builds {
+		if programs[b.ID] == 0 || b.Main != "./"+b.ID || !slices.Contains(b.Env, "CGO_ENABLED=0") {
+			t.Errorf("build: %+v", b)
+		}
+	}
+}

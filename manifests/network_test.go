@@ -1,0 +1,192 @@
+package manifests_test
+
+import (
+	"fmt"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// pod is one end of a connection.
+type pod struct {
+	name, namespace string
+	labels          map[string]string
+	ports           map[string]int // by name
+}
+
+// door is one port of a pod.
+type door struct {
+	pod
+	port     int
+	protocol string
+}
+
+// others are the pods around the services, and some that have no business here.
+var others = []pod{
+	{"dns", "kube-system", nil, map[string]int{"dns": 53}},
+	{"kafka", kafka, nil, map[string]int{"plain": 9092, "tls": 9093, "control": 9091}},
+	{"prometheus", "monitoring", nil, map[string]int{"web": 9090}},
+	{"gateway", "kourier-system", map[string]string{"app": "3scale-kourier-gateway"}, map[string]int{"internal": 8081, "external": 8080}},
+	{"activator", "knative-serving", map[string]string{"app": "activator"}, map[string]int{"http": 8012}},
+	{"autoscaler", "knative-serving", map[string]string{"app": "autoscaler"}, map[string]int{"http": 8080}},
+	{"stranger", "other", nil, map[string]int{"http": 80, "https": 443, "dns": 53}},
+	{"controller", "kourier-system", map[string]string{"app": "net-kourier-controller"}, nil},
+	{"webhook", "knative-serving", map[string]string{"app": "webhook"}, nil},
+}
+
+// flowsOffTheTable plays all policies through, from every pod to every port.
+func flowsOffTheTable(w *world) (f findings) {
+	pods := slices.Clone(others)
+	for _, l := range w.ours() {
+		p := pod{l.program, taskwire, l.template.Labels, map[string]int{}}
+		for _, c := range l.container().Ports {
+			p.ports[c.Name] = int(c.ContainerPort)
+		}
+		if l.serverless() {
+			public := int(programs[l.program])
+			p.ports = map[string]int{"user-port": public, "": public + 1000, "queue-port": 8012, "http-autometric": 9090}
+		}
+		pods = append(pods, p)
+	}
+	var have []string
+	for _, from := range pods {
+		for _, to := range pods {
+			for _, port := range to.ports {
+				for _, protocol := range []string{"TCP", "UDP"} {
+					touches := from.namespace == taskwire || to.namespace == taskwire
+					if touches && from.name != to.name && w.passes(from, door{to, port, protocol}) {
+						have = append(have, fmt.Sprintf("%s to %s %d/%s", from.name, to.name, port, protocol))
+					}
+				}
+			}
+		}
+	}
+	f.differ("network", have, w.flows())
+	f.say(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything that no other allows")
+	return f
+}
+
+func deniesAll(p networkingv1.NetworkPolicy) bool {
+	s := p.Spec
+	return p.Namespace == taskwire && len(s.PolicyTypes) == 2 && len(s.Ingress)+len(s.Egress) == 0 &&
+		len(s.PodSelector.MatchLabels)+len(s.PodSelector.MatchExpressions) == 0
+}
+
+// flows are what must be possible, and all that may.
+func (w *world) flows() []string {
+	var want []string
+	add := func(from, to string, port int) { want = append(want, fmt.Sprintf("%s to %s %d/TCP", from, to, port)) }
+	for name, port := range programs {
+		add(name, "dns", 53)
+		want = append(want, name+" to dns 53/UDP")
+		if len(w.of("PodMonitor")) > 0 && (!w.serverless || name == "taskapi" || name == "bridge") {
+			add("prometheus", name, int(port)+1000)
+		}
+	}
+	for _, o := range others {
+		add(o.name, "taskapi", 8000)
+	}
+	listener := 9092
+	if w.guarded() {
+		listener = 9093
+	}
+	add("taskapi", "kafka", listener)
+	add("bridge", "kafka", listener)
+	if !w.serverless {
+		add("bridge", "notifier", 8002)
+		add("bridge", "auditor", 8003)
+		return want
+	}
+	add("bridge", "gateway", 8081)
+	for _, sink := range []string{"notifier", "auditor"} {
+		add("gateway", sink, 8012)
+		add("activator", sink, 8012)
+		add("autoscaler", sink, 9090)
+	}
+	return want
+}
+
+func (w *world) passes(from pod, to door) bool {
+	return w.leaves(from, to) && w.enters(from, to)
+}
+
+// leaves: a pod that no policy of egress selects may talk to everybody, any
+// other to what one of them lists.
+func (w *world) leaves(from pod, to door) bool {
+	selected := false
+	for _, p := range w.policies {
+		if !applies(p, from, networkingv1.PolicyTypeEgress) {
+			continue
+		}
+		selected = true
+		for _, r := range p.Spec.Egress {
+			if opens(r.Ports, to) && among(r.To, p.Namespace, to.pod) {
+				return true
+			}
+		}
+	}
+	return !selected
+}
+
+func (w *world) enters(from pod, to door) bool {
+	selected := false
+	for _, p := range w.policies {
+		if !applies(p, to.pod, networkingv1.PolicyTypeIngress) {
+			continue
+		}
+		selected = true
+		for _, r := range p.Spec.Ingress {
+			if opens(r.Ports, to) && among(r.From, p.Namespace, from) {
+				return true
+			}
+		}
+	}
+	return !selected
+}
+
+func applies(p networkingv1.NetworkPolicy, to pod, kind networkingv1.PolicyType) bool {
+	return p.Namespace == to.namespace && slices.Contains(p.Spec.PolicyTypes, kind) && selects(&p.Spec.PodSelector, to.labels)
+}
+
+func opens(ports []networkingv1.NetworkPolicyPort, to door) bool {
+	return len(ports) == 0 || slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
+		protocol := "TCP"
+		if p.Protocol != nil {
+			protocol = string(*p.Protocol)
+		}
+		switch {
+		case protocol != to.protocol:
+			return false
+		case p.Port == nil:
+			return true
+		case p.Port.Type == intstr.String:
+			return to.ports[p.Port.StrVal] == to.port
+		case p.EndPort != nil:
+			return to.port >= p.Port.IntValue() && to.port <= int(*p.EndPort)
+		}
+		return p.Port.IntValue() == to.port
+	})
+}
+
+func among(peers []networkingv1.NetworkPolicyPeer, home string, other pod) bool {
+	return len(peers) == 0 || slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool {
+		switch {
+		case p.IPBlock != nil:
+			return true // could be anybody
+		case p.NamespaceSelector == nil && other.namespace != home:
+			return false
+		case p.NamespaceSelector != nil && !selects(p.NamespaceSelector, map[string]string{"kubernetes.io/metadata.name": other.namespace}):
+			return false
+		}
+		return p.PodSelector == nil || selects(p.PodSelector, other.labels)
+	})
+}
+
+// selects: no selector selects nothing, an empty one everything.
+func selects(s *metav1.LabelSelector, have map[string]string) bool {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	return err == nil && selector.Matches(labels.Set(have))
+}

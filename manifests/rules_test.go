@@ -1,0 +1,341 @@
+package manifests_test
+
+import (
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// rules each say what breaks them.
+var rules = map[string]func(*world) findings{
+	"restricted": notRestricted,
+	"alone":      notAlone,
+	"resources":  withoutResources,
+	"probes":     probedWrongly,
+	"ports":      portsOffTheTable,
+	"links":      injectedServices,
+	"tokens":     mountedTokens,
+	"names":      misnamed,
+	"shutdown":   killedTooEarly,
+	"references": dangling,
+	"writers":    twoWriters,
+	"budgets":    withoutBudget,
+	"network":    flowsOffTheTable,
+	"settings":   wrongSettings,
+	"sinks":      unknownSinks,
+	"topics":     topicsWithoutMaker,
+	"bootstrap":  wrongBootstrap,
+	"rights":     rightsOffTheTable,
+	"durability": acknowledgedTooEarly,
+	"scaling":    scaledWrongly,
+	"exec":       unknownToKubectl,
+	"scrape":     unscraped,
+}
+
+// TestEverything holds each overlay and each combination of components to the
+// types of their kinds and to the rules.
+func TestEverything(t *testing.T) {
+	known := schemas(t)
+	check := func(t *testing.T, objects []object) {
+		for _, o := range objects {
+			for _, w := range strictly(known, o) {
+				t.Error(w)
+			}
+		}
+		w := inspect(t, objects)
+		for name, broken := range rules {
+			if f := broken(w); len(f) > 0 {
+				t.Errorf("%s:\n%s", name, f)
+			}
+		}
+	}
+	for _, dir := range overlays(t) {
+		t.Run(dir, func(t *testing.T) { check(t, render(t, dir)) })
+	}
+	for name, folders := range combinations() {
+		t.Run(name, func(t *testing.T) { check(t, render(t, compose(t, folders))) })
+	}
+}
+
+func notRestricted(w *world) (f findings) {
+	for _, l := range w.workloads {
+		spec, c := l.template.Spec, l.container()
+		pod, own := spec.SecurityContext, c.SecurityContext
+		if pod == nil {
+			pod = &corev1.PodSecurityContext{}
+		}
+		if own == nil {
+			own = &corev1.SecurityContext{}
+		}
+		root, seccomp := own.RunAsNonRoot, own.SeccompProfile
+		if root == nil {
+			root = pod.RunAsNonRoot
+		}
+		if seccomp == nil {
+			seccomp = pod.SeccompProfile
+		}
+		f.say(spec.HostNetwork || spec.HostPID || spec.HostIPC, "%s shares a namespace of its node", l)
+		f.say(root == nil || !*root, "%s may run as root", l)
+		f.say(seccomp == nil || seccomp.Type != corev1.SeccompProfileTypeRuntimeDefault, "%s has not the seccomp profile RuntimeDefault", l)
+		f.say(own.Privileged != nil && *own.Privileged, "%s is privileged", l)
+		f.say(own.AllowPrivilegeEscalation == nil || *own.AllowPrivilegeEscalation, "%s may gain privileges", l)
+		caps := own.Capabilities
+		f.say(caps == nil || !slices.Equal(caps.Drop, []corev1.Capability{"ALL"}) || len(caps.Add) > 0, "%s keeps capabilities", l)
+		f.say(l.program != "" && (own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem), "%s may write to its image", l)
+		for _, v := range spec.Volumes {
+			f.say(v.HostPath != nil, "%s mounts a folder of its node", l)
+		}
+	}
+	return f
+}
+
+func notAlone(w *world) (f findings) {
+	for _, l := range w.workloads {
+		f.say(len(l.template.Spec.Containers) != 1 || len(l.template.Spec.InitContainers) > 0, "%s has more than one container, which the other rules do not look at", l)
+	}
+	return f
+}
+
+func withoutResources(w *world) (f findings) {
+	for _, l := range w.workloads {
+		r := l.container().Resources
+		f.say(r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero(), "%s asks for no processor or memory", l)
+		f.say(r.Limits.Memory().IsZero(), "%s has no limit of memory", l)
+		// A limit of processor time stops a program in the middle of its work.
+		f.say(!r.Limits.Cpu().IsZero(), "%s has a limit of processor time", l)
+	}
+	return f
+}
+
+func probedWrongly(w *world) (f findings) {
+	for _, l := range w.workloads {
+		c := l.container()
+		f.say(c.ReadinessProbe == nil, "%s is never asked whether it is ready", l)
+		if l.program == "" {
+			continue
+		}
+		port := "ops"
+		if l.serverless() {
+			port = "" // the only one it has
+		}
+		for path, p := range map[string]*corev1.Probe{"/readyz": c.ReadinessProbe, "/healthz": c.LivenessProbe} {
+			wrong := p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path
+			f.say(wrong, "%s is not asked for %s", l, path)
+			got := ""
+			if !wrong && p.HTTPGet.Port.String() != "0" {
+				got = p.HTTPGet.Port.String()
+			}
+			f.say(!wrong && got != port, "%s is asked for %s on port %q, want %q", l, path, got, port)
+		}
+	}
+	return f
+}
+
+func portsOffTheTable(w *world) (f findings) {
+	for _, l := range w.workloads {
+		have := map[string]int32{}
+		for _, p := range l.container().Ports {
+			f.say(p.Name == "" && !l.serverless(), "%s: port %d has no name", l, p.ContainerPort)
+			have[p.Name] = p.ContainerPort
+		}
+		public, ok := programs[l.program]
+		switch {
+		case l.program == "":
+		case !ok:
+			f.say(true, "%s is none of the programs", l)
+		case l.serverless():
+			f.say(len(have) != 1 || have[""] != public, "%s listens on %v, want %d", l, have, public)
+		default:
+			f.say(len(have) != 2 || have["http"] != public || have["ops"] != public+1000, "%s listens on %v, want http %d and ops %d", l, have, public, public+1000)
+		}
+	}
+	for _, s := range w.services {
+		for _, p := range s.Spec.Ports {
+			f.say(p.Name == "" || p.TargetPort.String() != p.Name, "Service %s: port %d is named %q and goes to %q, want one name", s.Name, p.Port, p.Name, p.TargetPort.String())
+			want := map[string]int32{"http": programs[s.Name], "ops": programs[s.Name] + 1000}
+			f.say(s.Namespace == taskwire && p.Port != want[p.Name], "Service %s: %s is %d, want %d", s.Name, p.Name, p.Port, want[p.Name])
+		}
+		f.say(s.Namespace == taskwire && len(s.Spec.Ports) != 2, "Service %s has %d ports, want http and ops", s.Name, len(s.Spec.Ports))
+	}
+	return f
+}
+
+func injectedServices(w *world) (f findings) {
+	for _, l := range w.workloads {
+		on := l.template.Spec.EnableServiceLinks
+		f.say(on == nil || *on, "%s gets a variable for every Service, some of them look like settings", l)
+	}
+	return f
+}
+
+func mountedTokens(w *world) (f findings) {
+	for _, l := range w.workloads {
+		on := l.template.Spec.AutomountServiceAccountToken
+		f.say(on == nil || *on, "%s can talk to the cluster's API", l)
+	}
+	for _, o := range w.of("ServiceAccount") {
+		f.say(o["automountServiceAccountToken"] != false, "%s hands out a token", o)
+	}
+	return f
+}
+
+var word = regexp.MustCompile(`^[a-z]+$`)
+
+func misnamed(w *world) (f findings) {
+	found := map[string]bool{}
+	for _, l := range w.ours() {
+		found[l.program] = true
+		c := l.container()
+		f.say(!word.MatchString(l.program), "%s: want one word", l)
+		f.say(c.Name != l.program || c.Image != l.program, "%s: container %q of image %q, want one word for all", l, c.Name, c.Image)
+		f.say(l.template.Spec.ServiceAccountName != l.program, "%s runs as %q", l, l.template.Spec.ServiceAccountName)
+		for _, labels := range []map[string]string{l.labels, l.template.Labels} {
+			f.say(labels["app.kubernetes.io/name"] != l.program, "%s has the name %q", l, labels["app.kubernetes.io/name"])
+			f.say(labels["app.kubernetes.io/part-of"] != taskwire, "%s is part of %q", l, labels["app.kubernetes.io/part-of"])
+			for _, k := range []string{"component", "version"} {
+				f.say(labels["app.kubernetes.io/"+k] == "", "%s has no label %s", l, k)
+			}
+		}
+		f.say(!l.serverless() && !w.has("Service", taskwire, l.program), "%s has no Service", l)
+	}
+	for name := range programs {
+		f.say(!found[name], "%s does not run", name)
+	}
+	for _, s := range w.services {
+		f.say(s.Namespace == taskwire && s.Spec.Selector["app.kubernetes.io/name"] != s.Name, "Service %s selects %v", s.Name, s.Spec.Selector)
+	}
+	for _, o := range w.objects {
+		f.say(o.text("kind") != "Namespace" && o.namespace() != taskwire && o.namespace() != kafka, "%s is in the namespace %q", o, o.namespace())
+		f.say(o.text("kind") == "Namespace" && o.text("metadata", "labels", "pod-security.kubernetes.io/enforce") == "", "%s enforces no pod security", o)
+	}
+	return f
+}
+
+// killedTooEarly: a stopped pod sleeps, so that nobody new is sent to it, and
+// then finishes what it has in hand.
+func killedTooEarly(w *world) (f findings) {
+	for _, l := range w.ours() {
+		var sleep time.Duration
+		if hook := l.container().Lifecycle; hook != nil && hook.PreStop != nil && hook.PreStop.Sleep != nil {
+			sleep = time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
+		}
+		// Knative takes a pod out of rotation itself.
+		f.say(sleep < time.Second && !l.serverless(), "%s stops before it is out of rotation", l)
+		s, err := w.settings(l)
+		f.say(err == nil && l.patience <= sleep+s.grace, "%s is killed after %v, sleep %v and grace %v do not fit in", l, l.patience, sleep, s.grace)
+	}
+	return f
+}
+
+func dangling(w *world) (f findings) {
+	for _, l := range w.ours() {
+		spec := l.template.Spec
+		f.say(!w.has("ServiceAccount", taskwire, spec.ServiceAccountName), "%s runs as %q, which does not exist", l, spec.ServiceAccountName)
+		for _, v := range spec.Volumes {
+			if c := v.ConfigMap; c != nil {
+				f.say(!w.has("ConfigMap", taskwire, c.Name), "%s mounts the ConfigMap %s, which does not exist", l, c.Name)
+			}
+			if p := v.PersistentVolumeClaim; p != nil {
+				f.say(!w.has("PersistentVolumeClaim", taskwire, p.ClaimName), "%s mounts the claim %s, which does not exist", l, p.ClaimName)
+			}
+		}
+	}
+	for _, o := range w.objects {
+		f.say(o.text("kind") != "Namespace" && !w.has("Namespace", "", o.namespace()), "%s: nobody makes its namespace %q", o, o.namespace())
+	}
+	return f
+}
+
+func twoWriters(w *world) (f findings) {
+	for _, l := range w.ours() {
+		switch {
+		case !slices.Contains(writers, l.program):
+		case l.serverless():
+			limit := l.template.Annotations["autoscaling.knative.dev/max-scale"]
+			f.say(limit != "1", "%s may run %q times, want 1", l, limit)
+		default:
+			f.say(l.replicas != 1 || !l.recreate, "%s may run twice", l)
+		}
+	}
+	return f
+}
+
+func withoutBudget(w *world) (f findings) {
+	for _, l := range w.ours() {
+		found := 0
+		for _, b := range w.budgets {
+			if b.Namespace == taskwire && selects(b.Spec.Selector, l.template.Labels) {
+				found++
+				// One that forbids every eviction would block the drain of a node for ever.
+				f.say(b.Spec.MinAvailable != nil || b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1, "the budget of %s: want maxUnavailable 1", l)
+			}
+		}
+		f.say(!l.serverless() && found != 1, "%s has %d disruption budgets, want 1", l, found)
+	}
+	return f
+}
+
+// unknownSinks: the addresses in bridge.yaml are those of Services that exist.
+func unknownSinks(w *world) (f findings) {
+	for _, s := range w.bridge().Subscriptions {
+		u, err := url.Parse(s.Sink)
+		if err != nil {
+			return findings{err.Error()}
+		}
+		name, rest, _ := strings.Cut(u.Hostname(), ".")
+		if w.serverless {
+			// Knative's gateway goes by the full name.
+			f.say(rest != "taskwire.svc.cluster.local" || u.Port() != "", "%s is not the address of a Knative Service", s.Sink)
+			f.say(!slices.ContainsFunc(w.ours(), func(l workload) bool { return l.serverless() && l.program == name }), "%s: no Knative Service is called %s", s.Sink, name)
+			continue
+		}
+		f.say(rest != "" || u.Port() != strconv.Itoa(int(programs[name])), "%s is not the address of a Service on its public port", s.Sink)
+		f.say(!w.has("Service", taskwire, name), "%s: no Service is called %s", s.Sink, name)
+	}
+	return f
+}
+
+// unknownToKubectl: the names in the documents' kubectl lines.
+func unknownToKubectl(w *world) (f findings) {
+	pod := w.has("StatefulSet", kafka, "task-events-kafka") || w.has("Kafka", kafka, "task-events") && w.has("KafkaNodePool", kafka, "kafka")
+	f.say(!pod, "no pod will be called task-events-kafka-0 in the namespace kafka")
+	for _, l := range w.workloads {
+		if l.program == "" {
+			f.say(l.container().WorkingDir != "/opt/kafka", "%s works in %q: bin/kafka-topics.sh is not found", l, l.container().WorkingDir)
+			f.say(l.container().Name != "kafka" || l.replicas < 1, "%s has no container called kafka", l)
+		}
+	}
+	for _, o := range append(w.of("KafkaNodePool"), w.of("KafkaTopic")...) {
+		f.say(o.text("metadata", "labels", "strimzi.io/cluster") != "task-events", "%s belongs to no cluster", o)
+	}
+	return f
+}
+
+// unscraped: the monitor finds the pods of whatever has the port.
+func unscraped(w *world) (f findings) {
+	for _, o := range w.of("PodMonitor") {
+		var m struct {
+			Spec struct {
+				Selector            struct{ MatchLabels map[string]string }
+				PodMetricsEndpoints []struct{ Port, Path string }
+			}
+		}
+		if err := o.decode(&m); err != nil {
+			return findings{err.Error()}
+		}
+		ends := m.Spec.PodMetricsEndpoints
+		f.say(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s reads %v", o, ends)
+		for _, l := range w.ours() {
+			for k, v := range m.Spec.Selector.MatchLabels {
+				f.say(l.template.Labels[k] != v, "%s does not see %s", o, l)
+			}
+		}
+	}
+	return f
+}
