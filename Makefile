@@ -42,7 +42,7 @@ kind-down: ## delete it, with its volumes
 	go tool kind delete cluster --name taskwire
 
 acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
-	go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
+	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
 
 bench: ## the figures of DESIGN.md, as ratios in one run
 	go run ./bench

@@ -55,6 +55,9 @@ func TestClusterUnderLoad(t *testing.T) {
 	l.during(t, "kill kafka", func(ctx context.Context) error {
 		return killContainer(ctx, kafkaNamespace, "app.kubernetes.io/name=kafka", "kafka[.]Kafka")
 	})
+	if command := os.Getenv("CLUSTER_UPGRADE"); command != "" {
+		l.during(t, "upgrade", func(ctx context.Context) error { return upgrade(ctx, command) })
+	}
 	acked := l.stop()
 	t.Logf("%d changes answered with 2xx, %d posts asked again", len(acked), l.again.Load())
 
@@ -97,10 +100,27 @@ func (logOnly) fetchAudit(path string) error {
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
+// upgrade deploys other images of all four services with a command of the caller's.
+func upgrade(ctx context.Context, command string) error {
+	if out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", command, err, out)
+	}
+	for _, name := range services() {
+		if err := rolled(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func roll(ctx context.Context, name string) error {
 	if _, err := kubectl(ctx, "", "rollout", "restart", "deployment/"+name, "-n", namespace); err != nil {
 		return err
 	}
+	return rolled(ctx, name)
+}
+
+func rolled(ctx context.Context, name string) error {
 	if _, err := kubectl(ctx, "", "rollout", "status", "deployment/"+name, "-n", namespace, "--timeout=120s"); err != nil {
 		return err
 	}

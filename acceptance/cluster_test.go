@@ -387,7 +387,8 @@ func (c *cluster) inside(words []string) []string {
 	if len(words) < 2 || words[0] != "bridge" || words[1] != "dlq" {
 		return words
 	}
-	return append([]string{"kubectl", "exec", "deploy/bridge", "-n", namespace, "--", "/ko-app/bridge"}, words[1:]...)
+	return append([]string{"env", "KUBECONFIG=" + os.Getenv("KUBECONFIG"), "HOME=" + os.Getenv("HOME"),
+		"kubectl", "exec", "deploy/bridge", "-n", namespace, "--", "/ko-app/bridge"}, words[1:]...)
 }
 
 func (c *cluster) tool(ctx context.Context, script, _ string, args []string) (string, error) {
