@@ -29,6 +29,10 @@
 // acknowledged and the auditor exits with status 1: start it again, and it
 // reads what the disk really holds.
 //
+// When the log cannot be opened for want of rights or room, or because its file
+// system is read-only, the auditor starts all the same: it is not ready, says why
+// in the log output and in /readyz, answers 503, and tries again every second.
+//
 // Settings, all from the environment:
 //
 //	AUDIT_LOG_PATH  the log; its directory must exist                audit.log

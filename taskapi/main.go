@@ -6,6 +6,10 @@
 // their events wait, up to OUTBOX_LIMIT; then changes are answered with 503
 // and Retry-After until the outbox shrinks.
 //
+// When the database cannot be opened for want of rights or room, or because its
+// file system is read-only, the program starts all the same: it is not ready, says
+// why in its log and in /readyz, answers 503, and tries again every second.
+//
 //	POST  /tasks                {"title", "owner_id"?}             201
 //	GET   /tasks                ?status=&owner_id=&limit=&cursor=  200
 //	GET   /tasks/{id}                                              200

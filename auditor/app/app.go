@@ -18,6 +18,7 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/sink"
+	"github.com/taskwire/taskwire/internal/volume"
 )
 
 // Service is the auditor.
@@ -26,7 +27,9 @@ import (
 //	GET ...  -> query ------------> ledger.Find
 type Service struct {
 	http    *httpd.Server
-	ledger  *ledger.Ledger
+	config  ledger.Config
+	ledger  *ledger.Ledger // nil while missing says why it cannot be opened
+	missing error
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{} // one place for each query that may read the log at a time
@@ -34,6 +37,7 @@ type Service struct {
 }
 
 // New binds the ports, locks the log and reads it whole; it serves nothing yet.
+// A volume that cannot be used now is no fault: Run waits for it.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	return open(ctx, cfg, log, pointed)
 }
@@ -46,16 +50,28 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	}
 	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), fullLog: quiet{every: 10 * time.Second}}
 	s.metrics = newMetrics()
-	s.ledger, err = ledger.Open(ctx, ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap})
-	if err != nil {
-		return nil, errors.Join(err, server.Close())
+	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap}
+	s.missing = s.load(ctx)
+	if s.missing != nil && !volume.Mendable(s.missing) {
+		return nil, errors.Join(s.missing, server.Close())
 	}
-	s.metrics.register(server.Registry(), s.ledger)
-	s.tellRecovery(cfg.Path)
-	server.Handle(httpd.Instrument(server.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
-	server.Live(httpd.Check{Name: "ledger", Func: s.ledger.Fault})
-	server.Ready(httpd.Check{Name: "ledger", Func: s.ledger.Fault}, httpd.Check{Name: "disk", Func: s.ledger.Room})
+	server.Hold(s.missing) // already now: the first answer of Run has to be right
 	return s, nil
+}
+
+// load opens the log and sets what is served with it.
+func (s *Service) load(ctx context.Context) error {
+	l, err := ledger.Open(ctx, s.config)
+	if err != nil {
+		return err
+	}
+	s.ledger = l
+	s.metrics.register(s.http.Registry(), l)
+	s.tellRecovery(s.config.Path)
+	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
+	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault})
+	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
+	return nil
 }
 
 func (s *Service) tellRecovery(path string) {
@@ -97,6 +113,9 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
 	group.Go(func() error {
+		if err := volume.Retry(ctx, s.log, s.missing, s.http.Hold, s.load); err != nil || s.ledger == nil {
+			return err
+		}
 		select {
 		case <-s.ledger.Failed():
 			return s.ledger.Fault()
@@ -105,6 +124,9 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	})
 	err := group.Wait()
+	if s.ledger == nil {
+		return err // stopped while it waited
+	}
 	if err == nil {
 		err = s.ledger.Fault()
 	}
@@ -112,4 +134,10 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // Close releases what a service that never ran has acquired.
-func (s *Service) Close() error { return errors.Join(s.http.Close(), s.ledger.Close()) }
+func (s *Service) Close() error {
+	err := s.http.Close()
+	if s.ledger != nil {
+		err = errors.Join(err, s.ledger.Close())
+	}
+	return err
+}

@@ -27,11 +27,14 @@ func Mendable(err error) bool {
 		func(errno error) bool { return errors.Is(err, errno) })
 }
 
-// Retry goes on from an open that failed for reason: it tries again every
-// second until open succeeds, fails with what is not mendable, or ctx ends,
-// which is no error. hold is told each new reason, and nil after a success;
-// so is the log, once.
+// Retry goes on from an open that failed for reason, if it did: it tries again
+// every second until open succeeds, fails with what is not mendable, or ctx
+// ends, which is no error. hold and the log are told each new reason once, and
+// of the success; then hold is given nil.
 func Retry(ctx context.Context, log *slog.Logger, reason error, hold func(error), open func(context.Context) error) error {
+	if reason == nil {
+		return nil
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for said := ""; Mendable(reason); reason = open(ctx) {

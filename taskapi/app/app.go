@@ -24,6 +24,7 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/volume"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
@@ -34,13 +35,16 @@ type Service struct {
 	cfg       Config
 	log       *slog.Logger
 	server    *httpd.Server
+	tokens    *rest.Tokens // nil: the API is open
+	missing   error        // why there is no store yet
 	store     *store.Store
 	relay     *outbox.Relay
 	transport *kafkago.Transport
 }
 
 // New binds the ports, opens the store and reads the secrets; it starts
-// nothing. Kafka may be down: the relay waits for it.
+// nothing. Kafka may be down: the relay waits for it. A volume that cannot be
+// used now is no fault either: Run waits for it.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err error) {
 	s := &Service{cfg: cfg, log: log}
 	defer func() {
@@ -48,9 +52,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	var tokens *rest.Tokens
 	if cfg.TokensFile != "" {
-		if tokens, err = rest.OpenTokens(cfg.TokensFile, log); err != nil {
+		if s.tokens, err = rest.OpenTokens(cfg.TokensFile, log); err != nil {
 			return nil, fmt.Errorf("read API_TOKENS_FILE: %w", err)
 		}
 	}
@@ -60,23 +63,34 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	if s.server, err = httpd.Listen(ctx, cfg.HTTP, log); err != nil {
 		return nil, err
 	}
-	s.store, err = store.Open(ctx, store.Config{Path: cfg.Database, OutboxLimit: cfg.OutboxLimit, Retention: cfg.OutboxRetention})
-	if err != nil {
-		return nil, err
+	s.missing = s.load(ctx)
+	if s.missing != nil && !volume.Mendable(s.missing) {
+		return nil, s.missing
 	}
-	s.relay = s.newRelay()
-	api, err := rest.New(rest.Config{Store: s.store, Tokens: tokens, Log: log, Registry: s.server.Registry()})
-	if err != nil {
-		return nil, err
-	}
-	s.server.Handle(failpoint.Answers("A5", "A6", api))
-	// Kafka is no condition of readiness: without it changes are kept and wait.
-	s.server.Live(httpd.Check{Name: "store", Func: s.store.Check})
-	s.server.Ready(httpd.Check{Name: "store", Func: s.store.Check})
-	if tokens == nil {
+	s.server.Hold(s.missing) // already now: the first answer of Run has to be right
+	if s.tokens == nil {
 		log.Info("the API is open to everybody who can reach it; set API_TOKENS_FILE to ask for tokens")
 	}
 	return s, nil
+}
+
+// load opens the store and sets what is served with it.
+func (s *Service) load(ctx context.Context) error {
+	tasks, err := store.Open(ctx, store.Config{Path: s.cfg.Database, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention})
+	if err != nil {
+		return fmt.Errorf("task store: %w", err)
+	}
+	api, err := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
+	if err != nil {
+		return errors.Join(err, tasks.Close())
+	}
+	s.store = tasks
+	s.relay = s.newRelay()
+	s.server.Handle(failpoint.Answers("A5", "A6", api))
+	// Kafka is no condition of readiness: without it changes are kept and wait.
+	s.server.Live(httpd.Check{Name: "store", Func: tasks.Check})
+	s.server.Ready(httpd.Check{Name: "store", Func: tasks.Check})
+	return nil
 }
 
 func (s *Service) newRelay() *outbox.Relay {
@@ -125,6 +139,17 @@ func (s *Service) Run(ctx context.Context) error {
 	began := make(chan struct{})
 	context.AfterFunc(serving, func() { stop = time.Now(); close(began) })
 
+	served := make(chan error, 1)
+	go func() {
+		defer stopServing() // a fault of a listener ends everything
+		served <- s.server.Serve(serving)
+	}()
+	err := volume.Retry(serving, s.log, s.missing, s.server.Hold, s.load)
+	if s.store == nil {
+		stopServing() // it was stopped while it waited, or waiting does not mend it
+		return errors.Join(err, <-served)
+	}
+
 	var background errgroup.Group
 	background.Go(func() error {
 		defer stopServing() // without its writer the service can only end
@@ -137,14 +162,13 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	})
 
-	served := s.server.Serve(serving)
-	stopServing()
+	err = <-served
 	<-began
 	stopRelay()
 	<-relayed
 	flushed := s.flush(detached, stop.Add(s.cfg.HTTP.Grace))
 	stopStore()
-	return errors.Join(background.Wait(), served, flushed, s.closeStore())
+	return errors.Join(background.Wait(), err, flushed, s.closeStore())
 }
 
 // flush gives the outbox what is left of the grace, and a moment in any case.

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -97,9 +98,29 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.openWriter(ctx); err != nil {
-		return nil, err
+		return nil, explain(s.cfg.Path, err)
 	}
 	return s, s.openReads(ctx)
+}
+
+// explain adds what the system says to an error of SQLite's, whose "unable to
+// open database file" may be a full disk or a lack of rights. It makes a file
+// beside the database, as SQLite does for the WAL.
+func explain(path string, err error) error {
+	switch code(err) {
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+	default:
+		return err
+	}
+	name := path + ".probe"
+	cause := os.WriteFile(name, make([]byte, 64<<10), 0o600)
+	if gone := os.Remove(name); cause == nil {
+		cause = gone
+	}
+	if cause == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", cause, err)
 }
 
 func withDefaults(cfg Config) Config {

@@ -1,0 +1,223 @@
+// Package volumetest gives a real process a volume that it really cannot use.
+// Root may write everywhere, so when root runs the tests the process runs as
+// somebody else, as it does in a pod.
+package volumetest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nobody is any user without rights.
+const nobody = 65534
+
+// Volume is a folder and one way to make it unusable.
+type Volume struct {
+	Name   string
+	Dir    string
+	Reason string // in the words of the system
+	Break  func(*testing.T)
+	Mend   func(*testing.T)
+}
+
+// Each runs test for every kind of broken volume that can be had here: modes
+// anywhere; a read-only and a full file system where the tester may mount.
+func Each(t *testing.T, test func(*testing.T, Volume)) {
+	for _, make := range append(mounts(t), modes) {
+		v := make(t)
+		t.Run(v.Name, func(t *testing.T) { t.Parallel(); test(t, v) })
+	}
+}
+
+// modes takes the folder and what is in it away from its owner.
+func modes(t *testing.T) Volume {
+	dir := folder(t)
+	set := func(of, in os.FileMode) func(*testing.T) {
+		return func(t *testing.T) {
+			files, err := os.ReadDir(dir)
+			for _, f := range files {
+				err = errors.Join(err, os.Chmod(filepath.Join(dir, f.Name()), in))
+			}
+			if err = errors.Join(err, os.Chmod(dir, of)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return Volume{"not permitted", dir, "permission denied", set(0o500, 0o400), set(0o700, 0o600)}
+}
+
+// folder is one that the process owns and can reach.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	err := os.Chmod(filepath.Dir(dir), 0o755) // else for its owner only
+	if os.Getuid() == 0 {
+		err = errors.Join(err, os.Chown(dir, nobody, nobody))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Process is this test binary as a program, with its log.
+type Process struct {
+	cmd *exec.Cmd
+	log logBuffer
+}
+
+// Start runs this test binary with these variables, as nobody when the tester
+// is root.
+func Start(t *testing.T, env ...string) *Process {
+	t.Helper()
+	path := filepath.Join(folder(t), "program")
+	if err := copyProgram(path); err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{cmd: exec.Command(path)}
+	p.cmd.Env, p.cmd.Stderr = env, &p.log
+	if os.Getuid() == 0 {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait() // killed, as asked
+		}
+		if t.Failed() {
+			t.Log(p.log.String())
+		}
+	})
+	return p
+}
+
+// copyProgram puts the test binary where its new owner can run it: go test
+// builds into a folder of the tester's own.
+func copyProgram(path string) error {
+	from, err := os.Open(os.Args[0])
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
+}
+
+// Terminate sends SIGTERM and gives the exit status.
+func (p *Process) Terminate(t *testing.T) int {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Wait() // the status says it
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Exit waits for a process that ends by itself.
+func (p *Process) Exit() int {
+	_ = p.cmd.Wait() // the status says it
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Log is what the process has logged.
+func (p *Process) Log() string { return p.log.String() }
+
+// Await waits until the process logged this.
+func (p *Process) Await(t *testing.T, text string) {
+	t.Helper()
+	wait(t, "the log line "+text, func() bool { return strings.Contains(p.Log(), text) })
+}
+
+// URLs are those of the public and the operator port, once it listens.
+func (p *Process) URLs(t *testing.T) (base, ops string) {
+	t.Helper()
+	listening := regexp.MustCompile(`"msg":"listening".*"addr":"([^"]*)","ops_addr":"([^"]*)"`)
+	p.Await(t, `"listening"`)
+	m := listening.FindStringSubmatch(p.Log())
+	if m == nil {
+		t.Fatalf("no addresses in the log:\n%s", p.Log())
+	}
+	return "http://" + m[1], "http://" + m[2]
+}
+
+// Count is how many log lines hold the text.
+func (p *Process) Count(text string) (n int) {
+	for line := range strings.Lines(p.Log()) {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// AwaitReady waits until /readyz below base is 200.
+func AwaitReady(t *testing.T, base string) {
+	t.Helper()
+	wait(t, "readiness", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
+}
+
+// Call gives status, Retry-After and body; 0 when nobody answers.
+func Call(t *testing.T, method, url, contentType, body string) (status int, retryAfter, answer string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Close = true // leaves no goroutine behind
+	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Retry-After"), string(text)
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+// logBuffer is written by the process and read by the test.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
