@@ -151,11 +151,11 @@ func onAWire(kind string) func(*system, context.Context) (wound, error) {
 		pair := pairs[(slices.Index(illnesses, kind)+y.turns[kind]+int(y.Seed%60))%len(pairs)]
 		y.turns[kind]++
 		of := slices.DeleteFunc(slices.Clone(y.wires), func(w *wire) bool { return w.pair != pair })
-		at := y.rand.IntN(len(of))
-		for n := 1; n < len(of) && of[at].idle(); n++ { // such as the visitor's
-			at = (at + 1) % len(of)
+		used := slices.DeleteFunc(slices.Clone(of), (*wire).idle)
+		if len(used) == 0 {
+			used = of[:min(2, len(of))] // not the visitor's
 		}
-		w := of[at]
+		w := used[y.rand.IntN(len(used))]
 		last := y.between(1000, 5000)
 		if kind == blackHole && y.rand.IntN(3) == 0 {
 			last = y.between(10500, 13000) // longer than the session time-out

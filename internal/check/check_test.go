@@ -232,26 +232,6 @@ func text(t *testing.T, rep *check.Report) string {
 	return b.String()
 }
 
-// A loss must be found, and followed, also where it is one among very many.
-func TestOneOfMany(t *testing.T) {
-	w := newWorld(50_000, 500)
-	lost := w.log[36_543]
-	drop(36_543)(w)
-	for i, d := range w.deliveries {
-		if d.Event == lost.Event {
-			w.deliveries[i].Sink, w.deliveries[i].Status = 0, 503
-		}
-	}
-	rep := w.judge(t)
-	if rep.Violations["LOST"] != 1 {
-		t.Fatalf("LOST %d, want 1", rep.Violations["LOST"])
-	}
-	i := slices.IndexFunc(rep.Findings, func(f check.Finding) bool { return f.Rule == "LOST" })
-	if f := rep.Findings[i]; !strings.Contains(f.Last, "auditor 0, bridge told 503") || f.Task != lost.Attributes.Subject {
-		t.Errorf("found %+v, want the task %s and its last post", f, lost.Attributes.Subject)
-	}
-}
-
 func TestTooLittleIsInvalid(t *testing.T) {
 	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
 		"pair:client->taskapi": 1, "rate-before": 1e9, "refused-full": 1} {
