@@ -211,20 +211,22 @@ func (y *system) sweep(ctx context.Context) {
 			if n++; ctx.Err() != nil {
 				return
 			}
-			y.strike(ctx, arms, k, fmt.Sprintf("%d of %d", n, y.Times*len(y.Strikes)))
+			if !y.strike(ctx, arms, k, fmt.Sprintf("%d of %d", n, y.Times*len(y.Strikes))) {
+				return // what does not come back cannot be struck again
+			}
 		}
 	}
 }
 
 // strike arms a new start of the process, waits for its end, and for the system
-// to deliver again.
-func (y *system) strike(ctx context.Context, arms *armory, k strike, which string) {
+// to deliver again. It is false when the process does not come back.
+func (y *system) strike(ctx context.Context, arms *armory, k strike, which string) bool {
 	p := y.process(k.program)
 	plans := make([]string, len(k.plans))
 	for i, plan := range k.plans {
 		plans[i] = strings.ReplaceAll(plan, "%d", fmt.Sprint(1+y.rand.IntN(k.most)))
 	}
-	began := time.Now()
+	began, starts := time.Now(), p.started()
 	err := y.provoked(ctx, arms, p, k, plans)
 	fault := check.Fault{Kind: k.name, Target: p.name, At: y.clock.now(), InFlight: y.bite(ctx)}
 	hit := time.Since(began)
@@ -232,24 +234,25 @@ func (y *system) strike(ctx context.Context, arms *armory, k strike, which strin
 	if k.after != nil {
 		err = errors.Join(err, k.after(y))
 	}
+	// One start for each plan, and the one after them.
+	if err == nil && !until(ctx, func() bool { return p.started() > starts+len(plans) }) {
+		err = errors.New("it went on")
+	}
 	if err != nil {
 		y.say("strike %s: %s %v: NOT HIT: %v", which, k.name, plans, err)
 		if err := errors.Join(p.Down(syscall.SIGTERM), p.Up()); err != nil {
 			y.say("restart %s: %v", p.name, err)
 		}
-		return
+		return true
 	}
 	back := y.settle(ctx, p, k.program)
 	fault.Healed = y.clock.now()
-	for range 600 {
-		if y.rec.ackedAfter(fault.Healed) > 0 || !pause(ctx, 50*time.Millisecond) {
-			break
-		}
-	}
+	until(ctx, func() bool { return y.rec.ackedAfter(fault.Healed) > 0 })
 	y.mu.Lock()
 	y.faults = append(y.faults, fault)
 	y.mu.Unlock()
 	y.say("strike %s: %s %v: hit after %.1fs, back %v, all after %.1fs", which, k.name, plans, hit.Seconds(), back, time.Since(began).Seconds())
+	return back
 }
 
 // provoked is nil when the process wrote the line of every plan.
@@ -275,19 +278,32 @@ func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strik
 			return err
 		}
 	}
-	for range 600 {
+	if !until(ctx, func() bool {
 		text, err := os.ReadFile(log)
-		if err != nil {
-			return err
-		}
-		if told(text[info.Size():], plans) {
-			return nil
+		return err == nil && told(text[info.Size():], plans)
+	}) {
+		return errors.New("no line from the failpoint")
+	}
+	return nil
+}
+
+// until looks again and again, for half a minute at most.
+func until(ctx context.Context, done func() bool) bool {
+	for range 600 {
+		if done() {
+			return true
 		}
 		if !pause(ctx, 50*time.Millisecond) {
-			break
+			return false
 		}
 	}
-	return errors.New("no line from the failpoint")
+	return false
+}
+
+func (p *process) started() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts
 }
 
 // told: the line of the first part of each plan stands in the log.
@@ -304,13 +320,8 @@ func told(log []byte, plans []string) bool {
 
 // settle waits until the process is ready.
 func (y *system) settle(ctx context.Context, p *process, name string) bool {
-	for range 600 {
-		if answers(ctx, "http://"+y.ops[name]+"/readyz") {
-			return true
-		}
-		if !pause(ctx, 50*time.Millisecond) {
-			return false
-		}
+	if until(ctx, func() bool { return answers(ctx, "http://"+y.ops[name]+"/readyz") }) {
+		return true
 	}
 	y.say("%s is not ready after 30 s", p.name)
 	return false
