@@ -59,6 +59,27 @@ func (l *ledger) end(ctx context.Context, s *group.Session) error {
 	return nil
 }
 
+// missing says who or what is left out: with no more members than partitions, each member
+// must have some, and each partition an owner.
+func (l *ledger) missing(members, partitions int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	owners := map[*group.Session]bool{}
+	for _, s := range l.owners {
+		owners[s] = true
+	}
+	if len(owners) == members && (len(l.owners) == partitions || members == 0) {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d partitions have an owner, %d of %d members own some", len(l.owners), partitions, len(owners), members)
+}
+
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.turns
+}
+
 func isLost(s *group.Session) bool {
 	select {
 	case <-s.Lost():
@@ -118,11 +139,9 @@ func churn(t *testing.T, w *world, r *rand.Rand) {
 		default:
 		}
 	}
-	l.mu.Lock()
-	if len(running) > 0 && len(l.owners) != 7 {
-		t.Errorf("%d of 7 partitions have an owner, %d members", len(l.owners), len(running))
+	if missing := l.missing(len(running), 7); missing != "" {
+		t.Error(missing)
 	}
-	l.mu.Unlock()
 	t.Logf("%d members, %d sessions", len(w.members), l.turns)
 	for _, m := range w.members {
 		m.cancel()
@@ -143,6 +162,9 @@ func TestKafkaChurn(t *testing.T) {
 		t: t, c: c, topic: c.Topic(t, 7), r: rand.New(rand.NewPCG(rand.Uint64(), 1)),
 		l: &ledger{t: t, owners: map[int]*group.Session{}},
 	}
+	for range 3 {
+		s.join("")
+	}
 	half, end := time.Now().Add(lasts/2), time.Now().Add(lasts)
 	for killed := false; time.Now().Before(end); {
 		if !killed && time.Now().After(half) {
@@ -152,9 +174,6 @@ func TestKafkaChurn(t *testing.T) {
 			}
 		}
 		s.blow()
-	}
-	if len(s.running) == 0 {
-		s.join("")
 	}
 	s.peace()
 	for _, m := range s.running {
@@ -179,16 +198,16 @@ type storm struct {
 }
 
 func (s *storm) blow() {
-	switch n := s.r.IntN(10); {
-	case n < 3 && len(s.running) < 5:
+	switch n := s.r.IntN(16); {
+	case n < 4 && len(s.running) < 5:
 		instance := ""
 		if s.r.IntN(2) == 0 {
 			instance = fmt.Sprint("bridge-", s.n)
 		}
 		s.join(instance)
-	case n < 5 && len(s.running) > 1:
-		s.take().cancel()
 	case n < 6 && len(s.running) > 1:
+		s.take().cancel()
+	case n < 7 && len(s.running) > 1:
 		m := s.take()
 		m.kill()
 		m.handling.Lock() // what it did is over
@@ -196,10 +215,10 @@ func (s *storm) blow() {
 		if m.cfg.InstanceID != "" {
 			s.join(m.cfg.InstanceID)
 		}
-	case n < 7 && len(s.running) > 0:
+	case n < 8:
 		s.running[s.r.IntN(len(s.running))].cut(time.Duration(s.r.IntN(8000)) * time.Millisecond)
 	default:
-		<-time.After(time.Duration(s.r.IntN(3000)) * time.Millisecond)
+		<-time.After(time.Duration(s.r.IntN(2000)) * time.Millisecond)
 	}
 }
 
@@ -237,14 +256,12 @@ func (s *storm) peace() {
 	s.t.Helper()
 	began, since, turns := time.Now(), time.Now(), 0
 	for time.Since(since) < 2*time.Second {
-		s.l.mu.Lock()
-		if len(s.l.owners) != 7 || s.l.turns != turns {
-			since, turns = time.Now(), s.l.turns
+		missing := s.l.missing(len(s.running), 7)
+		if n := s.l.count(); missing != "" || n != turns {
+			since, turns = time.Now(), n
 		}
-		owned := len(s.l.owners)
-		s.l.mu.Unlock()
 		if time.Since(began) > time.Minute {
-			s.t.Fatalf("%d of 7 partitions have an owner, %d members", owned, len(s.running))
+			s.t.Fatalf("no peace: %s", missing)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
