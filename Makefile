@@ -10,7 +10,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 PACKAGES   := ./...
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster bench chaos mutants build fuzz clean sweep
+.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster manifests bench chaos mutants build fuzz clean sweep
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ kind-down: ## delete it, with its volumes
 
 acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
 	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
+
+manifests: ## the manifests' tests, then each overlay as a strict dry run on the current cluster
+	@bash .ci/manifests
 
 bench: ## the figures of DESIGN.md, as ratios in one run
 	go run ./bench

@@ -124,7 +124,15 @@ func probedWrongly(w *world) (f findings) {
 		if l.serverless() {
 			port = "" // the only one it has
 		}
-		for path, p := range map[string]*corev1.Probe{"/readyz": c.ReadinessProbe, "/healthz": c.LivenessProbe} {
+		start := c.StartupProbe
+		if start == nil {
+			start = c.LivenessProbe
+		}
+		for _, asked := range []struct {
+			path string
+			by   *corev1.Probe
+		}{{"/readyz", c.ReadinessProbe}, {"/healthz", c.LivenessProbe}, {"/healthz", start}} {
+			path, p := asked.path, asked.by
 			wrong := p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path
 			f.say(wrong, "%s is not asked for %s", l, path)
 			got := ""

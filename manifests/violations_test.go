@@ -38,6 +38,7 @@ var violations = map[string][]violation{
 		{"probes", "apps/v1/Deployment bridge", container + ".readinessProbe.httpGet.port", "http"},
 		{"probes", "apps/v1/Deployment bridge", container + ".livenessProbe.httpGet.path", "/readyz"},
 		{"probes", "apps/v1/Deployment bridge", container + ".livenessProbe", nil},
+		{"probes", "apps/v1/Deployment auditor", container + ".startupProbe.httpGet.port", "http"},
 		{"probes", "apps/v1/StatefulSet task-events-kafka", container + ".readinessProbe", nil},
 		{"ports", "apps/v1/Deployment bridge", container + ".ports.0.containerPort", 8080},
 		{"ports", "apps/v1/Deployment bridge", container + ".ports.1.name", nil},
