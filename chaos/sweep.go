@@ -25,6 +25,9 @@ type strike struct {
 	name    string // of the point
 	program string
 	most    int // the hit is one of the first most
+	// refused has the auditor refuse most posts meanwhile, so that bridges have events
+	// in hand that they will not deliver any more.
+	refused bool
 	// plans arms one start after the other, %d is the hit; the last of them ends it.
 	plans []string
 	// provoke brings the process to the point; nil when the load does.
@@ -46,12 +49,12 @@ func strikes() []strike {
 	add("bridge-1", 20, "B1", "B2", "B3", "B4", "B5")
 	all = append(all,
 		strike{name: "B6", program: "bridge-1", most: 2, plans: []string{"B6:kill@%d"}, provoke: (*system).sendMalformed},
-		strike{name: "B7", program: "bridge-1", most: 1, plans: []string{"B7:kill@%d"},
-			provoke: func(y *system, ctx context.Context) error { return y.stopRefused(ctx, y.bridges[1]) },
-			after:   func(y *system) error { y.rec.mode.Store(nil); return y.bridges[1].Up() }},
-		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"},
-			provoke: func(y *system, ctx context.Context) error { return y.stopRefused(ctx, y.bridges[0]) },
-			after:   func(y *system) error { y.rec.mode.Store(nil); return y.bridges[0].Up() }})
+		strike{name: "B7", program: "bridge-1", most: 1, plans: []string{"B7:kill@%d"}, refused: true,
+			provoke: func(y *system, _ context.Context) error { return y.bridges[1].Down(syscall.SIGTERM) },
+			after:   func(y *system) error { return y.bridges[1].Up() }},
+		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"}, refused: true,
+			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
+			after:   func(y *system) error { return y.bridges[0].Up() }})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
 	return append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
@@ -231,6 +234,7 @@ func (y *system) strike(ctx context.Context, arms *armory, k strike, which strin
 	fault := check.Fault{Kind: k.name, Target: p.name, At: y.clock.now(), InFlight: y.bite(ctx)}
 	hit := time.Since(began)
 	arms.set(p.name, nil)
+	y.rec.mode.Store(nil)
 	if k.after != nil {
 		err = errors.Join(err, k.after(y))
 	}
@@ -258,6 +262,10 @@ func (y *system) strike(ctx context.Context, arms *armory, k strike, which strin
 // provoked is nil when the process wrote the line of every plan.
 func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strike, plans []string) error {
 	log := y.path(p.name + ".log")
+	if mode := "500"; k.refused {
+		y.rec.mode.Store(&mode)
+		pause(ctx, 400*time.Millisecond)
+	}
 	info, err := os.Stat(log)
 	if err != nil {
 		return err
@@ -334,15 +342,6 @@ func (y *system) process(name string) *process {
 		}
 	}
 	panic("no process is called " + name)
-}
-
-// stopRefused stops a bridge while the auditor refuses most posts, so that it has
-// events in hand that it will not deliver any more.
-func (y *system) stopRefused(ctx context.Context, p *process) error {
-	mode := "500"
-	y.rec.mode.Store(&mode)
-	pause(ctx, 400*time.Millisecond)
-	return p.Down(syscall.SIGTERM)
 }
 
 // sendMalformed writes records that are no events: each must become a dead letter.
