@@ -77,16 +77,19 @@ func TestOneProcess(t *testing.T) {
 // TestProcesses runs every script against four real processes, stopped by real
 // signals, with a broker each or, with KAFKA_REAL=1, one real Apache Kafka for all.
 func TestProcesses(t *testing.T) {
+	scripts(t, processMode(t))
+}
+
+func processMode(t *testing.T) mode {
 	if os.Getenv("KAFKA_REAL") != "1" {
-		scripts(t, mode{processes: true, boot: func(w *world) (system, error) {
+		return mode{processes: true, boot: func(w *world) (system, error) {
 			return newProcesses(w, &embeddedBroker{address: w.address(9092), dir: filepath.Join(w.data, "kafka")})
-		}})
-		return
+		}}
 	}
 	cluster := kafkatest.StartReal(t)
-	scripts(t, mode{processes: true, kafka: true, turn: new(sync.Mutex), boot: func(w *world) (system, error) {
+	return mode{processes: true, kafka: true, turn: new(sync.Mutex), boot: func(w *world) (system, error) {
 		return newProcesses(w, &realBroker{cluster: cluster})
-	}})
+	}}
 }
 
 // patience bounds every wait. It only decides how long a failure takes.
@@ -133,16 +136,20 @@ type world struct {
 	system     system
 }
 
-func setup(e *testscript.Env, m mode) error {
+// newWorld has no system yet.
+func newWorld(work string) (*world, error) {
 	base, err := freePorts()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w := &world{work: e.WorkDir, data: filepath.Join(e.WorkDir, "data"), base: base, env: map[string]string{}}
-	for _, dir := range []string{w.data, w.logDir()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
+	w := &world{work: work, data: filepath.Join(work, "data"), base: base, env: map[string]string{}}
+	return w, errors.Join(os.MkdirAll(w.data, 0o700), os.MkdirAll(w.logDir(), 0o700))
+}
+
+func setup(e *testscript.Env, m mode) error {
+	w, err := newWorld(e.WorkDir)
+	if err != nil {
+		return err
 	}
 	if w.system, err = m.boot(w); err != nil {
 		return err
@@ -159,9 +166,9 @@ func setup(e *testscript.Env, m mode) error {
 	}
 	e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 	e.Setenv("TASKWIRE_ROOT", root())
-	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(base))
-	e.Setenv("NOTIFIER_PORT", fmt.Sprint(base+2))
-	e.Setenv("AUDITOR_PORT", fmt.Sprint(base+3))
+	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(w.base))
+	e.Setenv("NOTIFIER_PORT", fmt.Sprint(w.base+2))
+	e.Setenv("AUDITOR_PORT", fmt.Sprint(w.base+3))
 	e.Setenv("KAFKA_BOOTSTRAP_SERVERS", w.system.brokers())
 	e.Setenv("LOG_FORMAT", "json")
 	return nil

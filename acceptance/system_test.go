@@ -180,6 +180,7 @@ func (b *embeddedBroker) close() error { return b.stop() }
 type processes struct {
 	w       *world
 	kafka   brokerUnderTest
+	bin     string // folder of the programs that start starts; "": this binary is all of them
 	running map[string]*child
 }
 
@@ -207,7 +208,7 @@ func (p *processes) start(name string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(name)
+	cmd := exec.Command(filepath.Join(p.bin, name))
 	cmd.Dir, cmd.Stderr, cmd.Env = p.w.work, log, p.settings(name)
 	if err := cmd.Start(); err != nil {
 		return err
