@@ -21,6 +21,7 @@ import (
 type wireEvent struct {
 	ID      string          `json:"id"`
 	Source  string          `json:"source"`
+	Type    string          `json:"type"`
 	Subject string          `json:"subject"`
 	Version int64           `json:"taskversion"`
 	Nonce   string          `json:"correlationid"`
@@ -91,16 +92,16 @@ func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f 
 		}
 		offset = rec.Offset + 1
 		out := check.Record{Topic: name, Partition: p, Offset: rec.Offset}
+		for _, h := range rec.Headers {
+			if h.Key == "dlq-group" {
+				out.Group = string(h.Value)
+			}
+		}
 		var e wireEvent
 		if json.Unmarshal(value, &e) != nil || e.ID == "" {
 			out.Malformed, out.Data = true, check.Sum(value)
-			for _, h := range rec.Headers {
-				if h.Key == "dlq-group" {
-					out.Group = string(h.Value)
-				}
-			}
 		} else {
-			out.Source, out.Event, out.Task, out.Version, out.Nonce, out.Data = e.Source, e.ID, e.Subject, e.Version, e.Nonce, check.Sum(e.Data)
+			out.Source, out.Event, out.Type, out.Task, out.Version, out.Nonce, out.Data = e.Source, e.ID, e.Type, e.Subject, e.Version, e.Nonce, check.Sum(e.Data)
 		}
 		if err := f.write(out); err != nil {
 			return offset, 0, err
@@ -165,7 +166,7 @@ func (y *system) dumpLastCommits(ctx context.Context) error {
 	for range 5 {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		var committed, ends map[int]int64
-		committed, ends, err = y.watch.offsets(attempt)
+		committed, ends, err = y.watch.offsets(attempt, auditGroup)
 		cancel()
 		if err != nil {
 			kafka.Forget(y.watch.client)

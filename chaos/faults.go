@@ -39,6 +39,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (wound, error){
 		return wound{target: t.Name(), last: y.between(10500, 13000), heal: goOn(t)}, t.Signal(syscall.SIGSTOP)
 	},
 	"pair":    breakTwo,
+	"all":     breakAll,
 	"loop":    startLoop,
 	"member":  visit,
 	"sink":    func(y *system, _ context.Context) (wound, error) { return y.misanswer("auditor", y.rec) },
@@ -74,6 +75,8 @@ var kinds = map[string]func(y *system, ctx context.Context) (wound, error){
 
 var allFaults = strings.Join(slices.Sorted(maps.Keys(kinds)), ",")
 
+var sinkFaults = []string{"disk", "sink"}
+
 func goOn(t target) func() error { return func() error { return t.Signal(syscall.SIGCONT) } }
 
 // pick is a process other than the broker and the visitor, if it can be one that
@@ -102,6 +105,22 @@ func breakTwo(y *system, _ context.Context) (wound, error) {
 	}
 	return wound{target: "stop " + names, last: y.between(10500, 13000), heal: func() error { return errors.Join(goOn(a)(), goOn(b)()) }},
 		errors.Join(a.Signal(syscall.SIGSTOP), b.Signal(syscall.SIGSTOP))
+}
+
+// breakAll kills every process but the broker.
+func breakAll(y *system, _ context.Context) (wound, error) {
+	var errs []error
+	for _, t := range y.targets[1:] {
+		y.hit[t] = true
+		errs = append(errs, t.Down(syscall.SIGKILL))
+	}
+	return wound{target: "all at once", last: y.between(100, 3000), heal: func() error {
+		var errs []error
+		for _, t := range y.targets[1:] {
+			errs = append(errs, t.Up())
+		}
+		return errors.Join(errs...)
+	}}, errors.Join(errs...)
 }
 
 // startLoop kills a process ten times, at times before it is ready.
@@ -220,12 +239,23 @@ func (y *system) breakThings(ctx context.Context) {
 	for kind, why := range left {
 		y.say("not injected: %s: %s", kind, why)
 	}
-	turn := slices.Clone(all)
+	// A sink shows nothing while nothing is delivered, and a group that has lost
+	// members delivers nothing for as long as their time-outs.
+	first := slices.DeleteFunc(slices.Clone(y.First), func(k string) bool { return !slices.Contains(all, k) })
+	turn := slices.DeleteFunc(slices.Clone(all), func(k string) bool { return slices.Contains(first, k) })
 	y.rand.Shuffle(len(turn), func(i, k int) { turn[i], turn[k] = turn[k], turn[i] })
 	deadline, _ := ctx.Deadline()
 	const round = 15 * time.Second // what one takes at most, more or less
 	for pause(ctx, y.between(1500, 4000)) && len(all) > 0 && time.Until(deadline) > 3*time.Second {
+		if len(first) > 0 {
+			y.breakOnce(ctx, first[:1])
+			first = first[1:]
+			continue
+		}
 		n := min(len(turn), 1+len(turn)*int(round)/int(time.Until(deadline)))
+		if time.Until(deadline) < 2*round {
+			n = len(turn)
+		}
 		chosen := slices.Clone(turn[:n])
 		turn = turn[n:]
 		for _, k := range all {

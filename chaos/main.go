@@ -17,7 +17,8 @@
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):
-//	                   kill, term, stop   one process; loop: ten kills in a row; pair: two at once
+//	                   kill, term, stop   one process; loop: ten kills in a row;
+//	                   pair: two at once; all: every process but Kafka
 //	                   member             a third bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier answer nonsense
@@ -111,6 +112,7 @@ type settings struct {
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
+	First           []string // of the faults, each alone
 
 	Points  string   // of a sweep
 	Strikes []strike // of the points, instead of faults at random
@@ -131,7 +133,7 @@ func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, err
 }
 
 func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
-	var s settings
+	s := settings{First: sinkFaults}
 	rest, err := parse("run", args, func(f *flag.FlagSet) {
 		f.DurationVar(&s.Duration, "duration", 2*time.Minute, "")
 		f.DurationVar(&s.Drain, "drain", 90*time.Second, "")

@@ -26,8 +26,11 @@ const (
 	topic       = "task-events"
 	deadLetters = "task-events-dlq"
 	auditGroup  = "audit-service"
+	noticeGroup = "notification-service"
 	partitions  = 4
 )
+
+var noticeTypes = []string{"task.created", "task.completed"} // what the notifier is subscribed to
 
 func run(ctx context.Context, s settings, stdout io.Writer) (rep *check.Report, err error) {
 	temporary := s.Dir == ""
@@ -266,12 +269,12 @@ subscriptions:
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
   - name: notifications
-    group: notification-service
+    group: %s
     sink: http://%s/%s.%d
-    types: [task.created, task.completed]
+    types: [%s]
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
-`, topic, auditGroup, audit.addr, name, start, notify.addr, name, start)
+`, topic, auditGroup, audit.addr, name, start, noticeGroup, notify.addr, name, start, strings.Join(noticeTypes, ", "))
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
@@ -439,7 +442,7 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	if err != nil {
 		build = []byte("unknown")
 	}
-	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Seconds: took.Seconds(),
+	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Seconds: took.Seconds(),
 		Topology: fmt.Sprintf("taskapi, bridge x2 and a visitor, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
 		Drained:  stuck == "", Stuck: strings.TrimSpace(stuck), Left: y.left(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
@@ -491,7 +494,7 @@ func (y *system) need() map[string]int {
 		return n
 	}
 	n["rate-before"] = max(1, int(y.Rate*float64(y.Workers))/20)
-	n["info"], n["redeliveries"], n["rebalances"] = 1, 1, 1
+	n["info"], n["redeliveries"], n["rebalances"], n["notices"] = 1, 1, 1, 1
 	for _, kind := range plan {
 		n["bitten:"+kind], n["recovered:"+kind] = 1, 1
 	}

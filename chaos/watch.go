@@ -76,7 +76,7 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) look(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	committed, ends, err := w.offsets(ctx)
+	committed, ends, err := w.offsets(ctx, auditGroup)
 	if err != nil {
 		kafka.Forget(w.client)
 		return false
@@ -91,13 +91,13 @@ func (w *watch) look(ctx context.Context) bool {
 	return true
 }
 
-func (w *watch) offsets(ctx context.Context) (committed, ends map[int]int64, err error) {
+func (w *watch) offsets(ctx context.Context, group string) (committed, ends map[int]int64, err error) {
 	var all []int
 	var last []kafkago.OffsetRequest
 	for p := range partitions {
 		all, last = append(all, p), append(last, kafkago.LastOffsetOf(p))
 	}
-	got, err := w.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: auditGroup, Topics: map[string][]int{topic: all}})
+	got, err := w.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: all}})
 	if err == nil {
 		err = got.Error
 	}
@@ -130,9 +130,13 @@ func (w *watch) offsets(ctx context.Context) (committed, ends map[int]int64, err
 func (w *watch) lag() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return lagOf(w.committed, w.ends)
+}
+
+func lagOf(committed, ends map[int]int64) int64 {
 	var sum int64
-	for p, end := range w.ends {
-		sum += end - max(0, w.committed[p])
+	for p, end := range ends {
+		sum += end - max(0, committed[p])
 	}
 	return sum
 }
@@ -150,6 +154,15 @@ func (w *watch) waiting(ctx context.Context) string {
 	}
 	if lag := w.lag(); lag > 0 {
 		return fmt.Sprintf("lag %d", lag)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	committed, ends, err := w.offsets(ctx, noticeGroup)
+	if err != nil {
+		return "kafka does not answer"
+	}
+	if lag := lagOf(committed, ends); lag > 0 {
+		return fmt.Sprintf("lag of the notifications %d", lag)
 	}
 	return ""
 }

@@ -10,6 +10,7 @@
 //	database.jsonl      Row: the Task API's tasks and outbox after the drain
 //	topic.jsonl         Record: every record of every topic, read from offset 0
 //	deliveries.jsonl    Delivery: each post that passed the recorder in front of the auditor
+//	notices.jsonl       Delivery: the same in front of the notifier
 //	commits.jsonl       Commit: committed offsets as seen during the run, and the last ones
 //	snapshots.jsonl     Snapshot: size and hash of the audit log during the run
 //	faults.jsonl        Fault: what was broken, when, and with how much in flight
@@ -20,7 +21,8 @@
 //
 // # Verdicts
 //
-//	LOST        acknowledged, committed or published, and not in the log
+//	LOST        acknowledged, committed or published, and not in the log; or owed to the
+//	            notifier, which did not take it, and not among the dead letters
 //	DUPLICATED  a nonce, an event id or a version of a task twice in the log
 //	REORDERED   versions of a task not 1, 2, 3 ...; or against the clients' real time;
 //	            or first occurrences in the topic out of order
@@ -48,6 +50,8 @@ type Run struct {
 	Seconds  float64        `json:"seconds"`
 	Topic    string         `json:"topic"`
 	Group    string         `json:"group"`
+	Notify   []string       `json:"notify,omitempty"`   // types of events that the notifier is owed
+	Notifier string         `json:"notifier,omitempty"` // its group
 	Drained  bool           `json:"drained"`
 	Stuck    string         `json:"stuck,omitempty"`  // what the drain still waited for
 	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected there, and why
@@ -105,6 +109,7 @@ type Record struct {
 	Offset    int64  `json:"offset"`
 	Source    string `json:"source,omitempty"`
 	Event     string `json:"event,omitempty"`
+	Type      string `json:"type,omitempty"`
 	Task      string `json:"task,omitempty"`
 	Version   int64  `json:"version,omitempty"`
 	Nonce     string `json:"nonce,omitempty"`

@@ -166,8 +166,35 @@ var planted = []struct {
 	}, "", ""},
 	{"two of a key from two starts", func(w *world) { w.deliveries[7].Start, w.deliveries[0].Via = w.deliveries[0].Start, "bridge.2" }, "", ""},
 
+	{"notified at least once", owed(func(w *world) { w.notices = append(w.notices, w.notices[3]) }), "", ""},
+	{"a notice dropped", owed(func(w *world) { w.notices = w.notices[1:] }), "LOST", "notice"},
+	{"a notice refused", owed(func(w *world) { w.notices[0].Sink, w.notices[0].Status = 500, 500 }), "LOST", "notice"},
+	{"a notice among the dead letters", owed(func(w *world) { w.bury("notify") }), "", ""},
+	{"a notice among the dead letters of another group", owed(func(w *world) { w.bury("audit") }), "LOST", "notice"},
+
 	{"drain did not end", func(w *world) { w.run.Drained, w.run.Stuck = false, "outbox 3" }, "STUCK", "outbox 3"},
 	{"lag is left", func(w *world) { w.commits[len(w.commits)-1].Offset-- }, "STUCK", "lag"},
+}
+
+// owed has the notifier take every first version, then does the damage.
+func owed(do func(*world)) func(*world) {
+	return func(w *world) {
+		w.run.Group, w.run.Notifier, w.run.Notify = "audit", "notify", []string{"task.created"}
+		for i, r := range w.records {
+			if r.Version == 1 {
+				w.records[i].Type = "task.created"
+				w.notices = append(w.notices, check.Delivery{Offset: r.Offset, Source: r.Source, Event: r.Event, Task: r.Task, Status: 204, Sink: 204})
+			}
+		}
+		do(w)
+	}
+}
+
+// bury moves the first notice to the dead letters of a group.
+func (w *world) bury(group string) {
+	n := w.notices[0]
+	w.notices = slices.DeleteFunc(w.notices, func(d check.Delivery) bool { return d.Event == n.Event })
+	w.records = append(w.records, check.Record{Topic: "task-events-dlq", Source: n.Source, Event: n.Event, Type: "task.created", Task: n.Task, Group: group})
 }
 
 // spaced keeps the space in the data, which json.Marshal would take out.

@@ -71,7 +71,7 @@ func Dir(dir string) (*Report, error) {
 	j := &judge{dir: dir, run: run, rep: newReport(run), taskIndex: map[id]int32{}, lostTV: map[gap]bool{}, lostEvent: map[id]int{}, lostNonce: map[id]int{}}
 	for _, step := range []func() error{
 		j.readSnapshots, j.readLog, j.once, j.readHistories, j.operations, j.realTime,
-		j.database, j.topic, j.deliveries, j.unfilled, j.locate, j.faults,
+		j.database, j.topic, j.deliveries, j.notices, j.unfilled, j.locate, j.faults,
 	} {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("judge %s: %w", dir, err)

@@ -285,6 +285,38 @@ func (j *judge) commits(parts map[int]*partition) error {
 	})
 }
 
+// notices: what the notifier is owed it took at least once, or it lies among the
+// dead letters of its group.
+func (j *judge) notices() error {
+	if len(j.run.Notify) == 0 {
+		return nil
+	}
+	done := map[id]bool{}
+	if err := each(j.dir, "notices.jsonl", func(d Delivery) error {
+		if accepted(d.Sink) {
+			j.rep.Work["notices"]++
+			done[eventID(d.Source, d.Event)] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := each(j.dir, "topic.jsonl", func(r Record) error {
+		if r.Topic != j.run.Topic && r.Group == j.run.Notifier {
+			done[eventID(r.Source, r.Event)] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return each(j.dir, "topic.jsonl", func(r Record) error {
+		if r.Topic == j.run.Topic && slices.Contains(j.run.Notify, r.Type) && !done[eventID(r.Source, r.Event)] {
+			j.find(Finding{Rule: "LOST", Why: "notice: the notifier did not take it, and it is no dead letter", Event: r.Event, Task: r.Task, Version: r.Version, Last: fmt.Sprintf("topic %s partition %d offset %d", r.Topic, r.Partition, r.Offset)})
+		}
+		return nil
+	})
+}
+
 // locate follows each loss through topic and deliveries. It reads again rather
 // than keep what a good run never needs.
 func (j *judge) locate() error {

@@ -22,6 +22,7 @@ type world struct {
 	rows       []check.Row
 	records    []check.Record
 	deliveries []check.Delivery
+	notices    []check.Delivery
 	commits    []check.Commit
 	snapshots  []check.Snapshot
 	faults     []check.Fault
@@ -188,6 +189,7 @@ func (w *world) judge(t testing.TB) *check.Report {
 	save(t, dir, "database.jsonl", w.rows)
 	save(t, dir, "topic.jsonl", w.records)
 	save(t, dir, "deliveries.jsonl", w.deliveries)
+	save(t, dir, "notices.jsonl", w.notices)
 	save(t, dir, "commits.jsonl", w.commits)
 	save(t, dir, "snapshots.jsonl", w.snapshots)
 	save(t, dir, "faults.jsonl", w.faults)
