@@ -212,9 +212,22 @@ func (c *cluster) start(name string) error {
 	port := 8000 + slices.Index(services(), name)
 	p.ports = startForward(namespace, "pod/"+pod, c.w.address(port), port, c.w.address(port+1000), port+1000)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.pods[name] = p
-	return nil
+	c.mu.Unlock()
+	return poll(ctx, func() error { return c.volume(ctx, name) })
+}
+
+// volume says what keeps a service from its volume: one that was just made may
+// not be permitted yet. The service waits for it, and so must a script.
+func (c *cluster) volume(ctx context.Context, name string) error {
+	body, err := c.w.probe(ctx, name, "readyz")
+	if err == nil || body != "" && !strings.Contains(body, "/data/") {
+		return nil
+	}
+	if how, ended := c.ended(name); ended {
+		return fatal(fmt.Errorf("it ended: %s", how))
+	}
+	return err
 }
 
 func (c *cluster) startBroker(ctx context.Context) error {
