@@ -472,7 +472,7 @@ func (y *system) panics() error {
 
 func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
-	c := map[string]int{"rebalances": y.watch.rebalances(), "torn-tails": len(torn)}
+	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn)}
 	for _, p := range y.processes() {
 		p.mu.Lock()
 		c["starts"] += p.starts
@@ -480,6 +480,29 @@ func (y *system) counts() map[string]int {
 		p.mu.Unlock()
 	}
 	return c
+}
+
+// rebalances are the generations that a bridge joined after the first of each
+// group, as their logs have it: a bridge that dies takes its metrics along.
+func (y *system) rebalances() int {
+	type generation struct {
+		Msg, Group string
+		Generation int
+	}
+	joined, groups := map[generation]bool{}, map[string]bool{}
+	for _, b := range y.bridges {
+		log, err := os.ReadFile(y.path(b.name + ".log"))
+		if err != nil {
+			continue // it never ran
+		}
+		for line := range bytes.Lines(log) {
+			var g generation
+			if json.Unmarshal(line, &g) == nil && g.Msg == "consumer group joined" {
+				joined[g], groups[g.Group] = true, true
+			}
+		}
+	}
+	return len(joined) - len(groups)
 }
 
 // need is what this run must have done to mean anything.

@@ -38,8 +38,6 @@ type watch struct {
 	mu        sync.Mutex // guards what follows
 	committed map[int]int64
 	ends      map[int]int64
-	seen      map[string]float64 // rebalances by bridge, at the last look
-	joined    float64
 }
 
 func newWatch(y *system) (*watch, error) {
@@ -48,7 +46,7 @@ func newWatch(y *system) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{y: y, transport: transport, client: kafka.NewClient(cfg, transport), limits: map[string]int{}, committed: map[int]int64{}, ends: map[int]int64{}, seen: map[string]float64{}}
+	w := &watch{y: y, transport: transport, client: kafka.NewClient(cfg, transport), limits: map[string]int{}, committed: map[int]int64{}, ends: map[int]int64{}}
 	if w.commits, err = y.file("commits.jsonl"); err != nil {
 		return nil, err
 	}
@@ -60,9 +58,6 @@ func (w *watch) run(ctx context.Context) error {
 	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
 		w.look(ctx)
 		w.measure()
-		for i, b := range w.y.bridges {
-			w.countJoins(ctx, b.name, i)
-		}
 		if n%6 == 0 {
 			if err := w.snapshot(); err != nil {
 				return err
@@ -194,27 +189,6 @@ func metric(ctx context.Context, addr, name string) (float64, bool) {
 		}
 	}
 	return sum, found
-}
-
-// countJoins adds up the generations over the restarts of a bridge.
-func (w *watch) countJoins(ctx context.Context, name string, _ int) {
-	n, ok := metric(ctx, w.y.ops[name], "taskwire_bridge_rebalances_total")
-	if !ok {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if n < w.seen[name] {
-		w.seen[name] = 0
-	}
-	w.joined += n - w.seen[name]
-	w.seen[name] = n
-}
-
-func (w *watch) rebalances() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return int(w.joined)
 }
 
 // measure notes peaks of memory and of open files, where the system tells them.
