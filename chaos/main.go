@@ -114,12 +114,12 @@ type settings struct {
 	Faults, Answers string
 	First           []string // of the faults, each alone
 
-	Points  string   // of a sweep
-	Strikes []strike // of the points, instead of faults at random
-	Times   int      // of each strike
-	Tags    string   // of the build
-	Need    map[string]int
-	Expect  []string // rules that a mutant breaks
+	Points  string         // of a sweep
+	Strikes []strike       // of the points, instead of faults at random
+	Times   int            // of each strike
+	Tags    string         // of the build
+	Need    map[string]int // of a sweep, instead of what a run needs
+	Expect  []string       // rules that a mutant breaks
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -103,6 +104,10 @@ type system struct {
 	bootstrap map[string]string // the wire to Kafka by process
 	ops       map[string]string // operator address by process
 	watch     *watch
+
+	// dark: power may fail at any moment, and takes with it what an image has and
+	// nobody was told.
+	dark atomic.Bool
 
 	// Owned by breakThings.
 	turns map[string]int  // of the illnesses over the wires
@@ -507,6 +512,9 @@ func (y *system) rebalances() int {
 
 // need is what this run must have done to mean anything.
 func (y *system) need() map[string]int {
+	if y.Need != nil {
+		return y.Need
+	}
 	n := map[string]int{"acks": y.Acks, "snapshots": 1, "commits": 1, "2xx:create": 1, "2xx:update": 1, "2xx:complete": 1,
 		"2xx:shared-update": 1, "2xx:shared-complete": 1, "4xx:refused-body": 1, "4xx:refused-etag": 1, "4xx:refused-key": 1}
 	if y.Acks == 0 {
@@ -532,7 +540,6 @@ func (y *system) need() map[string]int {
 			n["pair:"+pair] = 1
 		}
 	}
-	maps.Copy(n, y.Need)
 	return n
 }
 

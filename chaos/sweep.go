@@ -30,6 +30,9 @@ type strike struct {
 	refused bool
 	// plans arms one start after the other, %d is the hit; the last of them ends it.
 	plans []string
+	// asleep: the process stops there instead of dying, for longer than the session
+	// timeout, and goes on as a zombie.
+	asleep bool
 	// provoke brings the process to the point; nil when the load does.
 	provoke func(*system, context.Context) error
 	// after undoes provoke once the point is hit.
@@ -55,6 +58,9 @@ func strikes() []strike {
 		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"}, refused: true,
 			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
 			after:   func(y *system) error { return y.bridges[0].Up() }})
+	all = append(all,
+		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, asleep: true},
+		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, asleep: true})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
 	return append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
@@ -115,7 +121,6 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 func (s *settings) sweep() (err error) {
 	s.Strikes, err = pickStrikes(s.Points)
 	s.Faults, s.Tags, s.Duration = "", "failpoint", time.Hour // the load ends with the last strike
-	s.Acks = 10 * s.Times * len(s.Strikes)
 	s.Need = needOf(*s)
 	return err
 }
@@ -123,7 +128,7 @@ func (s *settings) sweep() (err error) {
 // needOf is what the named points must leave behind: a kill behind an effect
 // that nobody met again would have shown nothing.
 func needOf(s settings) map[string]int {
-	need := map[string]int{}
+	need := map[string]int{"acks": 10 * s.Times * len(s.Strikes), "commits": 1}
 	for _, k := range s.Strikes {
 		need["recovered:"+k.name] = s.Times
 		switch k.name {
@@ -137,7 +142,7 @@ func needOf(s settings) map[string]int {
 			need["republished"]++
 		case "B6":
 			need["dead-letters"] = s.Times
-		case "B7":
+		case "B7", "B1-stop", "B3-stop":
 			need["rebalances"] += s.Times
 		}
 	}
@@ -235,11 +240,16 @@ func (y *system) strike(ctx context.Context, arms *armory, k strike, which strin
 	hit := time.Since(began)
 	arms.set(p.name, nil)
 	y.rec.mode.Store(nil)
+	y.dark.Store(false)
 	if k.after != nil {
 		err = errors.Join(err, k.after(y))
 	}
-	// One start for each plan, and the one after them.
-	if err == nil && !until(ctx, func() bool { return p.started() > starts+len(plans) }) {
+	switch {
+	case err != nil:
+	case k.asleep:
+		pause(ctx, 12*time.Second)
+		err = p.Signal(syscall.SIGCONT)
+	case !until(ctx, func() bool { return p.started() > starts+len(plans) }): // one for each plan, and the one after
 		err = errors.New("it went on")
 	}
 	if err != nil {
@@ -262,6 +272,7 @@ func (y *system) strike(ctx context.Context, arms *armory, k strike, which strin
 // provoked is nil when the process wrote the line of every plan.
 func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strike, plans []string) error {
 	log := y.path(p.name + ".log")
+	y.dark.Store(strings.Contains(strings.Join(plans, ","), ":power"))
 	if mode := "500"; k.refused {
 		y.rec.mode.Store(&mode)
 		pause(ctx, 400*time.Millisecond)

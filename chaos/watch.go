@@ -212,6 +212,9 @@ func (w *watch) measure() {
 
 // snapshot keeps size and hash of the audit log up to its last line feed.
 func (w *watch) snapshot() error {
+	if w.y.dark.Load() {
+		return nil
+	}
 	at := w.y.clock.now()
 	image, err := os.ReadFile(filepath.Join(w.y.logDir, "audit.log"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,7 @@
 //
 //	R3:kill@7           the seventh time R3 is reached, the process kills itself
 //	U3:power@2          as kill, after dropping what was never synced (see Power)
+//	B3:stop             it stops itself, until it is told to continue
 //	U3:error,U1:power   the first fsync fails; the first post after it loses power
 //
 // Before it dies the process writes the line "failpoint R3: kill at hit 7" to its

@@ -5,6 +5,7 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,8 +46,8 @@ func parse(text string) (all []*plan, err error) {
 		if counted {
 			p.at, err = strconv.ParseInt(count, 10, 64)
 		}
-		if err != nil || p.at < 1 || (p.action != "kill" && p.action != "power" && p.action != "error") {
-			return nil, fmt.Errorf("%q is not POINT:kill, POINT:power or POINT:error, with @N or without", item)
+		if err != nil || p.at < 1 || !slices.Contains([]string{"kill", "power", "stop", "error"}, p.action) {
+			return nil, fmt.Errorf("%q is not POINT:kill, power, stop or error, with @N or without", item)
 		}
 		all = append(all, p)
 	}
@@ -62,11 +63,17 @@ func HitAfter(point string, half func()) {
 	if p == nil {
 		return
 	}
-	half()
+	if p.action != "stop" { // which goes on with the whole step
+		half()
+	}
 	if p.action == "power" && Power != nil {
 		Power()
 	}
 	p.tell()
+	if p.action == "stop" {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		return
+	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {} // not one step further
 }
