@@ -61,6 +61,9 @@ func run(ctx context.Context, args []string, lookup env.Lookup, stdout, stderr i
 		return fail(stderr, err)
 	}
 	s, err := stack.Start(ctx, opts)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return process.ExitOK // stopped while it loaded
+	}
 	if err != nil {
 		return fail(stderr, err)
 	}

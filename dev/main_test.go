@@ -168,6 +168,15 @@ func TestATakenPortIsNamed(t *testing.T) {
 	}
 }
 
+func TestAStopWhileItLoads(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, log output
+	if got := run(ctx, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(freeBase(t))}, env.Map(nil), &out, &log); got != process.ExitOK {
+		t.Errorf("exit %d, want 0:\n%s", got, log.String())
+	}
+}
+
 func TestWrongFlags(t *testing.T) {
 	refused(t, []string{"-port-base", "70000"}, process.ExitUsage, "-port-base")
 	refused(t, []string{"-colour"}, process.ExitUsage, "-colour")
