@@ -33,6 +33,10 @@
 // Flags of sweep: -times 3 of each point, -points R2,R3 (all), and -seed, -dir and
 // -kafka as above. A point that was not hit as often is RED.
 //
+// Flags of mutants: -only LIST of names (all), -repeat 1 runs of each, -control to
+// see the tree as it is GREEN in the same runs, -duration 25s, -kafka embedded, and
+// -seed and -dir as above.
+//
 // Exit 0: GREEN. Exit 1: RED, INVALID or a fault of the run. Exit 2: wrong flags.
 // Ctrl-C stops all that was started.
 package main
