@@ -309,6 +309,9 @@ func TestRatesAreOfTheTimeTheyAreNamedFor(t *testing.T) {
 			t.Errorf("%s: %.2f acknowledgements a second, want about 0.9", name, got)
 		}
 	}
+	if rep.Rate.Pause < 1e-7 || rep.Rate.Pause > 3e-7 { // a delivery each 100 ns
+		t.Errorf("longest time without a delivery %g s", rep.Rate.Pause)
+	}
 	if rep.Pairs["a->b"] != 1 {
 		t.Errorf("pairs %v", rep.Pairs)
 	}

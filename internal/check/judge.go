@@ -48,6 +48,8 @@ type judge struct {
 	acks        []int64 // when each 2xx came
 	firstInvoke int64
 
+	lastDelivery int64
+
 	last      []int64 // version of each task in the log
 	snapshots []Snapshot
 	gaps      []gap

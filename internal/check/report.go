@@ -73,6 +73,7 @@ type RateFigures struct {
 	Before float64 `json:"before"`
 	During float64 `json:"during"`
 	After  float64 `json:"after"`
+	Pause  float64 `json:"pause"` // the longest time without a delivery, in seconds
 }
 
 func newReport(run Run) *Report {
@@ -172,7 +173,8 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	list(&b, "pairs", r.Pairs)
 	list(&b, "limits", r.Run.Limits)
-	fmt.Fprintf(&b, "service acks/s before the first fault %.0f, during faults %.0f, in the pauses after %.0f\n", r.Rate.Before, r.Rate.During, r.Rate.After)
+	fmt.Fprintf(&b, "service acks/s before the first fault %.0f, during faults %.0f, in the pauses after %.0f; longest time without a delivery %.1f s\n",
+		r.Rate.Before, r.Rate.During, r.Rate.After, r.Rate.Pause)
 	if acks := r.figure("acks"); r.Broken() == "" {
 		fmt.Fprintf(&b, "bound   0 of %d faults and 0 of %d changes: at 95 %% fewer than %.4f violations a fault and %.6f a change\n", n, acks, bound(n), bound(acks))
 	}

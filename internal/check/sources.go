@@ -191,6 +191,12 @@ func (j *judge) delivery(d Delivery, parts map[int]*partition, last map[overlapK
 			j.find(Finding{Rule: "EARLY-ACK", Why: fmt.Sprintf("the auditor answered %d and does not have it", d.Sink), Event: d.Event, Task: d.Task})
 		}
 	}
+	if accepted(d.Status) { // the file is in the order of the ends
+		if j.lastDelivery > 0 {
+			j.rep.Rate.Pause = max(j.rep.Rate.Pause, float64(d.End-j.lastDelivery)/1e9)
+		}
+		j.lastDelivery = d.End
+	}
 	if p := parts[d.Partition]; p != nil && accepted(d.Status) && accepted(d.Sink) {
 		if i, ok := slices.BinarySearch(p.offsets, d.Offset); ok {
 			if p.ackedAt[i] != never {
@@ -396,7 +402,7 @@ func (j *judge) rates(broken map[string][]window) {
 		at = max(at, w.to)
 	}
 	between = append(between, window{at, last})
-	j.rep.Rate = RateFigures{Before: j.rate(between[:1], last), During: j.rate(all, last), After: j.rate(between[1:], last)}
+	j.rep.Rate.Before, j.rep.Rate.During, j.rep.Rate.After = j.rate(between[:1], last), j.rate(all, last), j.rate(between[1:], last)
 }
 
 // rate is acknowledgements a second in the windows, which may overlap.
