@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 )
 
@@ -75,6 +76,22 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range g.all() {
 		v.Collect(ch)
 	}
+}
+
+// add begins every counter of a subscription at 0: a rate over a series that
+// is not there yet would miss the first event that it counts.
+func (m *Metrics) add(s *Subscription) {
+	name := s.cfg.Name
+	for _, outcome := range []deliver.Outcome{deliver.Accepted, deliver.Retry, deliver.SinkFault, deliver.Gone, deliver.Rejected} {
+		m.attempts.WithLabelValues(name, string(outcome))
+	}
+	for _, reason := range []string{deadletter.Rejected, deadletter.Exhausted, deadletter.Malformed, deadletter.Expired} {
+		m.deadLetters.WithLabelValues(name, reason)
+	}
+	m.rebalances.WithLabelValues(name)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subs = append(m.subs, s)
 }
 
 func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took time.Duration) {

@@ -102,9 +102,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metric
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	metrics.mu.Lock()
-	defer metrics.mu.Unlock()
-	metrics.subs = append(metrics.subs, s)
+	metrics.add(s)
 	return s, nil
 }
 
