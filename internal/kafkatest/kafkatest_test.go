@@ -130,6 +130,36 @@ func child() {
 	select {}
 }
 
+func TestAListenerAdvertisesWhatItIsTold(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("only with a real Kafka")
+	}
+	r, err := kafkatest.OpenReal(t.Context(), kafkatest.Options{Dir: filepath.Join(t.TempDir(), "kafka"), Progress: os.Stderr, Listeners: map[string]string{"PROXY": "127.0.0.1:9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for addr, want := range map[string]string{r.Listeners["PROXY"]: "127.0.0.1:9", r.Brokers[0]: r.Brokers[0]} {
+		cfg := kafka.Config{Brokers: []string{addr}}
+		transport, err := kafka.NewTransport(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer transport.CloseIdleConnections()
+		meta, err := kafka.NewClient(cfg, transport).Metadata(within(t, time.Minute), &kafkago.MetadataRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s:%d", meta.Brokers[0].Host, meta.Brokers[0].Port); got != want {
+			t.Errorf("the listener at %s tells its clients %s, want %s", addr, got, want)
+		}
+	}
+}
+
 func TestWhatIsMissingIsOneLine(t *testing.T) {
 	empty := t.TempDir()
 	t.Setenv("PATH", empty)
