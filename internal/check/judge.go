@@ -363,5 +363,6 @@ func (j *judge) realTime() error {
 		}
 		earliest = min(earliest, o.completed)
 	}
+	j.ops, j.opByNonce, j.byNonce = nil, nil, nil // half of the memory, and nothing asks for them any more
 	return nil
 }
