@@ -182,7 +182,7 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", contentType)
-	req.Close = true // leaves no goroutine behind
+	req.Close = true                        // leaves no goroutine behind
 	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
 	if err != nil {
 		return 0, "", err.Error()
