@@ -41,7 +41,7 @@ func TestMendable(t *testing.T) {
 
 // retry runs Retry over a sequence of outcomes, one a second, and says what
 // hold and the log were told and how long it took.
-func retry(t *testing.T, ctx context.Context, outcomes ...error) (err error, held []string, log string, took time.Duration) {
+func retry(t *testing.T, ctx context.Context, outcomes ...error) (held []string, log string, took time.Duration, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	began := time.Now()
@@ -51,13 +51,13 @@ func retry(t *testing.T, ctx context.Context, outcomes ...error) (err error, hel
 			defer func() { next = next[1:] }()
 			return next[0]
 		})
-	return err, held, out.String(), time.Since(began)
+	return held, out.String(), time.Since(began), err
 }
 
 func TestEachReasonIsSaidOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := at(syscall.EACCES), at(syscall.EROFS)
-		err, held, log, took := retry(t, t.Context(), a, a, a, b, b, nil)
+		held, log, took, err := retry(t, t.Context(), a, a, a, b, b, nil)
 		if err != nil || took != 5*time.Second || !slices.Equal(held, []string{a.Error(), b.Error(), "<nil>"}) {
 			t.Errorf("%v after %v, held for %q", err, took, held)
 		}
@@ -70,7 +70,7 @@ func TestEachReasonIsSaidOnce(t *testing.T) {
 func TestWhatWaitingDoesNotMendEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		damage := errors.New("damaged at byte 7")
-		err, held, _, _ := retry(t, t.Context(), at(syscall.EROFS), damage)
+		held, _, _, err := retry(t, t.Context(), at(syscall.EROFS), damage)
 		if !errors.Is(err, damage) || slices.Contains(held, "<nil>") {
 			t.Errorf("%v, held for %q; want the damage, and not ready", err, held)
 		}
@@ -81,7 +81,7 @@ func TestAStopEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 		defer cancel()
-		err, held, _, took := retry(t, ctx, at(syscall.EROFS), at(syscall.EROFS), at(syscall.EROFS))
+		held, _, took, err := retry(t, ctx, at(syscall.EROFS), at(syscall.EROFS), at(syscall.EROFS))
 		if err != nil || took != 2500*time.Millisecond || slices.Contains(held, "<nil>") {
 			t.Errorf("%v after %v, held for %q; want nil at once, and not ready", err, took, held)
 		}
