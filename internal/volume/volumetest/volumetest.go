@@ -113,6 +113,10 @@ func copyProgram(path string) error {
 		return err
 	}
 	defer from.Close()
+	// A process that another test forks while the file is open for writing would
+	// hold it for a moment, and it could not be executed: text file busy.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err
@@ -182,7 +186,8 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", contentType)
-	req.Close = true                        // leaves no goroutine behind
+	req.Close = true // leaves no goroutine behind
+
 	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
 	if err != nil {
 		return 0, "", err.Error()
