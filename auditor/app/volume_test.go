@@ -37,6 +37,7 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			}
 			v.Mend(t)
 			volumetest.AwaitReady(t, base)
+			p.Await(t, "ready after all") // said after it is so
 			if p.Count(loaded) != 1 || p.Count("not ready, trying again every second: "+reason) != 1 {
 				t.Errorf("want one line that says why and then %s:\n%s", loaded, p.Log())
 			}

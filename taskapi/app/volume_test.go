@@ -32,6 +32,7 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			checkHeld(t, base, ops, v.Reason)
 			v.Mend(t)
 			volumetest.AwaitReady(t, base)
+			p.Await(t, "ready after all") // said after it is so
 			if p.Count("not ready, trying again every second: task store: ") != 1 || p.Count("ready after all") != 1 {
 				t.Errorf("want one line for the wait and one for its end:\n%s", p.Log())
 			}
