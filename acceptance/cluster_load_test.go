@@ -45,7 +45,7 @@ func TestClusterUnderLoad(t *testing.T) {
 	t.Cleanup(ports.stop)
 	w.system = logOnly{}
 
-	l := startLoad(t, "http://"+w.address(8000))
+	l := startLoad(t, "http://"+w.address(8000), ports)
 	for _, name := range services() {
 		l.during(t, "roll "+name, func(ctx context.Context) error { return roll(ctx, name) })
 		l.during(t, "kill "+name, func(ctx context.Context) error {
@@ -59,7 +59,7 @@ func TestClusterUnderLoad(t *testing.T) {
 		l.during(t, "upgrade", func(ctx context.Context) error { return upgrade(ctx, command) })
 	}
 	acked := l.stop()
-	t.Logf("%d changes answered with 2xx, %d posts asked again", len(acked), l.again.Load())
+	t.Logf("%d changes answered with 2xx, %d posts asked again, %d after 10 s", len(acked), l.again.Load(), l.unheard.Load())
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -180,17 +180,19 @@ type change struct{ task, version string }
 // load is clients that each write to tasks of their own.
 type load struct {
 	url     string
+	ports   *forward
 	cancel  context.CancelFunc
 	clients sync.WaitGroup
 	again   atomic.Int64 // posts that were not answered
+	unheard atomic.Int64 // of these: 10 s without an answer
 	acks    atomic.Int64
 	mu      sync.Mutex
 	acked   map[change]bool
 }
 
-func startLoad(t *testing.T, url string) *load {
+func startLoad(t *testing.T, url string, ports *forward) *load {
 	stop, cancel := context.WithCancel(t.Context())
-	l := &load{url: url, cancel: cancel, acked: map[change]bool{}}
+	l := &load{url: url, ports: ports, cancel: cancel, acked: map[change]bool{}}
 	for range 4 {
 		l.clients.Go(func() {
 			for stop.Err() == nil {
@@ -228,6 +230,10 @@ func (l *load) write(ctx context.Context, method, path, body string) (id string,
 		c, err := l.once(ctx, method, path, body, key)
 		if err != nil {
 			l.again.Add(1)
+			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+				l.unheard.Add(1)
+				l.ports.again()
+			}
 			return err
 		}
 		id = c.task

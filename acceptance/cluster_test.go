@@ -411,8 +411,10 @@ func (c *cluster) tool(ctx context.Context, script, _ string, args []string) (st
 // forward is kubectl port-forward, begun again whenever it gives up: it does at
 // each connection that the pod refuses.
 type forward struct {
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel  context.CancelFunc
+	done    chan struct{}
+	mu      sync.Mutex
+	current context.CancelFunc // of the kubectl that runs now
 }
 
 // startForward takes pairs of a local address and the pod's port.
@@ -427,7 +429,12 @@ func startForward(ns, target string, pairs ...any) *forward {
 	go func() {
 		defer close(f.done)
 		for ctx.Err() == nil {
-			_ = exec.CommandContext(ctx, "kubectl", args...).Run()
+			one, cancel := context.WithCancel(ctx)
+			f.mu.Lock()
+			f.current = cancel
+			f.mu.Unlock()
+			_ = exec.CommandContext(one, "kubectl", args...).Run()
+			cancel()
 			pause(ctx)
 		}
 	}()
@@ -435,3 +442,11 @@ func startForward(ns, target string, pairs ...any) *forward {
 }
 
 func (f *forward) stop() { f.cancel(); <-f.done }
+
+// again replaces a kubectl that is there and forwards nothing, as happens when
+// the container behind it was killed.
+func (f *forward) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current()
+}
