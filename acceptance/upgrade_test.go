@@ -39,7 +39,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	if err := start(ctx, w, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	clients := startClients(ctx, w)
+	clients := startClients(ctx, w, nil)
 	defer func() { cancel(); clients.stop() }() // after a failure nobody answers them
 	if err := replaceAll(ctx, w, "", clients); err != nil {
 		t.Fatalf("to the programs of today: %v", err)
@@ -198,17 +198,21 @@ func (w *world) refused(t *testing.T) bool {
 // clients change tasks, each call repeated under its key until it is answered
 // with a 2xx.
 type clients struct {
-	w    *world
-	stop func()
+	w      *world
+	stop   func()
+	silent func()
 
 	mu           sync.Mutex
 	acknowledged map[string]int // highest version of each task; guarded by mu until stop has returned
 	count        int            // guarded by mu
+	again        int            // posts asked again; guarded by mu
+	unheard      int            // of these, after 10 s without an answer; guarded by mu
 	err          error          // an answer that no repeat would change; guarded by mu
 }
 
-func startClients(ctx context.Context, w *world) *clients {
-	c := &clients{w: w, acknowledged: map[string]int{}}
+// startClients calls silent, unless nil, after 10 s without an answer.
+func startClients(ctx context.Context, w *world, silent func()) *clients {
+	c := &clients{w: w, silent: silent, acknowledged: map[string]int{}}
 	ending := make(chan struct{})
 	var wg sync.WaitGroup
 	for worker := range 4 {
@@ -252,6 +256,7 @@ func (c *clients) change(ctx context.Context, method, path, key, body string) (i
 		code, answer, err := c.w.call(ctx, method, path, key, body)
 		switch {
 		case err != nil || code >= 500:
+			c.repeat(ctx, err)
 			return fmt.Errorf("%s %s: %d %w", method, path, code, err)
 		case code/100 != 2:
 			return fatal(fmt.Errorf("%s %s: %d %s", method, path, code, answer))
@@ -268,7 +273,24 @@ func (c *clients) change(ctx context.Context, method, path, key, body string) (i
 	return task.ID, nil
 }
 
+// repeat counts a post that will be asked again.
+func (c *clients) repeat(ctx context.Context, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again++
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return
+	}
+	c.unheard++
+	if c.silent != nil {
+		c.silent()
+	}
+}
+
+// call waits 10 s for an answer.
 func (w *world) call(ctx context.Context, method, path, key, body string) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+w.address(8000)+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -288,14 +310,9 @@ func (w *world) call(ctx context.Context, method, path, key, body string) (int, 
 
 // progress waits for n more acknowledged changes.
 func (c *clients) progress(ctx context.Context, n int) error {
-	look := func() (int, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.count, c.err
-	}
-	before, _ := look()
+	before, _ := c.look()
 	return poll(ctx, func() error {
-		count, err := look()
+		count, err := c.look()
 		if err != nil {
 			return fatal(err)
 		}
@@ -306,6 +323,12 @@ func (c *clients) progress(ctx context.Context, n int) error {
 	})
 }
 
+func (c *clients) look() (count int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count, c.err
+}
+
 // checkAudited holds the audit log against what was acknowledged: every
 // version of each task once, in order, and nothing else.
 func (w *world) checkAudited(ctx context.Context, t *testing.T, acknowledged map[string]int) {
@@ -313,7 +336,7 @@ func (w *world) checkAudited(ctx context.Context, t *testing.T, acknowledged map
 	if err := auditlog(ctx, w, nil, []string{"check"}); err != nil {
 		t.Error(err)
 	}
-	text, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
+	text, err := w.auditText()
 	if err != nil {
 		t.Fatal(err)
 	}
