@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/taskwire/taskwire/internal/filelock"
 )
 
 // Config is where the broker listens and lives.
@@ -47,7 +49,7 @@ func Start(cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("make the broker's data folder: %w", err)
 		}
 		var err error
-		if b.lock, err = lockFile(filepath.Join(cfg.DataDir, "lock")); err != nil {
+		if b.lock, err = filelock.Take(filepath.Join(cfg.DataDir, "lock")); err != nil {
 			return nil, lockError(cfg.DataDir, err)
 		}
 		opts = append(opts, kfake.DataDir(filepath.Join(cfg.DataDir, "log")))
@@ -78,7 +80,7 @@ func (b *Broker) create(topics map[string]int) error {
 }
 
 func lockError(dir string, err error) error {
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	if errors.Is(err, filelock.ErrHeld) {
 		return fmt.Errorf("the broker's data in %s is in use by another process; stop it or choose another folder", dir)
 	}
 	return fmt.Errorf("lock the broker's data in %s: %w", dir, err)

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
+
+	"github.com/taskwire/taskwire/internal/filelock"
 )
 
 // lock makes this process the only one that writes the database at path.
@@ -17,19 +18,14 @@ import (
 // when the process ends, however it ends, so the file may stay.
 func lock(path string) (*os.File, error) {
 	name := path + ".lock"
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := filelock.Take(name)
+	if errors.Is(err, filelock.ErrHeld) {
+		owner, _ := os.ReadFile(name) // who it is only helps to find it
+		return nil, fmt.Errorf("%s is in use by another taskapi (process %s); stop it or set DATABASE_URL to another path",
+			path, strings.TrimSpace(string(owner)))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		owner := make([]byte, 20)
-		n, _ := f.ReadAt(owner, 0) // who it is only helps to find it
-		return nil, errors.Join(fmt.Errorf("%s is in use by another taskapi (process %s); stop it or set DATABASE_URL to another path",
-			path, strings.TrimSpace(string(owner[:n]))), f.Close())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // only a help, see above
