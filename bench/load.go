@@ -19,7 +19,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-const structuredType = "application/cloudevents+json; charset=UTF-8"
+const structuredType = event.HTTPContentType
 
 // bodies are n structured events of about 400 bytes over keys tasks, in order per task.
 func bodies(n, keys int) (tasks []string, out [][]byte) {
@@ -29,17 +29,13 @@ func bodies(n, keys int) (tasks []string, out [][]byte) {
 	}
 	for i := range n {
 		task := ids[i%keys]
-		e, err := event.New(event.Change{
+		body, err := event.AppendChange(nil, event.Change{
 			ID: uuid.Must(uuid.NewV7()).String(), Type: event.TypeCreated, Time: time.Now(), TaskVersion: int64(i/keys + 1),
 			CorrelationID: uuid.NewString(),
 			Data:          event.Data{TaskID: task, Title: "A title of usual length for a task", Status: "pending"},
 		})
 		if err != nil {
 			panic(err) // the values above are valid
-		}
-		body, err := event.Append(nil, e)
-		if err != nil {
-			panic(err)
 		}
 		tasks, out = append(tasks, task), append(out, body)
 	}
@@ -56,7 +52,7 @@ func producer(addr string) (*kgo.Client, error) {
 }
 
 func record(task string, body []byte) *kgo.Record {
-	return &kgo.Record{Key: []byte(task), Value: body, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(structuredType)}}}
+	return &kgo.Record{Key: []byte(task), Value: body, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(event.KafkaContentType)}}}
 }
 
 // fill puts every body on the topic.

@@ -59,9 +59,9 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 	if err != nil {
 		return err
 	}
-	e, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
+	e, _, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
 	if err != nil {
-		if e, err = event.FromRecord(event.Record{Value: body}); err != nil {
+		if e, _, err = event.FromRecord(event.Record{Value: body}); err != nil {
 			fmt.Fprintf(stdout, "no subscription: a record with this value is malformed: %v\n", err)
 			return nil
 		}
@@ -122,7 +122,7 @@ func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr i
 
 func printLine(w io.Writer, s deadletter.Stored) error {
 	id := "-" // a malformed record has none
-	if e, err := event.FromRecord(s.Record); err == nil {
+	if e, _, err := event.FromRecord(s.Record); err == nil {
 		id = e.ID()
 	}
 	_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\tid %q\tfrom %s/%d@%d\tattempts %d\t%q\n", s.Offset, s.Letter.Last.UTC().Format(time.RFC3339), s.Letter.Subscription,

@@ -12,11 +12,11 @@ import (
 //	{"event_id", "event_type", "occurred_at", "data", "metadata": {"correlation_id", "source"}}
 //
 // into the CloudEvent that says the same. A member without a place in it is
-// refused: the event would go on without it and nobody would know.
+// refused: it would be lost unnoticed.
 func fromEnvelope(body []byte) (Event, error) {
 	var b builder
 	var data jsontext.Value
-	source := Source // the default of the envelope's writers
+	source := Source // what the writers of envelopes mean when they leave it out
 	err := members(body, func(name string, v jsontext.Value) error {
 		switch name {
 		case "event_id":
@@ -87,7 +87,7 @@ func (b *builder) setEnvelopeRest(source string, data jsontext.Value) error {
 	return nil
 }
 
-// setMember sets attribute from the envelope's member, and names the member when it is wrong.
+// setMember sets attribute from the envelope's member. Its errors name the member.
 func (b *builder) setMember(member, attribute string, v jsontext.Value) error {
 	s, err := text(member, v)
 	if err != nil {
@@ -96,8 +96,8 @@ func (b *builder) setMember(member, attribute string, v jsontext.Value) error {
 	return b.set(attribute, s)
 }
 
-// setTime takes a time without a zone as UTC: Python's isoformat leaves the
-// zone of datetime.utcnow out.
+// setTime reads a time without a zone as UTC: Python's isoformat omits the zone
+// of datetime.utcnow.
 func (b *builder) setTime(member string, v jsontext.Value) error {
 	s, err := text(member, v)
 	if err != nil {
@@ -120,7 +120,7 @@ func text(member string, v jsontext.Value) (string, error) {
 	return string(s), nil
 }
 
-// shorten keeps a name of the sender's from filling an error.
+// shorten limits how much of a sender's member name an error repeats.
 func shorten(name string) string {
 	if len(name) > maxName {
 		return name[:maxName]

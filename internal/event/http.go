@@ -2,7 +2,6 @@ package event
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"mime"
 	"net/http"
@@ -10,8 +9,8 @@ import (
 	"strings"
 )
 
-// ErrMediaType says that a message is in no form of a CloudEvent: neither a
-// CloudEvents media type in UTF-8 nor data with its attributes in ce- headers.
+// ErrMediaType is the error for a message in no form of a CloudEvent: it has
+// neither a CloudEvents media type in UTF-8 nor attributes in ce- headers.
 var ErrMediaType = errors.New("the content type is not application/cloudevents+json or application/cloudevents-batch+json, and there are no ce- headers")
 
 // FromHTTP reads the events of a message: one in the structured or binary form,
@@ -28,7 +27,7 @@ func FromHTTP(h http.Header, body []byte) ([]Event, error) {
 	case err == nil && strings.HasPrefix(m, "application/cloudevents") && charset != "" && charset != "utf-8":
 		return nil, ErrMediaType
 	case err == nil && m == mediaBatch:
-		return ParseBatch(body)
+		return parseBatch(body)
 	case err == nil && m == mediaStructured:
 		return one(Parse(body))
 	case err == nil && strings.HasPrefix(m, "application/cloudevents"):
@@ -78,55 +77,13 @@ func fromBinaryHTTP(h http.Header, contentType string, body []byte) (Event, erro
 	return b.event(slices.Clone(body))
 }
 
-// couldBeData says whether a message without one ce- header is better told what
-// it lacks than that its type is wrong: JSON posted by hand, also by a curl
-// that was given no type.
+// couldBeData reports whether a message without a ce- header is better refused
+// for the attributes it lacks than for its type: JSON posted by hand, also by
+// curl without a Content-Type option.
 func couldBeData(contentType string) bool {
 	if contentType == "" {
 		return true
 	}
 	m, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (isJSON(&contentType) || m == "application/x-www-form-urlencoded")
-}
-
-// StructuredHTTP is the structured form of e as an HTTP message.
-func StructuredHTTP(e Event) (http.Header, []byte, error) {
-	body, err := Append(nil, e)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
-	}
-	return http.Header{"Content-Type": {mediaStructured + utf8Parameter}}, body, nil
-}
-
-// BinaryHTTP is the binary form of e as an HTTP message: attributes
-// percent-encoded in ce- headers, the body the data.
-func BinaryHTTP(e Event) (http.Header, []byte, error) {
-	list, data, err := parts(e)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
-	}
-	h := make(http.Header, len(list))
-	for _, a := range list {
-		if a.name == "datacontenttype" {
-			h.Set("Content-Type", a.text)
-			continue
-		}
-		h.Set("ce-"+a.name, percentEncode(a.text))
-	}
-	return h, data, nil
-}
-
-// BatchHTTP is the batch form of events as an HTTP message.
-func BatchHTTP(events []Event) (http.Header, []byte, error) {
-	body := []byte{'['}
-	for i, e := range events {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		var err error
-		if body, err = Append(body, e); err != nil {
-			return nil, nil, fmt.Errorf("encode event %s: %w", id(e), err)
-		}
-	}
-	return http.Header{"Content-Type": {mediaBatch + utf8Parameter}}, append(body, ']'), nil
+	return err == nil && (jsonType(&contentType) || m == "application/x-www-form-urlencoded")
 }

@@ -2,7 +2,6 @@ package event
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"io"
 	"slices"
@@ -17,35 +16,71 @@ func Parse(body []byte) (Event, error) {
 	if len(body) > MaxBytes {
 		return Event{}, invalid("", "it is longer than %d bytes", MaxBytes)
 	}
-	var b builder
-	var data, encoded jsontext.Value
-	err := members(body, func(name string, v jsontext.Value) error {
-		switch name {
-		case "data":
-			data = bytes.Clone(v)
-			return nil
-		case "data_base64":
-			encoded = bytes.Clone(v)
-			return nil
-		}
-		return b.setJSON(name, v)
-	})
-	if err != nil {
+	var s structured
+	if err := members(body, s.member); err != nil {
 		return Event{}, err
 	}
-	if err := b.required(); err != nil {
-		return Event{}, err
-	}
-	raw, err := jsonData(b.ctx.DataContentType, data, encoded)
-	if err != nil {
-		return Event{}, err
-	}
-	b.scanned = data != nil && isJSON(b.ctx.DataContentType)
-	return b.event(raw)
+	return s.event()
 }
 
-// ParseBatch reads the JSON batch form: an array, possibly empty, of events.
-func ParseBatch(body []byte) ([]Event, error) {
+// structured collects the members of the structured form.
+type structured struct {
+	builder
+	data, encoded jsontext.Value
+}
+
+func (s *structured) member(name string, v jsontext.Value) error {
+	switch name {
+	case "data":
+		s.data = bytes.Clone(v)
+		return nil
+	case "data_base64":
+		s.encoded = bytes.Clone(v)
+		return nil
+	}
+	return s.setJSON(name, v)
+}
+
+func (s *structured) event() (Event, error) {
+	if err := s.required(); err != nil {
+		return Event{}, err
+	}
+	if s.data != nil && s.encoded == nil && jsonType(s.ctx.DataContentType) {
+		return s.finish(s.data, dataJSON), nil // the decoder has checked it
+	}
+	raw, err := s.rawData()
+	if err != nil {
+		return Event{}, err
+	}
+	return s.builder.event(raw)
+}
+
+// rawData is the bytes behind the members data and data_base64.
+func (s *structured) rawData() ([]byte, error) {
+	if s.data != nil && s.encoded != nil {
+		return nil, invalid("data", "is given twice, as data and as data_base64")
+	}
+	if s.encoded != nil && s.encoded.Kind() != jsontext.KindNull {
+		text, err := jsontext.AppendUnquote(nil, s.encoded)
+		if err != nil {
+			return nil, invalid("data_base64", "is not a string")
+		}
+		return decodeBase64(text)
+	}
+	if s.data == nil {
+		return nil, nil
+	}
+	switch s.data.Kind() { // by its content type it is not JSON
+	case jsontext.KindNull:
+		return nil, nil
+	case jsontext.KindString:
+		return jsontext.AppendUnquote(nil, s.data)
+	}
+	return nil, invalid("data", "is not a string, though datacontenttype says it is not JSON")
+}
+
+// parseBatch reads the JSON batch form: an array, possibly empty, of events.
+func parseBatch(body []byte) ([]Event, error) {
 	if len(body) > MaxBytes {
 		return nil, invalid("", "it is longer than %d bytes", MaxBytes)
 	}
@@ -68,13 +103,13 @@ func ParseBatch(body []byte) ([]Event, error) {
 	return events, end(d)
 }
 
-// setJSON sets an attribute from its JSON value. The format reads null as not set.
+// setJSON sets an attribute from its JSON value. In this format null means not set.
 func (b *builder) setJSON(name string, v jsontext.Value) error {
 	switch v.Kind() {
 	case jsontext.KindNull:
 		return checkName(name)
 	case jsontext.KindString:
-		var stack [128]byte // long enough for all that our own events carry
+		var stack [128]byte // long enough for the values of our own events
 		s, err := jsontext.AppendUnquote(stack[:0], v)
 		if err != nil {
 			return invalid(name, "is not UTF-8")
@@ -95,77 +130,8 @@ func (b *builder) setJSON(name string, v jsontext.Value) error {
 	return invalid(name, "is not a string, an integer or a boolean")
 }
 
-// jsonData is the bytes behind the members data and data_base64.
-func jsonData(contentType *string, data, encoded jsontext.Value) ([]byte, error) {
-	if data != nil && encoded != nil {
-		return nil, invalid("data", "is given twice, as data and as data_base64")
-	}
-	if encoded != nil && encoded.Kind() != jsontext.KindNull {
-		s, err := jsontext.AppendUnquote(nil, encoded)
-		if err != nil {
-			return nil, invalid("data_base64", "is not a string")
-		}
-		return decodeBase64(s)
-	}
-	if data == nil || isJSON(contentType) {
-		return data, nil
-	}
-	switch data.Kind() {
-	case jsontext.KindNull:
-		return nil, nil
-	case jsontext.KindString:
-		return jsontext.AppendUnquote(nil, data)
-	}
-	return nil, invalid("data", "is not a string, though datacontenttype says it is not JSON")
-}
-
-// Append adds the structured JSON form of e to dst: members in a fixed order,
-// JSON data byte for byte. The same event always has the same form.
-func Append(dst []byte, e Event) ([]byte, error) {
-	list, err := attributes(e)
-	if err != nil {
-		return dst, err
-	}
-	c, err := context(e)
-	if err != nil {
-		return dst, err
-	}
-	data, binary, err := payload(c.DataContentType, e.DataEncoded, false)
-	if err != nil {
-		return dst, err
-	}
-	separator := byte('{')
-	for _, a := range list {
-		dst = append(dst, separator, '"')
-		dst = append(dst, a.name...)
-		dst = append(dst, '"', ':')
-		if a.bare {
-			dst = append(dst, a.text...)
-		} else if dst, err = jsontext.AppendQuote(dst, a.text); err != nil {
-			return dst, invalid(a.name, "is not UTF-8")
-		}
-		separator = ','
-	}
-	switch {
-	case data == nil:
-	case binary:
-		dst = append(dst, `,"data_base64":"`...)
-		dst = base64.StdEncoding.AppendEncode(dst, data)
-		dst = append(dst, '"')
-	case isJSON(c.DataContentType):
-		dst = append(dst, `,"data":`...)
-		dst = append(dst, data...)
-	default:
-		dst = append(dst, `,"data":`...)
-		if dst, err = jsontext.AppendQuote(dst, data); err != nil {
-			return dst, invalid("data", "is not UTF-8")
-		}
-	}
-	return append(dst, '}'), nil
-}
-
 // members calls f for each member of the one JSON object that body must be. v
-// is valid during the call only.
+// is valid only during the call.
 func members(body []byte, f func(name string, v jsontext.Value) error) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(body))
 	if err := expect(d, jsontext.KindBeginObject, "it is not a JSON object"); err != nil {
@@ -213,7 +179,7 @@ func end(d *jsontext.Decoder) error {
 	return nil
 }
 
-// syntax words a JSON error without the characters of the input.
+// syntax describes a JSON error without repeating the input.
 func syntax(err error) *InvalidError {
 	at := ""
 	if s := (*jsontext.SyntacticError)(nil); errors.As(err, &s) {
@@ -228,12 +194,12 @@ func syntax(err error) *InvalidError {
 	return invalid("", "it is not JSON in UTF-8%s", at)
 }
 
-// duplicate names the attribute that stands twice, if it is one: the last name on
-// the way to the place. Inside of data it is data that is at fault.
+// duplicate names the attribute that is given twice, if it is an attribute.
+// Inside data, data itself is at fault.
 func duplicate(s *jsontext.SyntacticError) *InvalidError {
 	path := slices.Collect(s.JSONPointer.Tokens())
 	if len(path) > 0 && path[0] != "data" && strings.Trim(path[0], "0123456789") == "" {
-		path = path[1:] // an index: the text is a batch
+		path = path[1:] // the index of an event in a batch
 	}
 	switch {
 	case len(path) == 1 && (checkName(path[0]) == nil || path[0] == "data"):

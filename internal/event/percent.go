@@ -5,29 +5,11 @@ import (
 	"strings"
 )
 
-const hexDigits = "0123456789ABCDEF"
-
-// percentEncode encodes a header value as the HTTP binding asks: spaces, double
-// quotes, per cent signs and all that is not printable ASCII, byte by byte.
-func percentEncode(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c > ' ' && c < 0x7f && c != '"' && c != '%' {
-			b.WriteByte(c)
-		} else {
-			b.WriteByte('%')
-			b.WriteByte(hexDigits[c>>4])
-			b.WriteByte(hexDigits[c&15])
-		}
-	}
-	return b.String()
-}
-
 var errPercent = errors.New("bad percent-encoding")
 
-// percentDecode undoes percentEncode, after taking off the quotes that a sender
-// may put around a value. It decodes once; bytes that needed no encoding but
-// came without it are taken as they are.
+// percentDecode reads a header value as the HTTP binding says: it removes the
+// quotes that a sender may put around the value and decodes once. Bytes that
+// should have been encoded and were not are accepted as they are.
 func percentDecode(s string) (string, error) {
 	s = unquote(s)
 	if !strings.Contains(s, "%") {

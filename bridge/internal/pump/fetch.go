@@ -143,7 +143,7 @@ func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: read}
 	it.size = len(it.record.Key) + len(it.record.Value) + 256
-	e, err := event.FromRecord(it.record)
+	e, mode, err := event.FromRecord(it.record)
 	if err != nil {
 		it.malformed = err
 		return it, nil //nolint:nilerr // no event is an outcome, not a failure to read
@@ -156,7 +156,7 @@ func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")
 	it.body = it.record.Value
-	if !event.IsStructured(it.record) {
+	if mode != event.ModeStructured {
 		if it.body, err = event.Append(nil, e); err != nil {
 			it.malformed = err
 		}

@@ -192,7 +192,7 @@ func (r *Relay) records(rows []Row) ([]event.Record, error) {
 	recs := make([]event.Record, len(rows))
 	for i, row := range rows {
 		if !r.cfg.Binary {
-			recs[i] = event.Record{Key: []byte(row.TaskID), Value: row.Event, Headers: structuredHeaders()}
+			recs[i] = event.Structured(row.TaskID, row.Event)
 			continue
 		}
 		e, err := event.Parse(row.Event)
@@ -204,10 +204,6 @@ func (r *Relay) records(rows []Row) ([]event.Record, error) {
 		}
 	}
 	return recs, nil
-}
-
-func structuredHeaders() []event.Header {
-	return []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}
 }
 
 // failed counts, and tells at most every logEvery.
