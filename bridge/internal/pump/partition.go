@@ -14,6 +14,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
+	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
@@ -273,7 +274,7 @@ func (p *partition) attempt(intake, ctx context.Context) {
 		}
 		start := time.Now()
 		res := p.sub.sink.Attempt(ctx, deliver.Post{
-			ContentType: "application/cloudevents+json; charset=UTF-8", Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
+			ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
