@@ -121,7 +121,7 @@ func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 
 func versionOf(e ledger.Entry, last map[string]int64) version {
 	v := version{Seq: e.Seq, EventID: e.ID, EventType: e.Type, Source: e.Source, Actor: e.Attribute("actor"), OccurredAt: e.Time, AuditedAt: e.AuditedAt}
-	if json.Valid(e.Data) {
+	if !e.Base64 {
 		v.Data = e.Data
 	}
 	n, ok := e.TaskVersion()

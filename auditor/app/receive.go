@@ -39,7 +39,7 @@ func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result
 // same event in structured and binary form; the version alone is a number, in
 // either form.
 func entryOf(e event.Event) ledger.Entry {
-	entry := ledger.Entry{ID: e.ID(), Source: e.Source(), Type: e.Type()}
+	entry := ledger.Entry{ID: e.ID(), Source: e.Source(), Type: e.Type(), Base64: !event.JSONType(e)}
 	if data := e.Data(); len(data) > 0 {
 		entry.Data = data
 	}

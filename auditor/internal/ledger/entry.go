@@ -16,7 +16,6 @@ import (
 // Names of the context attributes that have a place of their own in a line.
 const (
 	attrCorrelation = "correlationid"
-	attrContentType = "datacontenttype"
 	attrSubject     = "subject"
 	attrTaskVersion = "taskversion"
 )
@@ -41,6 +40,10 @@ type Entry struct {
 	// Data is nil for an event without data. It is stored byte for byte, with
 	// the one exception that LineData describes.
 	Data []byte
+
+	// Base64 keeps Data as data_base64. The caller sets it when the content type
+	// is not JSON. Append does the same with data that no line can carry as JSON.
+	Base64 bool
 }
 
 // An Attribute is a context attribute. Value is a string, a bool or an int64.
@@ -84,12 +87,9 @@ func (e Entry) TaskVersion() (int64, bool) {
 // becomes a space. In JSON both occur between tokens only (inside a string they
 // are escaped), so that the value's meaning, the order and spelling of its
 // members and its length do not change, and a line stays a line. Anything else
-// is kept exactly, as data_base64: data whose content type is not JSON, that is
-// no JSON, or is not UTF-8.
-func LineData(contentType string, data []byte) (out []byte, isJSON bool) {
-	if !jsonType(contentType) {
-		return data, false
-	}
+// is kept exactly, as data_base64. Whether data is meant to be JSON is not asked
+// here but by the caller, see Entry.Base64.
+func LineData(data []byte) (out []byte, isJSON bool) {
 	v := bytes.Trim(data, " \t\r\n")
 	if !utf8.Valid(v) || !validJSON(v) {
 		return data, false
@@ -104,13 +104,6 @@ func LineData(contentType string, data []byte) (out []byte, isJSON bool) {
 		}
 	}
 	return v, true
-}
-
-// jsonType follows the CloudEvents rule: an absent type and any +json count.
-func jsonType(contentType string) bool {
-	t, _, _ := strings.Cut(strings.ToLower(contentType), ";")
-	t = strings.TrimSpace(t)
-	return t == "" || t == "application/json" || t == "text/json" || strings.HasSuffix(t, "+json")
 }
 
 // rendered is an entry on its way into the log: the middle of its line, without
@@ -216,8 +209,10 @@ func appendData(b []byte, e Entry) []byte {
 	if e.Data == nil {
 		return b
 	}
-	contentType, _ := e.Attribute(attrContentType).(string)
-	data, isJSON := LineData(contentType, e.Data)
+	data, isJSON := e.Data, false
+	if !e.Base64 {
+		data, isJSON = LineData(e.Data)
+	}
 	if isJSON {
 		b = append(b, `,"data":`...)
 		return append(b, data...)
@@ -426,7 +421,7 @@ func (r *record) entry() (Entry, error) {
 	switch {
 	case r.base64 != nil:
 		data, derr := base64.StdEncoding.DecodeString(str(r.base64, "data_base64"))
-		e.Data, err = append([]byte{}, data...), errors.Join(err, derr)
+		e.Data, e.Base64, err = append([]byte{}, data...), true, errors.Join(err, derr)
 	case r.data != nil:
 		e.Data = bytes.Clone(r.data)
 	}

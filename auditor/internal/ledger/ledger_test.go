@@ -97,7 +97,7 @@ func TestEventIsRebuiltFromItsLine(t *testing.T) {
 		"members, spacing and numbers kept": {entry: ledger.Entry{Data: []byte(`{"b" : 1.50e+3,  "a":[ ],"b":"\u00e9/\/"}`)}},
 		"line feeds become spaces":          {entry: ledger.Entry{Data: []byte("{\r\n\t\"a\": \"x\\ny\"\n}\n")}, data: "{  \t\"a\": \"x\\ny\" }"},
 		"not JSON":                          {entry: ledger.Entry{Data: []byte("line 1\nline 2\x00\xff")}},
-		"JSON of another type":              {entry: ledger.Entry{Data: []byte(" 12\n"), Attributes: attrs("text/plain")}},
+		"JSON of another type":              {entry: ledger.Entry{Data: []byte(" 12\n"), Base64: true, Attributes: attrs("text/plain")}},
 		"a +json type":                      {entry: ledger.Entry{Data: []byte(`[1]`), Attributes: attrs("application/vnd.x+json; charset=utf-8")}},
 		"JSON null is data":                 {entry: ledger.Entry{Data: []byte(`null`)}},
 		"empty data is data":                {entry: ledger.Entry{Data: []byte{}}},
