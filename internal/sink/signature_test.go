@@ -80,9 +80,9 @@ func TestOnlySignedPostsPass(t *testing.T) {
 	}{
 		"old key":       {signed(oldKey, now, one), 201, ""},
 		"new key":       {signed(newKey, now, one), 201, ""},
-		"unknown key":   {signed(bytes.Repeat([]byte{3}, 24), now, one), 401, "known secret"},
-		"other body":    {edit(signed(oldKey, now, one), func(r *http.Request) { r.Body = http.NoBody }), 401, "known secret"},
-		"other id":      {edit(signed(oldKey, now, one), func(r *http.Request) { r.Header.Set("Webhook-Id", "x") }), 401, "known secret"},
+		"unknown key":   {signed(bytes.Repeat([]byte{3}, 24), now, one), 401, "any known secret"},
+		"other body":    {edit(signed(oldKey, now, one), func(r *http.Request) { r.Body = http.NoBody }), 401, "any known secret"},
+		"other id":      {edit(signed(oldKey, now, one), func(r *http.Request) { r.Header.Set("Webhook-Id", "x") }), 401, "any known secret"},
 		"unsigned":      {edit(signed(oldKey, now, one), func(r *http.Request) { r.Header.Del("Webhook-Signature") }), 401, "webhook-signature"},
 		"too old":       {signed(oldKey, now.Add(-6*time.Minute), one), 401, "clock"},
 		"from tomorrow": {signed(oldKey, now.Add(24*time.Hour), one), 401, "clock"},
@@ -111,7 +111,7 @@ func TestSecretsAreReadAgainWhenTheFileChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		status := func(key []byte) int {
-			time.Sleep(time.Second) // of the bubble: the file is looked at once a second
+			time.Sleep(time.Second) // of the bubble: the file is checked once a second
 			code, _ := answer(s, signed(key, time.Now(), one))
 			return code
 		}
@@ -123,7 +123,7 @@ func TestSecretsAreReadAgainWhenTheFileChanges(t *testing.T) {
 			t.Errorf("during the rotation = %d, %d", a, b)
 		}
 		writeSecrets(t, path, "whsec_bm90IGxvbmcgZW5vdWdo\n")
-		if got := status(newKey); got != 201 || !strings.Contains(log.String(), "old ones stay in force") {
+		if got := status(newKey); got != 201 || !strings.Contains(log.String(), "last good content stays in force") {
 			t.Errorf("after a bad file = %d, log %s", got, log.String())
 		}
 		writeSecrets(t, path, secretLine(newKey))
@@ -131,7 +131,7 @@ func TestSecretsAreReadAgainWhenTheFileChanges(t *testing.T) {
 			t.Errorf("after the rotation = %d, %d", a, b)
 		}
 		if strings.Contains(log.String(), "bm90IG") || strings.Contains(log.String(), strings.TrimSpace(secretLine(newKey))) {
-			t.Errorf("a secret stands in the log: %s", log.String())
+			t.Errorf("a secret was logged: %s", log.String())
 		}
 	})
 }

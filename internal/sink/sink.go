@@ -1,6 +1,6 @@
-// Package sink is the receiving half of CloudEvents over HTTP: it takes one
-// event, structured or binary, or a batch, hands them to a Receiver, and turns
-// what that says into the answer.
+// Package sink is the receiving half of CloudEvents over HTTP. It reads one
+// event, structured or binary, or a batch, passes it to a Receiver, and turns
+// the results into the answer.
 package sink
 
 import (
@@ -18,20 +18,20 @@ import (
 	"github.com/taskwire/taskwire/internal/httpd"
 )
 
-// MaxBody is the most that a request may carry, in bytes.
+// MaxBody limits the body of a request, in bytes.
 const MaxBody = event.MaxBytes
 
-// Result is what a receiver says of one event.
+// Result is a receiver's answer for one event.
 type Result struct {
-	Status     int            // 2xx: taken
+	Status     int            // 2xx: accepted
 	Body       any            // encoded as JSON; nil for none
 	RetryAfter time.Duration  // for 503 and 429; rounded up to seconds
-	Problem    *httpd.Problem // instead of Body for what was refused; its Status counts
+	Problem    *httpd.Problem // for a refusal, in place of Status and Body
 }
 
-// Receiver takes events in the order given and returns one result for each.
-// When it returns a 2xx the event is safe: the sender will forget it. A 4xx
-// other than 408, 425 and 429 blames the event, and its sender gives it up.
+// Receiver handles events in the order given and returns one result for each.
+// A 2xx means that the event is safe: its sender will forget it. A 4xx other than
+// 408, 425 and 429 blames the event, and its sender gives it up.
 type Receiver func(ctx context.Context, events []event.Event) []Result
 
 // Handler serves POST / and OPTIONS / for recv.
@@ -41,10 +41,10 @@ func Handler(recv Receiver) http.Handler {
 	mux.HandleFunc("OPTIONS /{$}", handshake)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", "POST, OPTIONS")
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusMethodNotAllowed, Detail: "post one CloudEvent or a batch"})
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusMethodNotAllowed, Detail: "POST one CloudEvent or a batch"})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "events are taken at /"})
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "events are accepted at /"})
 	})
 	return mux
 }
@@ -63,7 +63,7 @@ func handshake(w http.ResponseWriter, r *http.Request) {
 func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
 	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: "the body is encoded; send it as it is"})
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: "the body has a content encoding; send it without"})
 		return
 	}
 	body, err := read(w, r)
@@ -78,7 +78,7 @@ func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
 	}
 	results := recv(r.Context(), events)
 	if len(results) != len(events) {
-		// Which event an answer is for is unknown, so none of them may count.
+		// Nobody knows which event a result is for, so none may count.
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusInternalServerError})
 		return
 	}
@@ -89,14 +89,14 @@ func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
 	writeBatch(w, results)
 }
 
-// read takes the whole body before anything is decided: half an event is none.
+// read returns the whole body: nothing is decided about half an event.
 func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody {
 		return nil, &http.MaxBytesError{Limit: MaxBody}
 	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		// Not more than a body is likely to have: the announcement costs its sender nothing.
+		// Bounded, because announcing a length costs a sender nothing.
 		buf.Grow(min(int(r.ContentLength), 64<<10) + bytes.MinRead)
 	}
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody))
@@ -109,24 +109,24 @@ func isBatch(r *http.Request) bool {
 	return len(ct) >= len(batch) && bytes.EqualFold([]byte(ct[:len(batch)]), []byte(batch))
 }
 
-// refusal is the one table from what is wrong with a request to its answer.
+// refusal is the one mapping from what is wrong with a request to its answer.
 func refusal(err error) httpd.Problem {
 	var invalid *event.InvalidError
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return httpd.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an event or a batch may have at most 1 MiB"}
+		return httpd.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the limit for an event or a batch is 1 MiB"}
 	case errors.Is(err, event.ErrMediaType):
 		return httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: err.Error()}
 	case errors.As(err, &invalid):
 		return httpd.Problem{Status: http.StatusBadRequest, Title: "Not a CloudEvent", Detail: invalid.Detail(),
 			Errors: []httpd.ProblemItem{{Pointer: invalid.Pointer(), Detail: invalid.Reason}}}
 	}
-	// A body cut on its way is nobody's event: a 400 would have its sender give it up.
+	// A 400 would make the sender give up an event that was only cut on the way.
 	return httpd.Problem{Status: http.StatusRequestTimeout, Detail: "the body ended early; send it again"}
 }
 
-// Refuse is the result for an event that no later attempt would make acceptable.
+// Refuse is the result for an event that will never be accepted.
 func Refuse(title string, err error) Result {
 	p := refusal(err)
 	p.Status, p.Title = http.StatusBadRequest, title
@@ -155,7 +155,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // a sender that went away will send again
+	_, _ = w.Write(append(body, '\n')) // a sender that is gone will send again
 }
 
 // batchItem is the answer for one event of a batch.
@@ -165,8 +165,8 @@ type batchItem struct {
 	Problem *httpd.Problem `json:"problem,omitempty"`
 }
 
-// writeBatch answers 200 when every event was taken, else the worst status:
-// sending the whole batch again is always right, since what was taken is known.
+// writeBatch answers 200 when every event was accepted, else the worst status.
+// Sending the whole batch again is always right: duplicates are recognised.
 func writeBatch(w http.ResponseWriter, results []Result) {
 	status := http.StatusOK
 	items := make([]batchItem, len(results))

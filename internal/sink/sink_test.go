@@ -22,7 +22,7 @@ const (
 	two        = `{"specversion":"1.0","id":"2","source":"s","type":"t"}`
 )
 
-// take accepts every event but those with id 2, which it cannot store now.
+// take accepts every event except those with id 2, which it cannot store now.
 func take(_ context.Context, events []event.Event) []sink.Result {
 	var out []sink.Result
 	for _, e := range events {
@@ -68,9 +68,9 @@ func TestAnswers(t *testing.T) {
 		"too large":         {do("POST", "/", structured, strings.Repeat(" ", sink.MaxBody)+one), 413, `1 MiB`},
 		"no attribute":      {do("POST", "/", structured, `[]`), 400, `"pointer":"#"`},
 		"bad in a batch":    {do("POST", "/", batch, "["+one+`,{"specversion":"1.0"}]`), 400, `"pointer":"#/1/id"`},
-		"encoded":           {do("POST", "/", structured, one, "Content-Encoding", "gzip"), 415, `encoded`},
-		"wrong method":      {do("GET", "/", "", ""), 405, `post one CloudEvent`},
-		"wrong path":        {do("POST", "/x", structured, one), 404, `taken at /`},
+		"encoded":           {do("POST", "/", structured, one, "Content-Encoding", "gzip"), 415, `encoding`},
+		"wrong method":      {do("GET", "/", "", ""), 405, `POST one CloudEvent`},
+		"wrong path":        {do("POST", "/x", structured, one), 404, `accepted at /`},
 	} {
 		if c.got.Code != c.status || !strings.Contains(c.got.Body.String(), c.body) {
 			t.Errorf("%s: %d %s, want %d with %s", name, c.got.Code, c.got.Body, c.status, c.body)

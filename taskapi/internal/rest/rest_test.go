@@ -526,7 +526,7 @@ func TestTokens(t *testing.T) {
 		if code != 201 {
 			t.Fatalf("a bad file took a good token away: %d", code)
 		}
-		return strings.Contains(f.log.String(), "refused")
+		return strings.Contains(f.log.String(), "secret file cannot be used")
 	})
 	if strings.Contains(f.log.String(), "token-") {
 		t.Errorf("a token was logged:\n%s", f.log)
