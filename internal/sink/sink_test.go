@@ -10,6 +10,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/sink"
@@ -89,12 +91,13 @@ func TestAnswers(t *testing.T) {
 
 func TestWebhookHandshake(t *testing.T) {
 	w := do("OPTIONS", "/", "", "", "WebHook-Request-Origin", "bridge.example")
-	if w.Code != http.StatusOK || w.Header().Get("WebHook-Allowed-Origin") != "bridge.example" || w.Header().Get("WebHook-Allowed-Rate") != "*" {
-		t.Errorf("handshake = %d %v", w.Code, w.Header())
+	want := http.Header{"Allow": {"POST, OPTIONS"}, "Webhook-Allowed-Origin": {"bridge.example"}, "Webhook-Allowed-Rate": {"*"}}
+	if diff := cmp.Diff(want, w.Header()); diff != "" || w.Code != http.StatusOK {
+		t.Errorf("handshake = %d, headers (-want +got):\n%s", w.Code, diff)
 	}
 }
 
-// TestACutBodyIsNotTheEventsFault: 400 would make its sender give the event up.
+// TestACutBodyIsNotTheEventsFault: after a 400 its sender would give the event up.
 func TestACutBodyIsNotTheEventsFault(t *testing.T) {
 	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(one), iotest.ErrReader(io.ErrUnexpectedEOF)))
 	r.Header.Set("Content-Type", structured)
@@ -105,7 +108,7 @@ func TestACutBodyIsNotTheEventsFault(t *testing.T) {
 	}
 }
 
-func TestAReceiverThatLosesCountIsNotBelieved(t *testing.T) {
+func TestAReceiverThatLosesCountIsNotTrusted(t *testing.T) {
 	lose := func(context.Context, []event.Event) []sink.Result { return []sink.Result{{Status: 200}} }
 	r := httptest.NewRequest("POST", "/", strings.NewReader("["+one+","+two+"]"))
 	r.Header.Set("Content-Type", batch)

@@ -19,12 +19,12 @@ import (
 
 const secretFile = "WEBHOOK_SECRET_FILE"
 
-// Config is everything the notifier can be told.
+// Config holds the settings of the notifier.
 type Config struct {
 	HTTP httpd.Config
 
 	// SecretFile holds the secrets that posts must be signed with,
-	// WEBHOOK_SECRET_FILE. "" takes unsigned posts.
+	// WEBHOOK_SECRET_FILE. "" accepts unsigned posts.
 	SecretFile string
 }
 
@@ -42,9 +42,9 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 
 // Service is the notifier.
 type Service struct {
-	http *httpd.Server
-	log  *slog.Logger
-	told *prometheus.CounterVec // taskwire_notifications_total{type}
+	http   *httpd.Server
+	log    *slog.Logger
+	logged *prometheus.CounterVec // taskwire_notifications_total{type}
 }
 
 // New binds the ports and serves nothing yet.
@@ -57,22 +57,22 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{http: server, log: log, told: prometheus.NewCounterVec(prometheus.CounterOpts{
+	s := &Service{http: server, log: log, logged: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskwire_notifications_total", Help: "Notifications logged, by event type.",
 	}, []string{"type"})}
 	for _, t := range []string{event.TypeCreated, event.TypeCompleted} {
-		s.told.WithLabelValues(t) // there from the start, so that a rate over it has a first value
+		s.logged.WithLabelValues(t) // exists from the start, so that a rate over it has a first value
 	}
-	server.Registry().MustRegister(s.told)
+	server.Registry().MustRegister(s.logged)
 	route := func(*http.Request) string { return "/" }
 	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Guard(secrets, sink.Handler(s.receive))))
 	return s, nil
 }
 
-// openSecrets says at the start when nobody has to prove who they are.
+// openSecrets logs at the start when posts are not authenticated.
 func openSecrets(path string, log *slog.Logger) (*sink.Secrets, error) {
 	if path == "" {
-		log.Info("posts are taken unsigned, from anyone who can reach the port; " + secretFile + " asks for signatures")
+		log.Info("unsigned posts are accepted from anyone who can reach the port; set " + secretFile + " to require signatures")
 		return nil, nil
 	}
 	secrets, err := sink.OpenSecrets(path, log)
@@ -102,8 +102,8 @@ func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result
 	return results
 }
 
-// notify tells of a created or completed task. An event of these types without
-// a task in it is refused: it can never be told of, and sending it again helps nobody.
+// notify logs a created or completed task. An event of these types without a task
+// in it is refused, because sending it again would not help.
 func (s *Service) notify(e event.Event) sink.Result {
 	var what string
 	switch e.Type() {
@@ -112,16 +112,16 @@ func (s *Service) notify(e event.Event) sink.Result {
 	case event.TypeCompleted:
 		what = "Task completed"
 	default:
-		s.log.Debug("nothing to tell", "event_id", e.ID(), "event_type", e.Type())
+		s.log.Debug("event ignored", "event_id", e.ID(), "event_type", e.Type())
 		return sink.Result{Status: http.StatusNoContent}
 	}
 	task, err := event.Task(e)
 	if err != nil {
-		s.log.Warn("event refused: its data is no task", "event_id", e.ID(), "event_type", e.Type(), "error", err)
+		s.log.Warn("event refused: its data is not a task", "event_id", e.ID(), "event_type", e.Type(), "err", err)
 		return sink.Refuse("Not a task event", err)
 	}
 	s.log.Info("NOTIFICATION: "+what+" - '"+task.Title+"' (ID: "+task.TaskID+")",
 		"event_id", e.ID(), "event_type", e.Type(), "task_id", task.TaskID)
-	s.told.WithLabelValues(e.Type()).Inc()
+	s.logged.WithLabelValues(e.Type()).Inc()
 	return sink.Result{Status: http.StatusNoContent}
 }

@@ -10,13 +10,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/env"
@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// running is the real service on ports of its own.
+// running is the real service on its own ports.
 type running struct {
 	t       *testing.T
 	service *app.Service
@@ -107,8 +107,8 @@ func (r *running) post(body string) int {
 	return status
 }
 
-// told is the log's notifications; each line of it must be one JSON object.
-func (r *running) told() []string {
+// notifications are those in the log, each line of which must be one JSON object.
+func (r *running) notifications() []string {
 	r.t.Helper()
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
@@ -137,7 +137,7 @@ func body(typ, data string) string {
 
 const groceries = `{"task_id":"task-123","title":"Buy groceries","status":"pending","owner_id":null}`
 
-func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
+func TestOnlyCreatedAndCompletedTasksAreLogged(t *testing.T) {
 	r := start(t, "json", nil)
 	for _, c := range []struct {
 		body   string
@@ -160,8 +160,8 @@ func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
 		"INFO notifier NOTIFICATION: New task created - 'Write capstone lesson' (ID: abc123)",
 		"INFO notifier NOTIFICATION: Task completed - 'line\nfeed' (ID: abc123)",
 	}
-	if got := r.told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if diff := cmp.Diff(want, r.notifications()); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
 	}
 	resp, err := r.client.Get("http://" + r.service.OpsAddr().String() + "/metrics")
 	if err != nil {
@@ -196,12 +196,12 @@ func TestBinaryAndBatchForms(t *testing.T) {
 		"INFO notifier NOTIFICATION: New task created - 'Buy groceries' (ID: task-123)",
 		"INFO notifier NOTIFICATION: Task completed - 'Buy groceries' (ID: task-123)",
 	}
-	if got := r.told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if diff := cmp.Diff(want, r.notifications()); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
 	}
 }
 
-// TestATitleNeverMakesALine holds for the log that people read, too.
+// TestATitleNeverMakesALine also in the text format.
 func TestATitleNeverMakesALine(t *testing.T) {
 	r := start(t, "text", nil)
 	if got := r.post(body("task.created", `{"task_id":"1","title":"a\nNOTIFICATION: forged\u001b[31m","status":"pending"}`)); got != 204 {
@@ -226,12 +226,12 @@ func TestOtherMethodsAndTheHandshake(t *testing.T) {
 	if status, _ := r.do("POST", strings.Repeat(" ", sink.MaxBody+1), "Content-Type", "application/cloudevents+json"); status != 413 {
 		t.Errorf("over 1 MiB = %d", status)
 	}
-	if !strings.Contains(r.logText(), "posts are taken unsigned") {
-		t.Error("the log does not say that posts are unsigned")
+	if !strings.Contains(r.logText(), "unsigned posts are accepted") {
+		t.Error("the log does not warn of unsigned posts")
 	}
 }
 
-func TestWithSecretsOnlySignedPostsAreTold(t *testing.T) {
+func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	path := filepath.Join(t.TempDir(), "secrets")
 	if err := os.WriteFile(path, []byte("whsec_"+base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
@@ -247,18 +247,18 @@ func TestWithSecretsOnlySignedPostsAreTold(t *testing.T) {
 		"webhook-timestamp", strconv.FormatInt(now.Unix(), 10), "webhook-signature", sink.Sign(key, "m1", now, []byte(event))); got != 204 {
 		t.Errorf("signed = %d %s, want 204", got, answer)
 	}
-	if got := r.told(); len(got) != 1 {
-		t.Errorf("told %q, want one", got)
+	if got := r.notifications(); len(got) != 1 {
+		t.Errorf("notifications %q, want one", got)
 	}
 	if strings.Contains(r.logText(), base64.StdEncoding.EncodeToString(key)) {
-		t.Error("the secret stands in the log")
+		t.Error("the secret was logged")
 	}
 }
 
 func TestEveryMistakeIsNamed(t *testing.T) {
 	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nowhere", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/nonexistent"}))
 	if err == nil {
-		t.Fatal("FromEnv took it")
+		t.Fatal("FromEnv accepted it")
 	}
 	for _, key := range []string{"LISTEN_ADDR: ", "SHUTDOWN_GRACE: ", "WEBHOOK_SECRET_FILE: "} {
 		if !strings.Contains(err.Error(), key) {
