@@ -121,6 +121,23 @@ func TestAppendChangeRefusesWhatNoTaskEventHas(t *testing.T) {
 	}
 }
 
+// TestAppendChangeAllocatesNothing, not even for what its caller points to.
+func TestAppendChangeAllocatesNothing(t *testing.T) {
+	change, owner := sampleChange(), "7b1f6a52-3c59-4c5c-8d0e-1f2a3b4c5d6e"
+	change.Actor, change.Data.Title = "alice", "Buy milk"
+	buf := make([]byte, 0, 2048)
+	allocs := testing.AllocsPerRun(100, func() {
+		c, id := change, owner
+		c.Data.OwnerID = &id
+		if _, err := event.AppendChange(buf, c); err != nil {
+			t.Error(err)
+		}
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations, want none", allocs)
+	}
+}
+
 func BenchmarkAppendChange(b *testing.B) {
 	usual := sampleChange()
 	usual.Actor, usual.TraceParent, usual.TraceState = "", "", ""
