@@ -14,6 +14,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // maxWait bounds a long poll. A request on the wire cannot be interrupted, so
@@ -27,10 +28,10 @@ type chunk struct {
 	end   int64 // the partition's end
 }
 
-// errLost says that the offset to go on from is no longer, or not yet, on the
-// topic: records were removed unread, or the topic was made anew. Jumping would
-// skip them silently.
-var errLost = errors.New("the committed offset is outside the topic: unread records were removed, or the topic was made anew; reset the group's offsets to go on")
+// errLost says that the next offset is no longer, or not yet, on the topic:
+// records were deleted unread, or the topic was recreated. Jumping would skip
+// them silently.
+var errLost = errors.New("the committed offset is outside the topic: unread records were deleted, or the topic was recreated; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets) to continue")
 
 // fetch brings chunks to p.chunks until ctx ends, beginning at offset. The
 // channel is unbuffered: nothing is fetched ahead of what the loop can hold but one chunk.
@@ -38,18 +39,15 @@ func (p *partition) fetch(ctx context.Context, offset int64) {
 	if offset < 0 {
 		offset = kafkago.FirstOffset
 	}
-	var wait time.Duration
+	again := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
 	for ctx.Err() == nil {
 		c, err := p.fetchOnce(ctx, offset)
 		if err != nil {
 			p.fetchFailed(ctx, err)
-			wait = min(max(2*wait, 10*time.Millisecond), time.Second)
-			if !pause(ctx, wait) {
-				return
-			}
+			_ = again.Wait(ctx) // the loop looks at ctx
 			continue
 		}
-		wait = 0
+		again.Reset()
 		offset = c.next
 		select {
 		case p.chunks <- c:
@@ -133,8 +131,8 @@ func marker(r protocol.RecordReader) (next int64) {
 	return next
 }
 
-// prepare does here, beside the loop, what needs no order: parse, filter, and
-// the body to post.
+// prepare does in the fetcher what needs no order: it parses and filters, and
+// makes the body to post.
 func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	read, err := kafka.ReadRecord(rec)
 	if err != nil {
@@ -145,12 +143,12 @@ func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	it.size = len(it.record.Key) + len(it.record.Value) + 256
 	e, err := event.FromRecord(it.record)
 	if err != nil {
-		it.malformed = err
+		it.state, it.err = malformed, err
 		return it, nil //nolint:nilerr // no event is an outcome, not a failure to read
 	}
 	it.event, it.kind = e.ID(), e.Type()
 	if !filter.Match(p.sub.cfg.Filters, e) {
-		it.unwanted = true
+		it.state = unwanted
 		return it, nil
 	}
 	it.trace, _ = event.Attribute(e, "traceparent")
@@ -158,7 +156,7 @@ func (p *partition) prepare(rec *protocol.Record) (*item, error) {
 	it.body = it.record.Value
 	if !event.IsStructured(it.record) {
 		if it.body, err = event.Append(nil, e); err != nil {
-			it.malformed = err
+			it.state, it.err = malformed, err
 		}
 	}
 	return it, nil

@@ -102,6 +102,12 @@ func (s *sink) count(id string) int {
 	return s.tries[id]
 }
 
+func (s *sink) total() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.posts)
+}
+
 type bundle struct {
 	t      *testing.T
 	broker *embedkafka.Broker
@@ -462,6 +468,41 @@ func TestADeadSinkIsProbedByOne(t *testing.T) {
 		t.Errorf("%d dead letters: a dead sink is not the events' fault", len(b.letters()))
 	}
 	inOrder(t, s)
+}
+
+func TestADeadLetterDoesNotWaitForTheSink(t *testing.T) {
+	s := newSink(t, func(string, int) int { return 503 })
+	b := setup(t, s.server.URL)
+	b.cfg.Backoff = deliver.Backoff{Initial: 1000 * time.Hour, Multiplier: 1, Max: 1000 * time.Hour}
+	b.produce(events(30, 30)...)
+	_, stop := b.run()
+	until(t, "all in flight failed", func() bool { return s.total() >= b.cfg.Concurrency })
+	b.produce(&kgo.Record{Topic: "events", Key: []byte("other"), Value: []byte("not json")})
+	until(t, "the malformed record dead-lettered while the sink is down", func() bool { return len(b.letters()) == 1 })
+	stop()
+}
+
+func TestADeadSinkIsBlockingAtEveryLook(t *testing.T) {
+	s := newSink(t, func(string, int) int { return 503 })
+	b := setup(t, s.server.URL)
+	b.cfg.Backoff.Max = 20 * time.Millisecond
+	b.produce(events(50, 50)...)
+	sub, stop := b.run()
+	blocking := func() *pump.Block {
+		if ps := sub.View().Partitions; len(ps) == 1 {
+			return ps[0].Blocking
+		}
+		return nil
+	}
+	until(t, "blocking", func() bool { return blocking() != nil })
+	before := s.total()
+	until(t, "many looks between and during probes", func() bool {
+		if blocking() == nil {
+			t.Fatal("blocking = null while the sink is down")
+		}
+		return s.total() > before+20
+	})
+	stop()
 }
 
 func TestPauseHoldsAndResumeGoesOn(t *testing.T) {
