@@ -30,13 +30,14 @@ type partition struct {
 	letters   *letters
 	committer *committer
 
-	chunks   chan chunk     // from the fetcher
+	slices   chan slice     // from the fetcher
 	faults   chan error     // from the fetcher
 	work     chan *item     // to the workers
 	results  chan attempted // from the workers
-	pending  []*item        // fetched, waiting for room in the window; rest of a chunk
+	pending  []*item        // fetched, waiting for room in the window; rest of a slice
+	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
-	next     int64          // offset after the last chunk
+	next     int64          // offset after the last slice
 	end      int64          // of the partition; -1 when not known yet
 	fetchErr error          // of the last fetch, if it failed
 
@@ -48,11 +49,11 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 	p := &partition{
 		sub: s, session: session, id: claimed.ID, name: strconv.Itoa(claimed.ID), concurrency: s.cfg.Concurrency,
 		tracker:   tracker,
-		window:    newWindow(s.cfg.Order, max(256<<10, maxBytes/max(1, len(session.Partitions)))),
+		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
 		committer: newCommitter(session, claimed, tracker),
-		chunks:    make(chan chunk), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
+		slices:    make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
 		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
@@ -69,15 +70,14 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 // ends what is in flight, when the drain's time is over or the partition is
 // another member's.
 func (p *partition) run(ctx context.Context) {
+	p.sub.budget.join()
+	defer p.sub.budget.leave()
 	posts, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	for range p.concurrency {
-		wg.Go(func() { p.attempt(ctx, posts) })
-	}
-	p.loop(ctx)
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -86,8 +86,8 @@ func (p *partition) run(ctx context.Context) {
 
 // loop is the whole life of a partition. Each turn takes in one thing that
 // happened and then starts what may be started; see the package comment for
-// why the order of effects is safe.
-func (p *partition) loop(ctx context.Context) {
+// why the order of effects is safe. hire starts another worker.
+func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -97,21 +97,25 @@ func (p *partition) loop(ctx context.Context) {
 		p.committer.start(ctx, now)
 		p.publish(now, paused)
 
-		chunks := p.chunks
+		slices := p.slices
 		if len(p.pending) > 0 {
-			chunks = nil // the window is full: leave the next chunk with the fetcher
+			slices = nil // the window is full: leave the next slice with the fetcher
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
 		if paused == "" && p.session.Confirmed() {
 			post, work = p.nextPost(now)
+			if post != nil && p.workers == p.inFlight {
+				p.workers++
+				hire()
+			}
 			letter, letterWork = p.letters.next(now)
 		}
 		timer.Reset(p.sleep(now, paused))
 		select {
 		case <-ctx.Done():
-		case c := <-chunks:
-			p.pending, p.next, p.end, p.fetchErr = c.items, c.next, c.end, nil
+		case s := <-slices:
+			p.pending, p.next, p.end, p.fetchErr = s.items, s.next, s.end, nil
 		case err := <-p.faults:
 			p.fetchFault(err)
 		case work <- post:
@@ -144,7 +148,7 @@ func (p *partition) settleMore() {
 // admit moves fetched records into the window, as far as there is room.
 func (p *partition) admit(now time.Time) {
 	for len(p.pending) > 0 {
-		if p.window.full() || p.tracker.Full() {
+		if p.window.full(p.sub.budget.room()) || p.tracker.Full() {
 			return
 		}
 		it := p.pending[0]
@@ -179,7 +183,7 @@ func (p *partition) advance(head *item) {
 // nextPost is the item to post next and the channel to give it to; a nil
 // channel when no post may start.
 func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
-	if p.inFlight >= p.concurrency || !p.breaker.allows(now) {
+	if p.inFlight >= min(p.concurrency, p.sub.budget.posts()) || !p.breaker.allows(now) {
 		return nil, nil
 	}
 	it := p.window.next(now)

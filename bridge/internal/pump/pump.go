@@ -83,6 +83,7 @@ type Subscription struct {
 	client  *kafkago.Client
 	letters deadletter.Producer
 	sink    *deliver.Client
+	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
 	limit   *rate.Limiter
@@ -95,13 +96,13 @@ type Subscription struct {
 }
 
 // New returns a subscription; it opens no connection.
-func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
+func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
 	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
 	s.gate.changed = make(chan struct{})
 	if cfg.Rate > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 )
 
 // Status is what an operator wants to know of one partition.
@@ -52,9 +54,12 @@ func (p *partition) publish(now time.Time, paused string) {
 		oldest = it.received
 		s.Blocking, blocked = p.blocking(it)
 	}
+	var tooLarge *fetch.TooLargeError
 	switch {
 	case errors.Is(p.fetchErr, errLost):
 		blocked = "offset_out_of_range"
+	case errors.As(p.fetchErr, &tooLarge):
+		blocked = "record_too_large"
 	case paused != "":
 		blocked = "paused"
 	}

@@ -6,18 +6,14 @@ import (
 	"time"
 )
 
-// Bounds of what a partition holds in memory.
-const (
-	maxItems = 8192
-	maxBytes = 8 << 20 // shared by the partitions of a subscription
-)
+// maxItems bounds the records of a partition that are admitted and not done.
+const maxItems = 8192
 
 // window holds the admitted records of a partition: a queue per key, of which
 // only the head may be tried. That is what keeps the order of a key, whatever
 // happens to its head.
 type window struct {
 	order Order
-	room  int // bytes it may hold
 
 	queues  map[string]*queue
 	ready   []*item  // heads to be posted
@@ -33,13 +29,14 @@ type queue struct {
 	items []*item
 }
 
-func newWindow(order Order, room int) *window {
-	return &window{order: order, room: room, queues: map[string]*queue{}}
+func newWindow(order Order) *window {
+	return &window{order: order, queues: map[string]*queue{}}
 }
 
-// full reports whether the next record must wait. One record always fits.
-func (w *window) full() bool {
-	return w.items >= maxItems || (w.items > 0 && w.bytes >= w.room)
+// full reports whether the next record must wait: room bytes are taken. One
+// record always fits.
+func (w *window) full(room int) bool {
+	return w.items >= maxItems || (w.items > 0 && w.bytes >= room)
 }
 
 // add puts it at the end of its key's queue. It returns it when that makes it

@@ -27,7 +27,7 @@ func TestWindowKeepsTheOrderOfItsKeys(t *testing.T) {
 		ByPartition: {0},
 		None:        {0, 1, 2, 3, 4, 5, 6},
 	} {
-		w := newWindow(order, 1<<20)
+		w := newWindow(order)
 		var heads []int64
 		for i, key := range records {
 			if head := w.add(record(int64(i), key)); head != nil {
@@ -41,33 +41,33 @@ func TestWindowKeepsTheOrderOfItsKeys(t *testing.T) {
 }
 
 func TestWindowIsBounded(t *testing.T) {
-	w := newWindow(ByKey, 250)
-	if w.full() {
+	w := newWindow(ByKey)
+	if w.full(250) {
 		t.Error("an empty window is full")
 	}
 	huge := record(0, "a")
 	huge.size = 1000
 	head := w.add(huge)
-	if !w.full() {
+	if !w.full(250) {
 		t.Error("full = false with 1000 of 250 bytes")
 	}
-	if w.finish(head); w.full() {
+	if w.finish(head); w.full(250) {
 		t.Error("full = true after the only record finished")
 	}
 	for i := range int64(maxItems) {
-		if w.room = 1 << 30; w.full() {
+		if w.full(1 << 30) {
 			t.Fatalf("full at %d records, want %d", i, maxItems)
 		}
 		w.add(record(i, "a"))
 	}
-	if !w.full() {
+	if !w.full(1 << 30) {
 		t.Errorf("full = false with %d records", maxItems)
 	}
 }
 
 func TestWindowRetriesWhenDue(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	w := newWindow(ByKey, 1<<20)
+	w := newWindow(ByKey)
 	a, b := record(0, "a"), record(1, "b")
 	w.push(w.add(a))
 	w.push(w.add(b))
@@ -101,7 +101,7 @@ func TestWindowAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		order := rapid.SampledFrom([]Order{ByKey, ByPartition, None}).Draw(t, "order")
 		n := rapid.IntRange(1, 60).Draw(t, "records")
-		w := newWindow(order, 1<<20)
+		w := newWindow(order)
 		left := map[int64]bool{}
 		var heads []*item
 		lastOfKey := map[string]int64{}
