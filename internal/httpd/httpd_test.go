@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -106,8 +107,9 @@ func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 
 func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
-	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, "taskwire_build_info{") {
-		t.Errorf("metrics on the operator port = %d", code)
+	info := `taskwire_build_info{goversion="` + runtime.Version() + `",revision="`
+	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, info) {
+		t.Errorf("metrics on the operator port = %d without %s", code, info)
 	}
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
 		if code, _ := get(t, "http://"+s.Addr().String()+path); code != 404 {
