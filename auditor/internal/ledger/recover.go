@@ -10,6 +10,21 @@ import (
 	"sync"
 )
 
+// Recovery is what Open found.
+type Recovery struct {
+	Entries int64
+	Steps   int64 // irregular task versions
+	Torn    *Torn // nil when the log ended with a whole line
+}
+
+// Torn is a last write that was not finished. No entry of it was acknowledged.
+type Torn struct {
+	Offset int64  // where the log was cut
+	Bytes  int64  // how many bytes were cut off
+	Kept   string // the file that has them
+	Reason string // what was wrong with them
+}
+
 // load reads the whole log, fills the index and cuts off an unfinished last
 // write. Nobody else has l yet.
 //
