@@ -9,24 +9,24 @@ import (
 // A batch is what one write and one fsync make durable.
 type batch struct {
 	claims []*claimed
-	turn   chan struct{} // closed when its first entry's goroutine is to write it
-	done   chan struct{} // closed when it is durable, or err says why not
+	turn   chan struct{} // closed when the goroutine of its first entry has to write it
+	done   chan struct{} // closed when it is durable or failed
 	err    error         // set before done is closed
 }
 
-// claimed is a new entry on its way to the disk. The writer sets seq and step
+// claimed is a new entry that is not on disk yet. The writer sets seq and gap
 // before the batch is done.
 type claimed struct {
 	rendered
 	hash  uint64
 	batch *batch
 	seq   int64
-	step  *Step
+	gap   *VersionGap
 }
 
-// enqueue adds the entry to the batch that gathers. Whoever begins a batch
-// writes it: at once when the log is idle, else when the writer before hands
-// over. mu is held.
+// enqueue adds the entry to the batch that collects. The caller whose entry
+// begins a batch writes it: at once when the log is idle, else when the previous
+// writer is done. mu is held.
 func (l *Ledger) enqueue(c *claimed) (lead *batch) {
 	if l.gather == nil {
 		l.gather = &batch{turn: make(chan struct{}), done: make(chan struct{})}
@@ -43,8 +43,8 @@ func (l *Ledger) enqueue(c *claimed) (lead *batch) {
 	return lead
 }
 
-// write makes one batch durable and hands over to the next one. The caller
-// holds busy.
+// write makes one batch durable and passes busy, which the caller holds, to the
+// next batch.
 func (l *Ledger) write(b *batch) {
 	l.mu.Lock()
 	l.gather, l.writing = nil, b
@@ -65,7 +65,7 @@ func (l *Ledger) write(b *batch) {
 	l.mu.Unlock()
 }
 
-// compose renders the batch into l.line, in the order of arrival.
+// compose renders the batch into l.line, in order of arrival.
 func (l *Ledger) compose(b *batch, seq, size int64) (offsets []int64, grown int64) {
 	l.line = l.line[:0]
 	now := l.cfg.Now()
@@ -83,8 +83,8 @@ func (l *Ledger) compose(b *batch, seq, size int64) (offsets []int64, grown int6
 //	write ok, fsync ok         durable
 //	write failed, no room      cut back to size; a later batch may succeed
 //	write failed otherwise     a fault
-//	cut or fsync failed        a fault; fsync is never tried twice, because the
-//	                           second one may report success for lost pages
+//	cut or fsync failed        a fault; fsync is never retried, because the second
+//	                           one may report success for lost pages
 func (l *Ledger) store(b *batch, size int64) error {
 	if _, err := l.file.Write(l.line); err != nil {
 		if cut := l.file.Truncate(size); cut != nil {
@@ -105,13 +105,13 @@ func (l *Ledger) store(b *batch, size int64) error {
 	return nil
 }
 
-// publish puts a durable batch into the index. mu is held.
+// publish adds a durable batch to the index. mu is held.
 func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
 	for i, c := range b.claims {
 		if c.task != "" {
 			task := l.versions.hash([]byte(c.key.source), []byte(c.task))
-			if c.step = l.versions.see(task, c.version); c.step != nil {
-				l.steps++
+			if c.gap = l.versions.note(task, c.version); c.gap != nil {
+				l.gaps++
 			}
 		}
 		l.note(c.hash, c.seq, offsets[i])
@@ -119,7 +119,7 @@ func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
 	l.size = size
 }
 
-// note adds an entry that is on disk. mu is held, or nobody else has l yet.
+// note adds an entry that is on disk. mu is held, or no other goroutine has l yet.
 func (l *Ledger) note(hash uint64, seq, offset int64) {
 	if (seq-1)%markEvery == 0 {
 		l.marks = append(l.marks, offset)
@@ -128,7 +128,7 @@ func (l *Ledger) note(hash uint64, seq, offset int64) {
 	l.entries = seq
 }
 
-// finish tells everyone who waits and hands the log on. mu is held.
+// finish releases everyone who waits for the batch and passes the log on. mu is held.
 func (l *Ledger) finish(b *batch, err error) {
 	var full *FullError
 	var fault *FaultError
@@ -153,6 +153,6 @@ func (l *Ledger) finish(b *batch, err error) {
 	}
 	l.busy, l.writing = false, nil
 	if cap(l.line) > 1<<20 {
-		l.line = nil // one large batch must not be kept for ever
+		l.line = nil // do not keep the memory of one large batch for ever
 	}
 }

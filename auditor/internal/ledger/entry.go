@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Names of the context attributes that have a place of their own in a line.
+// Names of the context attributes that the line or the index treats separately.
 const (
 	attrCorrelation = "correlationid"
 	attrContentType = "datacontenttype"
@@ -20,7 +20,7 @@ const (
 // An Entry is one event and its place in the log.
 type Entry struct {
 	Seq       int64     // 1, 2, 3 ... without gap; given by Append
-	AuditedAt time.Time // when the batch that holds it was written; given by Append
+	AuditedAt time.Time // when its batch was written; given by Append
 
 	ID     string
 	Source string
@@ -30,8 +30,8 @@ type Entry struct {
 	// Attributes are all other context attributes, in any order.
 	Attributes []Attribute
 
-	// Data is nil for an event without data. It is stored byte for byte, with
-	// the one exception that LineData describes.
+	// Data is nil for an event without data. It is stored byte for byte, with the
+	// exception that LineData describes.
 	Data []byte
 }
 
@@ -65,19 +65,19 @@ func (e Entry) TaskID() string {
 	return d.TaskID
 }
 
-// TaskVersion is the version of the task that the event made.
+// TaskVersion is the task's version after the event, if the event has one.
 func (e Entry) TaskVersion() (int64, bool) {
 	v, ok := e.Attribute(attrTaskVersion).(int64)
 	return v, ok
 }
 
-// LineData is how data stands in a line. JSON stays as it is, except that white
-// space around the value goes and that each line feed and carriage return
+// LineData is data as a line stores it. JSON stays as it is, except that white
+// space around the value is removed and each line feed and carriage return
 // becomes a space. In JSON both occur between tokens only (inside a string they
-// are escaped), so that the value's meaning, the order and spelling of its
-// members and its length do not change, and a line stays a line. Anything else
-// is kept exactly, as data_base64: data whose content type is not JSON, that is
-// no JSON, or is not UTF-8.
+// are escaped), so the value's meaning, the order and spelling of its members
+// and its length do not change, and a line stays a line. Anything else is stored
+// exactly, as data_base64: data whose content type is not JSON, that is not
+// valid JSON, or is not UTF-8.
 func LineData(contentType string, data []byte) (out []byte, isJSON bool) {
 	if !jsonType(contentType) {
 		return data, false
@@ -105,8 +105,8 @@ func jsonType(contentType string) bool {
 	return t == "" || t == "application/json" || t == "text/json" || strings.HasSuffix(t, "+json")
 }
 
-// check refuses what could not be read back as it was given. The attributes are
-// sorted by name.
+// check refuses what could not be read back unchanged. The attributes are sorted
+// by name.
 func (e Entry) check(attrs []Attribute) error {
 	for _, f := range [...]struct{ name, value string }{{"id", e.ID}, {"source", e.Source}, {"type", e.Type}} {
 		if f.value == "" {
@@ -121,7 +121,7 @@ func (e Entry) check(attrs []Attribute) error {
 	}
 	for i, a := range attrs {
 		if a.Name == "" || !utf8.ValidString(a.Name) || i > 0 && attrs[i-1].Name == a.Name {
-			return &InvalidError{Attribute: a.Name, Reason: "empty, repeated or not a name"}
+			return &InvalidError{Attribute: a.Name, Reason: "empty, repeated or not UTF-8"}
 		}
 		switch v := a.Value.(type) {
 		case bool, int64:

@@ -3,17 +3,17 @@ package ledger
 import "hash/maphash"
 
 // index finds the entries that may hold an event, by hash of its source and id.
-// It answers with candidates: the caller compares with the line on disk, so
-// that de-duplication is exact although a slot keeps 28 bits of the hash only.
+// It returns candidates: the caller compares them with the line on disk, so
+// de-duplication is exact although a slot keeps only 28 bits of the hash.
 //
-// A slot is 8 bytes: the fingerprint above, the number of the entry below. The
-// shards keep growth in small steps; a shard grows by a quarter, so that the
-// load stays between 0.68 and 0.85 and an entry costs 9.4 to 11.8 bytes,
-// whatever the size. Nothing is ever removed.
+// A slot is 8 bytes: the fingerprint in the high bits, the entry's number in the
+// low bits. Shards keep the growth in small steps; a shard grows by a quarter,
+// so the load stays between 0.68 and 0.85 and an entry costs 9.4 to 11.8 bytes
+// at any size. Nothing is ever removed.
 //
 // Guarded by Ledger.mu.
 type index struct {
-	seed   maphash.Seed // new in each process: nobody can prepare collisions
+	seed   maphash.Seed // new in each process, so that collisions cannot be prepared
 	shards [indexShards]shard
 }
 
@@ -25,7 +25,7 @@ type shard struct {
 const (
 	indexShardBits = 9
 	indexShards    = 1 << indexShardBits
-	seqBits        = 36 // 68 thousand million entries
+	seqBits        = 36 // 68 billion entries
 	printBits      = 64 - seqBits
 	seqMask        = 1<<seqBits - 1
 )
@@ -40,12 +40,12 @@ func (x *index) hash(source, id []byte) uint64 {
 	return h.Sum64()
 }
 
-// split gives the shard and, in the upper bits of a slot, the fingerprint.
+// split returns the shard and the fingerprint, which is in the high bits of a slot.
 func split(hash uint64) (shardNo int, print uint64) {
 	return int(hash >> (64 - indexShardBits)), hash << indexShardBits &^ uint64(seqMask)
 }
 
-// home is where the search for a fingerprint begins.
+// home is the slot where the search for a fingerprint begins.
 func home(print uint64, slots int) int {
 	return int(print >> seqBits * uint64(slots) >> printBits)
 }

@@ -5,19 +5,19 @@ import (
 	"math/bits"
 )
 
-// maxDepth bounds the recursion over nested values. Data nested deeper is
-// stored as data_base64, so nothing is refused because of it.
+// maxDepth bounds the recursion over nested values. Data nested deeper is stored
+// as data_base64, so it is not refused.
 const maxDepth = 500
 
-// validJSON tells whether b is one JSON value with nothing around it. It
+// validJSON reports whether b is one JSON value with nothing around it. It
 // accepts what encoding/json accepts, up to maxDepth.
 func validJSON(b []byte) bool {
 	end, ok := skipValue(b, 0, 0)
 	return ok && end == len(b)
 }
 
-// skipValue returns the end of the value that begins at i, or where it stops
-// being one.
+// skipValue returns the end of the value that begins at i, or false and the
+// position of the mistake.
 func skipValue(b []byte, i, depth int) (int, bool) {
 	if i >= len(b) || depth > maxDepth {
 		return i, false
@@ -68,16 +68,16 @@ func skipString(b []byte, i int) (int, bool) {
 	return i, false
 }
 
-// skipPlain passes over the bytes that stand for themselves inside a string,
-// eight at a time: a start-up reads every byte of the log. UTF-8 is checked once
-// for the whole line, so every byte from 0x80 counts as plain.
+// skipPlain skips the bytes of a string that need no decoding, eight at a time:
+// a start reads every byte of the log. UTF-8 is checked once for the whole line,
+// so every byte from 0x80 counts as plain.
 func skipPlain(b []byte, i int) int {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(b); i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
 		quote, slash := w^(ones*'"'), w^(ones*'\\')
-		// Each term has the high bit of the bytes that are below 0x20, zero and
-		// zero. A borrow can set bits too many, but only above a right one.
+		// Each term has the high bit set in the bytes that are below 0x20, a quote
+		// and a backslash. A borrow can set further bits, but only above a correct one.
 		stop := (w-ones*0x20)&^w | (quote-ones)&^quote | (slash-ones)&^slash
 		if stop &= high; stop != 0 {
 			return i + bits.TrailingZeros64(stop)/8
@@ -89,7 +89,7 @@ func skipPlain(b []byte, i int) int {
 	return i
 }
 
-// escapeLen is the length of the escape b begins with, 0 when it is none.
+// escapeLen is the length of the escape at the beginning of b, 0 when it is invalid.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0

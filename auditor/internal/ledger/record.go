@@ -13,8 +13,8 @@ import (
 	"unicode/utf8"
 )
 
-// record is a line that was found whole, with the raw JSON of what the index
-// needs. Its slices share the line's memory.
+// record is a complete line, split into the raw JSON of its members. The slices
+// share the line's memory.
 type record struct {
 	seq          int64
 	content      []byte
@@ -109,7 +109,7 @@ func (r *record) readAttributes(s *scanner) {
 	s.lit(`}`)
 }
 
-// task is the encoded task id and the version, as render gives them.
+// task returns the encoded task id and the version, as render does.
 func (r *record) task() (id []byte, version int64, ok bool) {
 	if len(r.version) == 0 {
 		return nil, 0, false
@@ -131,8 +131,8 @@ func (r *record) task() (id []byte, version int64, ok bool) {
 	return appendString(nil, s), version, true
 }
 
-// ParseLine rebuilds the entry from its line; a line feed at the end is
-// allowed. The error is a *LineError with the position of the mistake.
+// ParseLine rebuilds the entry from its line; a line feed at the end is allowed.
+// The error is a *LineError with the position of the mistake.
 func ParseLine(line []byte) (Entry, error) {
 	r, err := readRecord(bytes.TrimSuffix(line, []byte("\n")))
 	if err != nil {
@@ -203,14 +203,14 @@ func scalarValue(raw []byte) (any, error) {
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("attribute value %q is no string, integer or boolean", raw)
+		return nil, fmt.Errorf("attribute value %q is not a string, integer or boolean", raw)
 	}
 	return n, nil
 }
 
 func unquote(raw []byte) (string, error) {
 	if len(raw) < 2 || raw[0] != '"' {
-		return "", fmt.Errorf("%q is no string", raw)
+		return "", fmt.Errorf("%q is not a string", raw)
 	}
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1]), nil

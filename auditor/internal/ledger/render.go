@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// stampLayout has a fixed width: the end of a line can be cut off without
-// parsing it.
+// stampLayout has a fixed width, so that the end of a line can be removed
+// without parsing the line.
 const stampLayout = "2006-01-02T15:04:05.000000Z"
 
-// rendered is an entry on its way into the log: the middle of its line, without
-// seq and audited_at, which the writer adds. Equal events render to equal
-// bytes, so that content is compared without parsing.
+// rendered is an entry that is not in the log yet: the middle of its line,
+// without seq and audited_at, which the writer adds. Equal events render to
+// equal bytes, so that content is compared without parsing.
 type rendered struct {
 	content []byte
 	key     key
@@ -24,16 +24,16 @@ type rendered struct {
 	version int64
 }
 
-// A key tells events apart: source and id as they are encoded in a line. The
-// quotes keep the two from running into each other.
+// A key identifies an event: source and id as a line encodes them. The quotes
+// keep the two apart.
 type key struct{ source, id string }
 
-// render encodes the entry or says which attribute cannot be stored.
+// render encodes the entry. The error is an *InvalidError.
 func render(e Entry) (rendered, error) {
 	attrs := e.Attributes
 	byName := func(a, b Attribute) int { return strings.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(attrs, byName) {
-		attrs = slices.Clone(attrs) // the caller's order is the caller's
+		attrs = slices.Clone(attrs) // the caller's slice keeps its order
 		slices.SortFunc(attrs, byName)
 	}
 	if err := e.check(attrs); err != nil {
@@ -97,7 +97,7 @@ func appendData(b []byte, e Entry) []byte {
 	return append(b, '"')
 }
 
-// appendLine adds the finished line. The writer owns seq and stamp.
+// appendLine appends the finished line. The writer chooses seq and stamp.
 func appendLine(b []byte, seq int64, content []byte, stamp time.Time) []byte {
 	b = append(b, `{"seq":`...)
 	b = strconv.AppendInt(b, seq, 10)
@@ -108,8 +108,8 @@ func appendLine(b []byte, seq int64, content []byte, stamp time.Time) []byte {
 	return append(b, "\"}\n"...)
 }
 
-// appendString escapes what JSON demands and, so that a line is safe to print
-// on a terminal, every other control character and the two Unicode line ends.
+// appendString escapes what JSON requires and, so that a line is safe to print on
+// a terminal, every other control character and the two Unicode line separators.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	from := 0

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// A scanner walks one line strictly: it accepts exactly the members, the order
-// and the spacing that the renderer writes, so that a line it accepts is a line
-// this package wrote. The first mistake sticks; its position is in pos.
+// A scanner reads one line strictly: it accepts exactly the members, the order
+// and the spacing that render writes, so that a line it accepts is a line this
+// package wrote. It keeps the first mistake in err and its position in pos.
 type scanner struct {
 	b   []byte
 	pos int
@@ -40,7 +40,7 @@ func (s *scanner) peek(want string) bool {
 	return s.err == nil && len(s.b)-s.pos >= len(want) && string(s.b[s.pos:s.pos+len(want)]) == want
 }
 
-// number consumes the digits of a positive integer without leading zeros.
+// positive consumes a positive integer without leading zeros and returns it.
 func (s *scanner) positive() int64 {
 	start, n := s.pos, int64(0)
 	for s.err == nil && s.pos < len(s.b) && s.b[s.pos] >= '0' && s.b[s.pos] <= '9' {
@@ -58,7 +58,7 @@ func (s *scanner) positive() int64 {
 	return n
 }
 
-// str consumes a JSON string and returns it as it stands, quotes included.
+// str consumes a JSON string and returns it unchanged, quotes included.
 func (s *scanner) str() []byte {
 	if s.err != nil {
 		return nil
@@ -94,10 +94,10 @@ func (s *scanner) stringOrNull() []byte {
 	return s.str()
 }
 
-// nullWord is never written to.
+// nullWord must not be modified.
 var nullWord = []byte("null")
 
-// value consumes any JSON value and returns it as it stands.
+// value consumes any JSON value and returns it unchanged.
 func (s *scanner) value() []byte {
 	if s.err != nil {
 		return nil

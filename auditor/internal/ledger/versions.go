@@ -2,10 +2,10 @@ package ledger
 
 import "hash/maphash"
 
-// versions keeps the last version seen of each task: 12 bytes per task at a
-// load of 0.68 to 0.85. A task is told by a 64-bit hash alone. Two tasks that
-// share one would flag a gap that is none, and with ten million tasks the odds
-// of that are one in 300,000; nothing is refused because of a gap.
+// versions keeps the last version of each task: 12 bytes per task at a load of
+// 0.68 to 0.85. A task is identified by a 64-bit hash alone. Two tasks with the
+// same hash would flag a false gap, and with ten million tasks the odds of that
+// are one in 300,000; nothing is refused because of a gap.
 //
 // Guarded by Ledger.mu.
 type versions struct {
@@ -26,14 +26,14 @@ const (
 
 func newVersions() *versions { return &versions{seed: maphash.MakeSeed()} }
 
-// A Step is a version that does not follow the one before it. Last is 0 for
-// a task that was not seen before.
-type Step struct{ Last, Version int64 }
+// A VersionGap is a task version that does not follow the one before it: versions
+// are missing, or it goes back. Last is 0 for a task without an earlier entry.
+type VersionGap struct{ Last, Version int64 }
 
-// Back tells a step back or a repetition from a gap.
-func (s Step) Back() bool { return s.Version <= s.Last }
+// Back reports whether the version goes back or repeats, so that none is missing.
+func (g VersionGap) Back() bool { return g.Version <= g.Last }
 
-// hash tells the task of a source; versions of different sources do not mix.
+// hash identifies the task of a source; versions of different sources do not mix.
 func (v *versions) hash(source, task []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(v.seed)
@@ -42,9 +42,9 @@ func (v *versions) hash(source, task []byte) uint64 {
 	return h.Sum64()
 }
 
-// see notes the version and reports it when it is not the next one. After a
-// step back the highest version stays the one to follow.
-func (v *versions) see(task uint64, version int64) *Step {
+// note records the version and returns a gap when it is not the next one. After a
+// step back the highest version remains the one to follow.
+func (v *versions) note(task uint64, version int64) *VersionGap {
 	last := v.slot(task)
 	was := int64(*last)
 	if version > was {
@@ -53,7 +53,7 @@ func (v *versions) see(task uint64, version int64) *Step {
 	if version == was+1 {
 		return nil
 	}
-	return &Step{Last: was, Version: version}
+	return &VersionGap{Last: was, Version: version}
 }
 
 func (v *versions) slot(hash uint64) *int32 {
