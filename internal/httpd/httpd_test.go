@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/env"
@@ -92,8 +93,9 @@ func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if h := resp.Header; resp.StatusCode != 503 || h.Get("Retry-After") != "1" || h.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("post = %d %v", resp.StatusCode, h)
+	got := []string{resp.Status, resp.Header.Get("Retry-After"), resp.Header.Get("Content-Type")}
+	if diff := cmp.Diff([]string{"503 Service Unavailable", "1", "application/problem+json"}, got); diff != "" {
+		t.Errorf("post (-want +got):\n%s", diff)
 	}
 	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	s.Live(httpd.Check{Name: "ledger", Func: func() error { return errors.New("gone") }})
@@ -168,8 +170,9 @@ func TestATakenPortIsNamed(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
-	if cfg := httpd.ConfigFromEnv(r, "notifier", 8002); cfg.Addr != ":8080" || cfg.OpsAddr != ":9002" || cfg.Grace != 25*time.Second || r.Err() != nil {
-		t.Errorf("cfg = %+v, %v", cfg, r.Err())
+	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second}
+	if diff := cmp.Diff(want, httpd.ConfigFromEnv(r, "notifier", 8002)); diff != "" || r.Err() != nil {
+		t.Errorf("ConfigFromEnv (-want +got): %v\n%s", r.Err(), diff)
 	}
 	r = env.NewReader(env.Map(map[string]string{"OPS_ADDR": ":8002", "LOG_LEVEL": "loud"}))
 	httpd.ConfigFromEnv(r, "notifier", 8002)
