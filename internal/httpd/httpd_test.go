@@ -168,6 +168,14 @@ func TestATakenPortIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatCannotBeBoundIsNamedOnce(t *testing.T) {
+	const reserved = "192.0.2.1:1" // no machine has this address
+	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: reserved, OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "listen on "+reserved+" (LISTEN_ADDR): ") || strings.Count(err.Error(), reserved) != 1 {
+		t.Errorf("Listen = %v, want the address and its setting, once", err)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
 	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second}
