@@ -80,10 +80,7 @@ func (s *Service) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("task store: %w", err)
 	}
-	api, err := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
-	if err != nil {
-		return errors.Join(err, tasks.Close())
-	}
+	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
 	s.store = tasks
 	s.relay = s.newRelay()
 	s.server.Handle(failpoint.Answers("A5", "A6", api))

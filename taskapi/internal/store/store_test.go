@@ -260,8 +260,8 @@ func TestPublishedRowsAndOldKeysArePurged(t *testing.T) {
 	cfg := store.Config{Path: path(t), Retention: time.Hour, Now: func() time.Time { return now }}
 	s, stop := start(t, cfg)
 	for i := range 5 {
-		once := task.Once{Key: fmt.Sprint(i)}
-		if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin, Once: once}); err != nil {
+		key := task.IdempotencyKey{Value: fmt.Sprint(i)}
+		if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin, IdempotencyKey: key}); err != nil {
 			t.Fatal(err)
 		}
 	}

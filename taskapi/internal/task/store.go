@@ -33,29 +33,29 @@ type Origin struct {
 	TraceState    string
 }
 
-// Once makes a request repeatable: the second time with the same key within
-// KeyLifetime, the first answer is given again and nothing is written. The
-// zero value means no key.
-type Once struct {
-	Key         string   // holds the caller's name too, so that callers cannot meet
+// IdempotencyKey makes a request repeatable: the second time with the same key
+// within KeyLifetime, the first answer is given again and nothing is written.
+// The zero value means no key.
+type IdempotencyKey struct {
+	Value       string   // includes the caller's name, so that callers cannot collide
 	Fingerprint [32]byte // of everything the answer depends on; another one is ErrKeyReused
 }
 
 // Create asks for a new task.
 type Create struct {
-	Title   string // as ParseTitle gives it
-	OwnerID string
-	Origin  Origin
-	Once    Once
+	Title          string // as ParseTitle gives it
+	OwnerID        string
+	Origin         Origin
+	IdempotencyKey IdempotencyKey
 }
 
 // Update asks for a change of the task ID.
 type Update struct {
-	ID     string
-	Patch  Patch
-	Match  []int64 // nil: any version; else the task must be at one of these
-	Origin Origin
-	Once   Once
+	ID             string
+	Patch          Patch
+	Match          []int64 // nil: any version; else the task must be at one of these
+	Origin         Origin
+	IdempotencyKey IdempotencyKey
 }
 
 // Answer is the task after the request. Replayed tells a repeat under an

@@ -215,18 +215,18 @@ func oldVersion(t *testing.T, open Open) {
 	}
 }
 
-func once(key, body string) task.Once {
-	return task.Once{Key: key, Fingerprint: sha256.Sum256([]byte(body))}
+func key(value, body string) task.IdempotencyKey {
+	return task.IdempotencyKey{Value: value, Fingerprint: sha256.Sum256([]byte(body))}
 }
 
 func repeat(t *testing.T, open Open) {
 	s := open(t, Options{})
-	c := task.Create{Title: "one", Origin: origin, Once: once("k", "one")}
+	c := task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}
 	first, err := s.Create(t.Context(), c)
 	if err != nil || first.Replayed {
 		t.Fatalf("first = %+v, %v", first, err)
 	}
-	done := task.Update{ID: first.Task.ID, Patch: task.Complete(), Match: []int64{1}, Origin: origin, Once: once("k2", "complete")}
+	done := task.Update{ID: first.Task.ID, Patch: task.Complete(), Match: []int64{1}, Origin: origin, IdempotencyKey: key("k2", "complete")}
 	completed, err := s.Update(t.Context(), done)
 	if err != nil {
 		t.Fatal(err)
@@ -244,18 +244,18 @@ func repeat(t *testing.T, open Open) {
 
 func keyReused(t *testing.T, open Open) {
 	s := open(t, Options{})
-	if _, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, Once: once("k", "one")}); err != nil {
+	if _, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin, Once: once("k", "two")}); !errors.Is(err, task.ErrKeyReused) {
+	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin, IdempotencyKey: key("k", "two")}); !errors.Is(err, task.ErrKeyReused) {
 		t.Errorf("another request under the key: %v", err)
 	}
 	// A refusal is not an answer to keep.
-	u := task.Update{ID: "nobody", Patch: task.Complete(), Origin: origin, Once: once("k3", "x")}
+	u := task.Update{ID: "nobody", Patch: task.Complete(), Origin: origin, IdempotencyKey: key("k3", "x")}
 	if _, err := s.Update(t.Context(), u); !errors.Is(err, task.ErrNotFound) {
 		t.Errorf("update = %v", err)
 	}
-	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin, Once: once("k3", "y")}); err != nil {
+	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin, IdempotencyKey: key("k3", "y")}); err != nil {
 		t.Errorf("a key that came with a refused request: %v", err)
 	}
 	want(t, s, "task.created 1", "task.created 1")
@@ -264,7 +264,7 @@ func keyReused(t *testing.T, open Open) {
 func keyExpires(t *testing.T, open Open) {
 	clock := newClock()
 	s := open(t, Options{Now: clock.Now})
-	c := task.Create{Title: "one", Origin: origin, Once: once("k", "one")}
+	c := task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}
 	first, err := s.Create(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +285,7 @@ func concurrentRepeats(t *testing.T, open Open) {
 	var wg sync.WaitGroup
 	for i := range ids {
 		wg.Go(func() {
-			a, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, Once: once("k", "one")})
+			a, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")})
 			if err != nil {
 				t.Errorf("create: %v", err)
 			}
@@ -415,7 +415,7 @@ func pages(t *testing.T, s Store, f task.Filter) []string {
 func fullOutbox(t *testing.T, open Open) {
 	s := open(t, Options{OutboxLimit: 3})
 	tk := create(t, s, "one")
-	keyed := task.Create{Title: "two", Origin: origin, Once: once("k", "two")}
+	keyed := task.Create{Title: "two", Origin: origin, IdempotencyKey: key("k", "two")}
 	if _, err := s.Create(t.Context(), keyed); err != nil {
 		t.Fatal(err)
 	}
