@@ -55,8 +55,8 @@ func (t *txn) create(c task.Create) (task.Answer, error) {
 	return answer, t.write(answer, c.Origin, c.IdempotencyKey, now)
 }
 
-// update reads the task inside the transaction, where nothing else can run:
-// the version it draws is the next one.
+// update reads the task inside the transaction, where nothing else can run, so
+// the version it assigns is the next one.
 func (t *txn) update(u task.Update) (task.Answer, error) {
 	// A repeat comes before the precondition, which its own first run made stale.
 	if first, err := t.replay(u.IdempotencyKey); first != nil || err != nil {
@@ -87,7 +87,7 @@ func deref(a *task.Answer) task.Answer {
 func (t *txn) write(a task.Answer, origin task.Origin, key task.IdempotencyKey, now time.Time) error {
 	if a.Kind != task.Unchanged {
 		if t.pending >= t.s.cfg.OutboxLimit {
-			return &task.BusyError{Reason: fmt.Sprintf("%d events wait for Kafka already", t.pending), RetryAfter: 10 * time.Second}
+			return &task.BusyError{Reason: fmt.Sprintf("%d events already wait for Kafka", t.pending), RetryAfter: 10 * time.Second}
 		}
 		body, err := encode(a, origin, now)
 		if err != nil {
@@ -141,8 +141,8 @@ func (t *txn) task(id string) (task.Task, error) {
 	}, nil
 }
 
-// markPublished deletes runs of consecutive ids, which a batch of the relay
-// nearly always is.
+// markPublished deletes runs of consecutive ids; a batch of the relay is nearly
+// always one run.
 func (t *txn) markPublished(ids []int64) error {
 	for start := 0; start < len(ids); {
 		end := start
@@ -172,7 +172,7 @@ type snapshot struct {
 }
 
 // replay looks for the first answer under this key. A key older than its
-// lifetime counts as new, whether or not a purge has been there.
+// lifetime counts as new, whether or not it has been purged.
 func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
 	if key.Value == "" {
 		return nil, nil
@@ -187,7 +187,7 @@ func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
 	}
 	var s snapshot
 	if err := json.Unmarshal([]byte(row[1].(string)), &s); err != nil {
-		return nil, &brokenError{fmt.Errorf("read the answer kept under an idempotency key: %w", err)}
+		return nil, &brokenError{fmt.Errorf("read the answer stored under an idempotency key: %w", err)}
 	}
 	return &task.Answer{Replayed: true, Kind: s.Kind, Task: task.Task{
 		ID: s.ID, Title: s.Title, Status: s.Status, OwnerID: s.OwnerID, Version: s.Version,

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -36,16 +38,16 @@ type Open func(t *testing.T, o Options) Store
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
 		"ACreatedTaskCanBeRead":               createdTask,
-		"AnEventTellsTheChange":               eventContent,
+		"AnEventDescribesTheChange":           eventContent,
 		"NoChangeMakesNoEvent":                noChange,
 		"CompletingTwiceEmitsOnce":            completeTwice,
-		"ATaskThatIsNotThereIsNotFound":       notFound,
+		"AnUnknownTaskIsNotFound":             notFound,
 		"AnOldVersionIsRefused":               oldVersion,
 		"ARepeatUnderAKeyGivesTheFirstAnswer": repeat,
 		"AKeyWithAnotherRequestIsRefused":     keyReused,
 		"AKeyExpires":                         keyExpires,
 		"ConcurrentRepeatsMakeOneTask":        concurrentRepeats,
-		"ConcurrentChangesDrawEveryVersion":   concurrentChanges,
+		"ConcurrentChangesGetEveryVersion":    concurrentChanges,
 		"ConcurrentCompletionsEmitOnce":       concurrentCompletions,
 		"AListPagesInOrderOfCreation":         list,
 		"AFullOutboxRefusesChangesOnly":       fullOutbox,
@@ -133,8 +135,11 @@ func createdTask(t *testing.T, open Open) {
 	if err != nil || got != a.Task {
 		t.Fatalf("Get = %+v, %v; want %+v", got, err, a.Task)
 	}
-	if got.Title != "Grüße 🎉" || got.OwnerID != owner || got.Status != task.Pending || got.Version != 1 || !got.CreatedAt.Equal(got.UpdatedAt) {
-		t.Errorf("task = %+v", got)
+	want := task.Task{
+		ID: got.ID, Title: "Grüße 🎉", Status: task.Pending, OwnerID: owner, Version: 1, CreatedAt: got.CreatedAt, UpdatedAt: got.CreatedAt,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("task, want (-), got (+):\n%s", diff)
 	}
 	if _, err := task.ParseUUID(got.ID); err != nil || got.ID[14] != '7' {
 		t.Errorf("id = %q, want a UUIDv7", got.ID)
@@ -235,7 +240,7 @@ func repeat(t *testing.T, open Open) {
 	if err != nil || !again.Replayed || again.Task != first.Task {
 		t.Errorf("again = %+v, %v; want the first answer %+v although the task went on", again, err, first)
 	}
-	// The version asked for is gone, by this very request.
+	// This very request has replaced the version that it asks for.
 	if again, err := s.Update(t.Context(), done); err != nil || !again.Replayed || again.Task != completed.Task {
 		t.Errorf("completed again = %+v, %v; want %+v", again, err, completed)
 	}
@@ -250,7 +255,7 @@ func keyReused(t *testing.T, open Open) {
 	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin, IdempotencyKey: key("k", "two")}); !errors.Is(err, task.ErrKeyReused) {
 		t.Errorf("another request under the key: %v", err)
 	}
-	// A refusal is not an answer to keep.
+	// A refusal is not stored as an answer.
 	u := task.Update{ID: "nobody", Patch: task.Complete(), Origin: origin, IdempotencyKey: key("k3", "x")}
 	if _, err := s.Update(t.Context(), u); !errors.Is(err, task.ErrNotFound) {
 		t.Errorf("update = %v", err)
@@ -427,7 +432,7 @@ func fullOutbox(t *testing.T, open Open) {
 	if _, err := s.Update(t.Context(), task.Update{ID: tk.ID, Patch: task.Complete(), Origin: origin}); !errors.As(err, &busy) {
 		t.Errorf("complete beyond the limit = %v", err)
 	}
-	// What emits nothing is still answered.
+	// A request that emits nothing is still answered.
 	update(t, s, tk.ID, task.Patch{})
 	if a, err := s.Create(t.Context(), keyed); err != nil || !a.Replayed {
 		t.Errorf("a repeat = %+v, %v", a, err)
@@ -459,7 +464,7 @@ func outboxOrder(t *testing.T, open Open) {
 		}
 		again, err := s.Next(t.Context(), 3, 1<<20)
 		if err != nil || !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
-			t.Fatalf("rows that were not marked did not come again: %v, %v", again, err)
+			t.Fatalf("unmarked rows did not come again: %v, %v", again, err)
 		}
 		var ids []int64
 		for _, r := range rows {
@@ -474,7 +479,7 @@ func outboxOrder(t *testing.T, open Open) {
 			}
 			titles = append(titles, string(e.Data()))
 		}
-		for range 2 { // twice is no mistake
+		for range 2 { // twice is allowed
 			if err := s.Published(t.Context(), ids); err != nil {
 				t.Fatal(err)
 			}
@@ -563,7 +568,7 @@ func (c *clock) Now() time.Time {
 	return c.now
 }
 
-// Advance moves the clock on.
+// Advance moves the clock forward.
 func (c *clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
