@@ -44,7 +44,7 @@ type settings struct {
 	outboxLimit int64
 }
 
-// setup makes an API on a real database.
+// setup starts an API with a real database.
 func setup(t *testing.T, set settings) *fixture {
 	t.Helper()
 	f := &fixture{T: t, log: new(bytes.Buffer)}
@@ -200,7 +200,7 @@ func TestTheBodyOfATask(t *testing.T) {
 	}
 }
 
-func TestWhatTravelsInTheEvent(t *testing.T) {
+func TestOriginIsInTheEvent(t *testing.T) {
 	f := setup(t, settings{})
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	w := f.do("POST", "/tasks", `{"title": "x"}`, "X-Correlation-ID: order 66", "Traceparent: "+parent, "Tracestate: a=1,b=2")
@@ -220,12 +220,12 @@ func TestWhatTravelsInTheEvent(t *testing.T) {
 		}
 	}
 	if _, err := task.ParseUUID(made.Header().Get("X-Correlation-ID")); err != nil {
-		t.Errorf("made correlation id: %v", err)
+		t.Errorf("new correlation id: %v", err)
 	}
 }
 
-// Whatever comes in, the answer is a problem of the 4xx kind that says what
-// was wrong and does not repeat it, and no event is made.
+// Bad input gets a 4xx problem that says what is wrong and does not repeat it,
+// and emits no event.
 func TestBadInput(t *testing.T) {
 	f := setup(t, settings{})
 	known := f.task(f.do("POST", "/tasks", `{"title": "known"}`), 201)
@@ -323,7 +323,7 @@ func TestBadInput(t *testing.T) {
 			}
 			body := w.Body.String()
 			if !strings.Contains(body, tt.says) || strings.Contains(body, secret) {
-				t.Errorf("body = %s, want one that says %q and not %q", body, tt.says, secret)
+				t.Errorf("body = %s, want one with %q and without %q", body, tt.says, secret)
 			}
 			if ct := w.Header().Get("Content-Type"); ct != "application/problem+json" {
 				t.Errorf("content type %q", ct)
@@ -371,7 +371,7 @@ func FuzzBodies(f *testing.F) {
 	})
 }
 
-// accepting is a store that keeps nothing and checks what it is given.
+// accepting is a store that keeps nothing and checks its arguments.
 type accepting struct{ task.Store }
 
 func (accepting) Create(_ context.Context, c task.Create) (task.Answer, error) {
@@ -455,7 +455,7 @@ func TestAList(t *testing.T) {
 	}
 }
 
-func TestAFullOutboxAsksToComeBack(t *testing.T) {
+func TestAFullOutboxAsksForARepeatLater(t *testing.T) {
 	f := setup(t, settings{outboxLimit: 1})
 	f.task(f.do("POST", "/tasks", `{"title": "x"}`), 201)
 	w := f.do("POST", "/tasks", `{"title": "y"}`)
@@ -535,7 +535,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s without a token = %d", path, w.Code)
 		}
 	}
-	// The key of one caller means nothing to another.
+	// Two callers using the same key do not collide.
 	for _, token := range []string{"token-a", "token-b"} {
 		if code := post("Authorization: Bearer "+token, "Idempotency-Key: k"); code != 201 {
 			t.Errorf("%s with the key = %d", token, code)
@@ -589,7 +589,7 @@ func TestBadTokenFiles(t *testing.T) {
 	}
 }
 
-func TestTheDocsPageLoadsNothingForeign(t *testing.T) {
+func TestTheDocsPageLoadsNothingFromElsewhere(t *testing.T) {
 	f := setup(t, settings{})
 	page := f.do("GET", "/docs", "")
 	if page.Code != 200 || !strings.Contains(page.Body.String(), "/openapi.json") {
