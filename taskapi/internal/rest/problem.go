@@ -54,7 +54,7 @@ func (a *API) refusal(ctx context.Context, err error) *refusal {
 	case errors.Is(err, task.ErrVersion):
 		return refuse(http.StatusPreconditionFailed, "The task was changed since the version that If-Match names; read it again.")
 	case errors.Is(err, task.ErrKeyReused):
-		return refuse(http.StatusUnprocessableEntity, "This Idempotency-Key came with another request before; use a new key for a new request.")
+		return refuse(http.StatusUnprocessableEntity, "This Idempotency-Key was used for another request; use a new key for a new request.")
 	case errors.As(err, &busy):
 		return unavailable("Changes are refused for now: "+busy.Reason+". Nothing was changed.", busy.RetryAfter)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -72,7 +72,7 @@ func setup(t *testing.T, set settings) *fixture {
 	return f
 }
 
-// curlForm is what curl -d says without being asked.
+// curlForm is the content type that curl -d sends by default.
 const curlForm = "application/x-www-form-urlencoded"
 
 // request makes one as curl would; headers are "Name: value" lines.
