@@ -93,17 +93,5 @@ func ping(ctx context.Context, client *kafkago.Client) error {
 	return resp.Error
 }
 
-// wait returns early, with the context's error, when ctx ends.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // DialFunc opens a connection to a broker.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)

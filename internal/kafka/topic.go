@@ -7,6 +7,8 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // MissingTopicError says that a topic does not exist and how to make it.
@@ -61,12 +63,13 @@ func createTopic(ctx context.Context, client *kafkago.Client, topic string, part
 
 // awaitLeaders polls, because nothing tells when brokers have heard of a topic.
 func awaitLeaders(ctx context.Context, client *kafkago.Client, topic string) error {
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	pace := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
+	for {
 		_, err := lookUp(ctx, client, topic)
 		if err == nil {
 			return nil
 		}
-		if wait(ctx, pause) != nil {
+		if pace.Wait(ctx) != nil {
 			return fmt.Errorf("wait for the leaders of topic %s: %w", topic, err)
 		}
 		Forget(client)
