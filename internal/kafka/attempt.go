@@ -126,7 +126,7 @@ func (p *Producer) attempt(ctx context.Context, pt *partition, b batch, try int,
 		RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(b)},
 	})
 	if err != nil {
-		return b, true, err
+		return b, true, Plain(err)
 	}
 	return b, true, resp.Error
 }
