@@ -41,7 +41,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		for _, status := range statuses {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
 			if got := attempt(t, s.URL); got.Outcome != outcome || got.Status != status || (got.Err == nil) != (outcome == deliver.Accepted) {
-				t.Errorf("%d = %+v, want %s", status, got, outcome)
+				t.Errorf("answer %d = %+v, want %s", status, got, outcome)
 			}
 			s.Close()
 		}
@@ -55,16 +55,16 @@ func TestARedirectIsNeverFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		s := httptest.NewServer(http.RedirectHandler(page.URL, status))
 		if got := attempt(t, s.URL); got.Outcome != deliver.SinkFault || !strings.Contains(got.Err.Error(), "redirect") {
-			t.Errorf("%d = %+v, want a sink fault that speaks of a redirect", status, got)
+			t.Errorf("answer %d = %+v, want a sink fault whose error names the redirect", status, got)
 		}
 		s.Close()
 	}
 	if reached.Load() {
-		t.Error("the page behind a redirect was called")
+		t.Error("the target of a redirect was requested")
 	}
 }
 
-// raw answers every connection with bytes and closes it.
+// raw sends answer to every connection and closes it.
 func raw(t *testing.T, answer string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +88,7 @@ func raw(t *testing.T, answer string) string {
 	return "http://" + l.Addr().String()
 }
 
-func TestHalfAnAnswerIsNone(t *testing.T) {
+func TestAnIncompleteAnswerIsRetried(t *testing.T) {
 	for name, answer := range map[string]string{
 		"nothing":          "",
 		"half a header":    "HTTP/1.1 20",
@@ -103,7 +103,7 @@ func TestHalfAnAnswerIsNone(t *testing.T) {
 	}
 }
 
-func TestAnEndlessAnswerIsReadOnlySoFar(t *testing.T) {
+func TestAnEndlessAnswerIsReadUpToALimit(t *testing.T) {
 	var sent atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
@@ -116,14 +116,14 @@ func TestAnEndlessAnswerIsReadOnlySoFar(t *testing.T) {
 	}))
 	defer s.Close()
 	if got := attempt(t, s.URL); got.Outcome != deliver.Accepted {
-		t.Errorf("%+v, want accepted by its status", got)
+		t.Errorf("Attempt = %+v, want accepted by its status", got)
 	}
 	if n := sent.Load(); n > 16<<20 {
-		t.Errorf("the sink could send %d bytes", n)
+		t.Errorf("the sink could send %d bytes, want at most 16 MiB", n)
 	}
 }
 
-func TestASinkThatHangsIsGivenUp(t *testing.T) {
+func TestASinkThatHangsTimesOut(t *testing.T) {
 	release := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
@@ -134,7 +134,7 @@ func TestASinkThatHangsIsGivenUp(t *testing.T) {
 	}
 	defer c.Close()
 	if got := c.Attempt(context.Background(), deliver.Post{}); got.Outcome != deliver.Retry {
-		t.Errorf("%+v, want retry", got)
+		t.Errorf("Attempt = %+v, want retry", got)
 	}
 }
 
@@ -164,13 +164,13 @@ func TestBackoffIsBoundedAndObeysTheSink(t *testing.T) {
 	b := deliver.Backoff{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second}
 	for failed := 1; failed < 200; failed++ {
 		if w := b.Wait(failed, 0); w < 0 || w > b.Max || (failed == 1 && w > b.Initial) {
-			t.Fatalf("after %d: %v", failed, w)
+			t.Fatalf("Wait after %d failures = %v, want 0 to %v", failed, w, b.Max)
 		}
 	}
 	if w := b.Wait(1, time.Minute); w != time.Minute {
-		t.Errorf("Retry-After of a minute: %v", w)
+		t.Errorf("Wait with a Retry-After of a minute = %v, want 1m", w)
 	}
 	if w := b.Wait(1, time.Hour); w != 300*time.Second {
-		t.Errorf("Retry-After of an hour: %v, want ten times the maximum", w)
+		t.Errorf("Wait with a Retry-After of an hour = %v, want ten times the maximum", w)
 	}
 }
