@@ -145,7 +145,7 @@ subscriptions:
   - just text
 `)
 	want := []string{
-		// The form of the file first, then what it says.
+		// First what cannot be read, then what is wrong with the rest.
 		":6:14: subscriptions[0].timeout: want a duration such as 15s, have 15",
 		":7:18: subscriptions[0].concurrency: want a whole number, have many",
 		":8:22: subscriptions[0].retry.initial: want a duration such as 15s, have soon",

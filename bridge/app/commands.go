@@ -84,8 +84,8 @@ func readEvent(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// dlq reads dead letters: list prints one line for each, show prints one in
-// full, watch prints each new one until it is stopped.
+// dlq reads dead letters: list prints one line for each, show prints one of them
+// in full, watch is a list that goes on with new ones until it is stopped.
 func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	usage := process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
 	if len(args) == 0 {
