@@ -8,6 +8,7 @@
 //	bridge dlq list              dead letters, one line each
 //	bridge dlq show -offset N    one dead letter in full
 //	bridge dlq watch             dead letters, then each new one, until it is stopped
+//	bridge --version             version, revision and Go release
 //
 // Admin API on the public port:
 //

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func start(t *testing.T, data string, base int) *program {
 	}()
 	p.stop = sync.OnceValue(func() int { cancel(); return <-done })
 	t.Cleanup(func() { p.stop() })
-	await(t, "dev says that it runs", func() bool { return strings.Contains(p.out.String(), "Try:") })
+	await(t, "dev is running", func() bool { return strings.Contains(p.out.String(), "Try:") })
 	return p
 }
 
@@ -70,7 +71,7 @@ func await(t *testing.T, what string, holds func() bool) {
 	for !holds() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		case <-tick.C:
 		}
 	}
@@ -129,12 +130,12 @@ func TestTheWholeSystemSurvivesARestart(t *testing.T) {
 		regexp.QuoteMeta(filepath.Join(data, "audit.log")), fmt.Sprintf(`curl -X POST http://localhost:%d/tasks -d '`, base),
 	} {
 		if !regexp.MustCompile(want).MatchString(p.out.String()) {
-			t.Errorf("dev does not say %s in\n%s", want, p.out.String())
+			t.Errorf("no %s in the output\n%s", want, p.out.String())
 		}
 	}
 	create(t, base, "First")
 	await(t, "the audit log has a line", func() bool { return auditLines(data) == 1 })
-	await(t, "the notifier has said so", func() bool {
+	await(t, "the notifier has logged it", func() bool {
 		return strings.Contains(p.log.String(), "NOTIFICATION: New task created - 'First'")
 	})
 	if status := p.stop(); status != process.ExitOK {
@@ -142,7 +143,7 @@ func TestTheWholeSystemSurvivesARestart(t *testing.T) {
 	}
 
 	p = start(t, data, base)
-	await(t, "the auditor remembers", func() bool { return strings.Contains(p.log.String(), "Loaded 1 previously seen events") })
+	await(t, "the auditor has loaded the entry", func() bool { return strings.Contains(p.log.String(), "Loaded 1 previously seen events") })
 	create(t, base, "Second")
 	await(t, "the audit log has two lines", func() bool { return auditLines(data) == 2 })
 }
@@ -162,13 +163,13 @@ func TestATakenPortIsNamed(t *testing.T) {
 		}
 		defer l.Close()
 		line := refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
-		if strings.Contains(line, "_ADDR") {
-			t.Errorf("dev advises a variable that it does not read: %s", line)
+		if strings.Contains(line, "_ADDR") || !strings.Contains(line, "-port-base") {
+			t.Errorf("want the flag -port-base and no variable that dev does not read: %s", line)
 		}
 	}
 }
 
-func TestAStopWhileItLoads(t *testing.T) {
+func TestAStopWhileStarting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, log output
@@ -190,7 +191,25 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// refused runs dev, which must end by itself with one line that contains want.
+func TestVersion(t *testing.T) {
+	var out, log output
+	status := run(t.Context(), []string{"--version"}, env.Map(nil), &out, &log)
+	if want := ", " + runtime.Version() + " "; status != process.ExitOK || !strings.HasPrefix(out.String(), "dev ") || !strings.Contains(out.String(), want) {
+		t.Errorf("exit status %d with %q", status, out.String())
+	}
+}
+
+// An audit log of the original system is not this program's to continue.
+func TestTheLogOfTheOriginalSystemIsRefused(t *testing.T) {
+	data := t.TempDir()
+	line := `{"event_id": "evt-001", "event_type": "task.created", "occurred_at": "2025-01-15T10:30:00+00:00", "data": {"task_id": "abc123"}, "metadata": {"source": "task-api"}, "audited_at": "2025-01-15T10:30:01.000000"}` + "\n"
+	if err := os.WriteFile(filepath.Join(data, "audit.log"), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeBase(t))}, process.ExitFault, "rename it or choose another folder with -data")
+}
+
+// refused runs dev, which must exit by itself with one line that contains want.
 func refused(t *testing.T, args []string, status int, want string) string {
 	t.Helper()
 	var out, log output

@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// A stop that comes while a big log is still read ends the process at once
-// and cleanly: it had begun nothing.
+// A stop while a large log is being read ends the process at once and cleanly:
+// nothing was served yet.
 func TestSIGTERMWhileTheLogIsRead(t *testing.T) {
 	for entries := 50_000; ; entries *= 4 {
 		path := filepath.Join(t.TempDir(), "audit.log")
 		writeEntries(t, path, entries)
 		status, output := terminateOnceBound(t, path)
 		if strings.Contains(output, "previously seen events") && entries < 5_000_000 {
-			continue // this machine had read it before the signal came
+			continue // the log was read before the signal arrived
 		}
-		if status != 0 || !strings.Contains(output, "stopped before it had started") || strings.Contains(output, "listening") {
+		if status != 0 || !strings.Contains(output, "stopped while starting") || strings.Contains(output, "listening") {
 			t.Errorf("%d entries: exit %d\n%s", entries, status, output)
 		}
 		return
@@ -48,8 +48,8 @@ func writeEntries(t *testing.T, path string, n int) {
 	}
 }
 
-// terminateOnceBound stops an auditor that has its ports; it takes them before
-// it reads the log.
+// terminateOnceBound stops an auditor once it has its ports, which it binds
+// before it reads the log.
 func terminateOnceBound(t *testing.T, path string) (status int, output string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,12 +72,12 @@ func terminateOnceBound(t *testing.T, path string) (status int, output string) {
 		}
 		if time.Now().After(deadline) {
 			_ = cmd.Process.Kill()
-			t.Fatalf("it never took its port: %v\n%s", cmd.Wait(), out.String())
+			t.Fatalf("its port was never open: %v\n%s", cmd.Wait(), out.String())
 		}
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // the status says it
+	_ = cmd.Wait() // the exit status is in ProcessState
 	return cmd.ProcessState.ExitCode(), out.String()
 }

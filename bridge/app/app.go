@@ -43,8 +43,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
+	budget := pump.NewBudget(256 << 20)
 	for _, c := range cfg.Subscriptions {
-		sub, err := pump.New(cfg.pump(c), client, letters, metrics, log)
+		sub, err := pump.New(cfg.pump(c), client, letters, budget, metrics, log)
 		if err != nil {
 			_ = server.Close()
 			return nil, err

@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/env"
@@ -57,7 +59,7 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
+func TestProbesAnswerOnBothPortsAndNameWhatIsMissing(t *testing.T) {
 	s, _ := start(t, func(s *httpd.Server) {
 		s.Ready(httpd.Check{Name: "kafka", Func: func() error { return errors.New("no broker answers") }})
 	})
@@ -71,11 +73,11 @@ func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
 	}
 }
 
-// A server that waits is alive, so nobody restarts it; what it serves may be
-// set while it answers.
-func TestAHeldServerSaysWhyAndTakesNothing(t *testing.T) {
+// A server that waits is alive, so nobody restarts it; its handler may be set
+// while it answers.
+func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 	s, _ := start(t, func(s *httpd.Server) {
-		s.Hold(errors.New("audit log: read-only file system"))
+		s.SetUnavailable(errors.New("audit log: read-only file system"))
 	})
 	base := "http://" + s.Addr().String()
 	if code, body := get(t, base+"/healthz"); code != 200 || body != "ok\n" {
@@ -91,23 +93,25 @@ func TestAHeldServerSaysWhyAndTakesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if h := resp.Header; resp.StatusCode != 503 || h.Get("Retry-After") != "1" || h.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("post = %d %v", resp.StatusCode, h)
+	got := []string{resp.Status, resp.Header.Get("Retry-After"), resp.Header.Get("Content-Type")}
+	if diff := cmp.Diff([]string{"503 Service Unavailable", "1", "application/problem+json"}, got); diff != "" {
+		t.Errorf("post (-want +got):\n%s", diff)
 	}
 	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	s.Live(httpd.Check{Name: "ledger", Func: func() error { return errors.New("gone") }})
-	s.Hold(nil)
+	s.SetUnavailable(nil)
 	for path, want := range map[string]int{"/tasks": http.StatusTeapot, "/readyz": 200, "/healthz": 503} {
 		if code, body := get(t, base+path); code != want {
-			t.Errorf("%s after the wait = %d %q, want %d", path, code, body, want)
+			t.Errorf("%s after SetUnavailable(nil) = %d %q, want %d", path, code, body, want)
 		}
 	}
 }
 
 func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
-	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, "taskwire_build_info{") {
-		t.Errorf("metrics on the operator port = %d", code)
+	info := `taskwire_build_info{goversion="` + runtime.Version() + `",revision="`
+	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, info) {
+		t.Errorf("metrics on the operator port = %d without %s", code, info)
 	}
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
 		if code, _ := get(t, "http://"+s.Addr().String()+path); code != 404 {
@@ -119,7 +123,7 @@ func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	}
 }
 
-func TestARequestInHandIsAnsweredAfterTheStop(t *testing.T) {
+func TestARequestInProgressIsAnsweredAfterTheStop(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	s, stop := start(t, func(s *httpd.Server) {
 		s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -144,7 +148,7 @@ func TestARequestInHandIsAnsweredAfterTheStop(t *testing.T) {
 	go func() { stopped <- stop() }()
 	select {
 	case err := <-stopped:
-		t.Fatalf("Serve returned %v with a request in hand", err)
+		t.Fatalf("Serve returned %v with a request in progress", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
@@ -160,14 +164,23 @@ func TestATakenPortIsNamed(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
 	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: s.Addr().String(), OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "is taken by another program") {
-		t.Errorf("Listen = %v, want a line that says the port is taken", err)
+		t.Errorf("Listen = %v, want an error that names the port", err)
+	}
+}
+
+func TestAnAddressThatCannotBeBoundIsNamedOnce(t *testing.T) {
+	const reserved = "192.0.2.1:1" // no machine has this address
+	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: reserved, OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "listen on "+reserved+" (LISTEN_ADDR): ") || strings.Count(err.Error(), reserved) != 1 {
+		t.Errorf("Listen = %v, want the address and its setting, once", err)
 	}
 }
 
 func TestSettings(t *testing.T) {
 	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
-	if cfg := httpd.ConfigFromEnv(r, "notifier", 8002); cfg.Addr != ":8080" || cfg.OpsAddr != ":9002" || cfg.Grace != 25*time.Second || r.Err() != nil {
-		t.Errorf("cfg = %+v, %v", cfg, r.Err())
+	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second}
+	if diff := cmp.Diff(want, httpd.ConfigFromEnv(r, "notifier", 8002)); diff != "" || r.Err() != nil {
+		t.Errorf("ConfigFromEnv (-want +got): %v\n%s", r.Err(), diff)
 	}
 	r = env.NewReader(env.Map(map[string]string{"OPS_ADDR": ":8002", "LOG_LEVEL": "loud"}))
 	httpd.ConfigFromEnv(r, "notifier", 8002)

@@ -9,13 +9,13 @@ import (
 // Check is one condition of health or readiness.
 type Check struct {
 	Name string
-	Func func() error // nil when it holds; else what is missing and what to do; must not block
+	Func func() error // nil, or what is missing and what to do; must not block
 }
 
 func (s *Server) probes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if s.held.Load() != nil {
-			answer(w, nil, nil) // to wait is progress: a restart would mend nothing
+		if s.unavailable.Load() != nil {
+			answer(w, nil, nil) // waiting is healthy; a restart would not help
 			return
 		}
 		answer(w, s.live, nil)
@@ -25,7 +25,7 @@ func (s *Server) probes(mux *http.ServeMux) {
 		if s.stopping.Load() {
 			missing = append(missing, "shutdown: the service is stopping")
 		}
-		if reason := s.held.Load(); reason != nil {
+		if reason := s.unavailable.Load(); reason != nil {
 			answer(w, nil, append(missing, (*reason).Error()))
 			return
 		}
@@ -33,7 +33,7 @@ func (s *Server) probes(mux *http.ServeMux) {
 	})
 }
 
-// answer is 200 "ok", or 503 with one line for each check that does not hold.
+// answer writes 200 "ok", or 503 with one line for each check that fails.
 func answer(w http.ResponseWriter, checks []Check, missing []string) {
 	for _, c := range checks {
 		if err := c.Func(); err != nil {

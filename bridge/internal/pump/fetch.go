@@ -8,53 +8,52 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // maxWait bounds a long poll. A request on the wire cannot be interrupted, so
 // it also bounds how long a drain waits for the fetcher.
 const maxWait = 500 * time.Millisecond
 
-// chunk is what one fetch brought.
-type chunk struct {
+// fetchTimeout bounds one request, with the wait for memory.
+const fetchTimeout = 10 * time.Second
+
+// slice is a run of records that was decoded together.
+type slice struct {
 	items []*item
 	next  int64 // offset after the last one seen, also of those without a record
 	end   int64 // the partition's end
 }
 
-// errLost says that the offset to go on from is no longer, or not yet, on the
-// topic: records were removed unread, or the topic was made anew. Jumping would
-// skip them silently.
-var errLost = errors.New("the committed offset is outside the topic: unread records were removed, or the topic was made anew; reset the group's offsets to go on")
+// errLost says that the next offset is no longer, or not yet, on the topic:
+// records were deleted unread, or the topic was recreated. Jumping would skip
+// them silently.
+var errLost = errors.New("the committed offset is outside the topic: unread records were deleted, or the topic was recreated; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets) to continue")
 
-// fetch brings chunks to p.chunks until ctx ends, beginning at offset. The
-// channel is unbuffered: nothing is fetched ahead of what the loop can hold but one chunk.
+// errNoMemory says that other partitions hold all the memory there is for answers.
+var errNoMemory = fmt.Errorf("no memory for an answer within %v: raise MEMORY_BUDGET", fetchTimeout)
+
+// itemCost is what a record takes in memory beside its bytes.
+const itemCost = 768
+
+// fetch brings slices to p.slices until ctx ends, beginning at offset.
 func (p *partition) fetch(ctx context.Context, offset int64) {
-	if offset < 0 {
-		offset = kafkago.FirstOffset
-	}
-	var wait time.Duration
+	again := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
 	for ctx.Err() == nil {
-		c, err := p.fetchOnce(ctx, offset)
-		if err != nil {
-			p.fetchFailed(ctx, err)
-			wait = min(max(2*wait, 10*time.Millisecond), time.Second)
-			if !pause(ctx, wait) {
-				return
-			}
+		next, err := p.fetchOnce(ctx, offset)
+		offset = next
+		if err == nil {
+			again.Reset()
 			continue
 		}
-		wait = 0
-		offset = c.next
-		select {
-		case p.chunks <- c:
-		case <-ctx.Done():
-		}
+		p.fetchFailed(ctx, err)
+		_ = again.Wait(ctx) // the loop looks at ctx
 	}
 }
 
@@ -66,100 +65,160 @@ func (p *partition) fetchFailed(ctx context.Context, err error) {
 	case p.faults <- err:
 	case <-ctx.Done():
 	}
-	if !errors.Is(err, errLost) {
+	var tooLarge *fetch.TooLargeError
+	if !errors.Is(err, errLost) && !errors.Is(err, errNoMemory) && !errors.As(err, &tooLarge) {
 		kafka.Forget(p.sub.client) // a leader may have moved
 	}
 }
 
-func (p *partition) fetchOnce(ctx context.Context, offset int64) (chunk, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	resp, err := p.sub.client.Fetch(ctx, &kafkago.FetchRequest{
-		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: maxWait,
-	})
-	if err == nil {
-		err = resp.Error
-	}
-	if errors.Is(err, kafkago.OffsetOutOfRange) {
-		return chunk{}, errLost
-	}
+// fetchOnce asks for one answer and passes on its records. It returns the offset
+// to go on from, also with an error.
+func (p *partition) fetchOnce(ctx context.Context, offset int64) (next int64, err error) {
+	budget := p.sub.budget
+	var granted int64
+	answer, err := p.ask(ctx, offset, &granted)
 	if err != nil {
-		return chunk{}, fmt.Errorf("fetch %s/%d at %d: %w", p.sub.cfg.Topic, p.id, offset, err)
+		budget.release(granted)
+		return offset, err
 	}
-	c := chunk{next: offset, end: resp.HighWatermark}
 	if offset < 0 {
-		c.next = resp.LogStartOffset
+		offset = answer.LogStart
 	}
-	c.next = max(c.next, marker(resp.Records))
-	for {
-		rec, err := resp.Records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			return c, nil
+	records := fetch.Read(answer.Batches, offset, budget.record())
+	left, err := p.pass(ctx, records, answer.End)
+	records.Pause()
+	next = records.Next()
+	answer, records = fetch.Answer{}, nil // free before the memory is another's
+	budget.release(granted)
+	if left != nil {
+		select {
+		case p.slices <- *left:
+		case <-ctx.Done():
 		}
-		if err != nil {
-			return chunk{}, fmt.Errorf("read %s/%d at %d: %w", p.sub.cfg.Topic, p.id, c.next, err)
-		}
-		if rec.Offset < c.next {
-			kafka.Discard(rec) // a batch may begin before the offset asked for
-			continue
-		}
-		it, err := p.prepare(rec)
-		if err != nil {
-			return chunk{}, fmt.Errorf("read %s/%d at %d: %w", p.sub.cfg.Topic, p.id, rec.Offset, err)
-		}
-		c.items = append(c.items, it)
-		c.next = rec.Offset + 1
 	}
-}
-
-// marker is the offset after an answer's transaction markers when it holds nothing else,
-// else 0. Reading records passes over markers silently: an answer of markers
-// alone would be asked for without a pause and without end.
-func marker(r protocol.RecordReader) (next int64) {
-	stream, ok := r.(*protocol.RecordStream)
-	if !ok {
-		if control, ok := r.(*protocol.ControlBatch); ok {
-			return control.Offset() + 1
-		}
-		return 0
-	}
-	for _, part := range stream.Records {
-		control, ok := part.(*protocol.ControlBatch)
-		if !ok {
-			return 0
-		}
-		next = control.Offset() + 1
-	}
-	return next
-}
-
-// prepare does here, beside the loop, what needs no order: parse, filter, and
-// the body to post.
-func (p *partition) prepare(rec *protocol.Record) (*item, error) {
-	read, err := kafka.ReadRecord(rec)
 	if err != nil {
-		return nil, err
+		err = fmt.Errorf("read %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, next, err)
 	}
+	return next, err
+}
+
+func (p *partition) ask(ctx context.Context, offset int64, granted *int64) (fetch.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	answer, err := fetch.Fetch(ctx, p.sub.client, fetch.Request{
+		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: offset, MaxBytes: p.sub.budget.answer(), MaxWait: maxWait,
+		Grant: func(ctx context.Context, size int) (err error) {
+			if *granted, err = p.sub.budget.grant(ctx, size); err != nil {
+				return errNoMemory
+			}
+			return nil
+		},
+	})
+	switch {
+	case errors.Is(err, kafkago.OffsetOutOfRange):
+		return fetch.Answer{}, errLost
+	case err != nil:
+		return fetch.Answer{}, fmt.Errorf("fetch %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, offset, err)
+	}
+	return answer, nil
+}
+
+// pass decodes an answer slice by slice and gives the slices to the loop, until
+// the answer is used up, or the loop has no room and another partition waits for
+// memory. left is a slice that the loop has yet to take.
+//
+// A decompressor is open only while there is a place for it, and none while the
+// fetcher waits for the loop.
+func (p *partition) pass(ctx context.Context, records *fetch.Records, end int64) (left *slice, err error) {
+	budget := p.sub.budget
+	decoding := false
+	defer func() {
+		if decoding {
+			budget.decode <- struct{}{}
+		}
+	}()
+	for {
+		if !decoding {
+			select {
+			case <-budget.decode:
+				decoding = true
+			case <-ctx.Done():
+				return nil, nil
+			}
+		}
+		s, err := p.decode(records, budget.slice())
+		s.end = end
+		select {
+		case p.slices <- s:
+			if err != nil {
+				return nil, notEOF(err)
+			}
+			continue
+		default:
+		}
+		if err != nil {
+			return &s, notEOF(err)
+		}
+		records.Pause()
+		budget.decode <- struct{}{}
+		decoding = false
+		select {
+		case p.slices <- s:
+		case <-budget.short():
+			return &s, nil
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// decode reads records until they take limit bytes. With io.EOF the answer is used up.
+func (p *partition) decode(records *fetch.Records, limit int) (s slice, err error) {
+	size := 0
+	for err == nil && size < limit && len(s.items) < maxItems/4 {
+		var rec fetch.Record
+		if rec, err = records.Read(); err == nil {
+			it := p.prepare(rec)
+			size += it.size
+			s.items = append(s.items, it)
+		}
+	}
+	s.next = records.Next()
+	return s, err
+}
+
+// prepare does in the fetcher what needs no order: it parses and filters, and
+// makes the body to post.
+func (p *partition) prepare(rec fetch.Record) *item {
 	failpoint.Hit("B1")
-	it := &item{offset: rec.Offset, record: read}
-	it.size = len(it.record.Key) + len(it.record.Value) + 256
+	it := &item{offset: rec.Offset, record: rec.Record}
+	it.size = len(rec.Key) + len(rec.Value) + itemCost
 	e, err := event.FromRecord(it.record)
 	if err != nil {
-		it.malformed = err
-		return it, nil //nolint:nilerr // no event is an outcome, not a failure to read
+		it.state, it.err = malformed, err
+		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()
 	if !filter.Match(p.sub.cfg.Filters, e) {
-		it.unwanted = true
-		return it, nil
+		it.state = unwanted
+		it.record, it.size = event.Record{}, itemCost
+		return it
 	}
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")
-	it.body = it.record.Value
+	it.body = rec.Value
 	if !event.IsStructured(it.record) {
 		if it.body, err = event.Append(nil, e); err != nil {
-			it.malformed = err
+			it.state, it.err = malformed, err
 		}
+		it.size += len(it.body)
 	}
-	return it, nil
+	return it
 }

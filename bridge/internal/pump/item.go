@@ -1,14 +1,35 @@
 package pump
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-// item is one record on its way. It is owned by the fetcher, then the loop,
-// while an attempt runs by its worker, and then by the loop again.
+// state is where a record is on its way through the partition.
+//
+//	fetched:  unwanted ─▶ done            no filter matches
+//	          malformed ─▶ writing ─▶ done
+//	          queued ─▶ posting ─▶ done   accepted
+//	                       ├─▶ waiting ─▶ posting ...
+//	                       ├─▶ writing ─▶ done   refused or exhausted
+//	                       └─▶ dropped    a stop came before the post
+type state uint8
+
+const (
+	queued    state = iota // to be posted when it is at the head of its key
+	unwanted               // done as soon as it is admitted
+	malformed              // no event: to be dead-lettered when it is at the head of its key
+	posting                // with a worker
+	waiting                // failed; posted again when it is due
+	writing                // its dead letter is being written, or waits for that
+	dropped                // its offset stays in flight; the next generation posts it
+	done
+)
+
+// item is one record on its way. It is owned by the fetcher, then by the loop,
+// by a worker while that posts it or writes its dead letter, and then by the
+// loop again.
 type item struct {
 	offset            int64
 	size              int // bytes it is counted with
@@ -16,47 +37,51 @@ type item struct {
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
-	malformed         error // why it is no event
-	unwanted          bool  // the filter says no
 
+	state    state
 	queue    *queue
-	attempts int
-	counted  int  // failures held against the event: the sink was up and reached
-	unposted bool // a stop came before the post
-	received time.Time
+	received time.Time // when it was admitted
+	due      time.Time // when to post it, or to write its dead letter, again
+
+	attempts int // posts answered or given up
+	counted  int // of which the event is to blame: the sink was up and reached
+	status   int // of the last answer
+	err      error
 	first    time.Time // failure; zero before it
-	last     time.Time
-	due      time.Time // when to try again
-	status   int       // of the last answer
-	failure  string    // what the last attempt said
-	letter   string    // reason to put it aside; "" while it is to be delivered
+	last     time.Time // failure
+
+	reason    string // of its dead letter
+	unwritten int    // failed writes of its dead letter
+	letterErr error  // of the last of them
 }
 
-// queue is the events of one key in order; only the head may be tried.
-type queue struct {
-	key   string
-	items []*item
+// fail records a failure at now.
+func (it *item) fail(err error, now time.Time) {
+	it.err, it.last = err, now
+	if it.first.IsZero() {
+		it.first = now
+	}
 }
 
-// waiting is a heap of items by the time they are due.
-type waiting []*item
+// failingFor is the time since the first failure, for a log line.
+func (it *item) failingFor(now time.Time) string {
+	return now.Sub(it.first).Round(time.Millisecond).String()
+}
 
-func (w waiting) Len() int           { return len(w) }
-func (w waiting) Less(i, j int) bool { return w[i].due.Before(w[j].due) }
-func (w waiting) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
-func (w *waiting) Push(x any)        { *w = append(*w, x.(*item)) }
-func (w *waiting) Pop() any {
-	old := *w
+// schedule is a heap of items by the time they are due. Use container/heap.
+type schedule []*item
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, j int) bool { return s[i].due.Before(s[j].due) }
+func (s schedule) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *schedule) Push(x any)        { *s = append(*s, x.(*item)) }
+func (s *schedule) Pop() any {
+	old := *s
 	it := old[len(old)-1]
 	old[len(old)-1] = nil
-	*w = old[:len(old)-1]
+	*s = old[:len(old)-1]
 	return it
 }
 
-// dueBy takes out the next item that is due at now, nil when there is none.
-func (w *waiting) dueBy(now time.Time) *item {
-	if len(*w) == 0 || (*w)[0].due.After(now) {
-		return nil
-	}
-	return heap.Pop(w).(*item)
-}
+// due reports whether the first item is due at now.
+func (s schedule) due(now time.Time) bool { return len(s) > 0 && !s[0].due.After(now) }

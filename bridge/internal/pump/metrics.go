@@ -38,11 +38,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		attempts:    counter("attempts_total", "Posts to the sink, by outcome.", "subscription", "outcome"),
-		deadLetters: counter("dead_letters_total", "Records put aside, by reason.", "subscription", "reason"),
+		deadLetters: counter("dead_letters_total", "Dead letters written, by reason.", "subscription", "reason"),
 		rebalances:  counter("rebalances_total", "Generations of the group after the first.", "subscription"),
-		lag:         gauge("lag", "End of the partition less the committed offset.", "subscription", "partition"),
-		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that failed and waits.", "subscription"),
-		inFlight:    gauge("in_flight", "Posts under way.", "subscription"),
+		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
+		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
+		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
 		blocked:     gauge("blocked", "1 while something holds the commit back, by reason.", "subscription", "reason"),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "taskwire_bridge_attempt_seconds", Help: "Time of one post.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -52,7 +52,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// gauges are set when they are read: nothing has to tick while nobody looks.
+// gauges are set when they are scraped: nothing has to tick in between.
 type gauges Metrics
 
 func (g *gauges) all() []*prometheus.GaugeVec {
@@ -78,8 +78,8 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// add begins every counter of a subscription at 0: a rate over a series that
-// is not there yet would miss the first event that it counts.
+// add starts every counter of a subscription at 0: a rate over a series that
+// does not exist yet would miss the first event that it counts.
 func (m *Metrics) add(s *Subscription) {
 	name := s.cfg.Name
 	for _, outcome := range []deliver.Outcome{deliver.Accepted, deliver.Retry, deliver.SinkFault, deliver.Gone, deliver.Rejected} {
@@ -104,18 +104,18 @@ func (s *Subscription) observe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	name, flying, oldest := s.cfg.Name, 0, 0.0
+	name, inFlight, oldest := s.cfg.Name, 0, 0.0
 	s.metrics.blocked.DeletePartialMatch(prometheus.Labels{"subscription": name})
 	s.metrics.lag.DeletePartialMatch(prometheus.Labels{"subscription": name})
 	for _, p := range s.partitions {
 		status, blocked := p.snapshot(now)
 		s.metrics.lag.WithLabelValues(name, strconv.Itoa(p.id)).Set(float64(status.Lag))
-		flying += status.InFlight
+		inFlight += status.InFlight
 		oldest = max(oldest, status.OldestSeconds)
 		if blocked != "" {
 			s.metrics.blocked.WithLabelValues(name, blocked).Set(1)
 		}
 	}
-	s.metrics.inFlight.WithLabelValues(name).Set(float64(flying))
+	s.metrics.inFlight.WithLabelValues(name).Set(float64(inFlight))
 	s.metrics.oldest.WithLabelValues(name).Set(oldest)
 }

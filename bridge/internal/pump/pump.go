@@ -3,18 +3,25 @@
 //
 // # Order of effects
 //
-// An event is posted; only when the sink has accepted it, or Kafka has
+// An event is posted. Only when the sink has accepted it, or Kafka has
 // acknowledged its dead letter, is its offset done; only offsets below which
-// all are done are committed. The process may die between any two steps:
+// everything is done are committed. The process may die between any two steps:
 //
-//   - before the post, or during it: fetched and posted again;
-//   - after the 2xx, before the commit: posted again, unless the offset stands
-//     in the metadata of a commit; the sink knows the event's id;
-//   - after the dead letter, before the commit: a second dead letter at most.
+//   - before or during the post: the event is fetched and posted again;
+//   - after the 2xx, before the commit: it is posted again, unless the metadata
+//     of a commit says that it is done; the sink knows the event's id;
+//   - after the dead letter, before the commit: at most a second dead letter.
 //
-// Nothing is ever committed past an event that neither sink nor dead-letter
-// topic has taken. Within a key the next event is posted only after the one
-// before is done, so what is posted again comes in order, too.
+// Nothing is ever committed past an event that neither the sink nor the
+// dead-letter topic has taken. Within a key the next event is posted only after
+// the one before it is done, so that what is posted again comes in order, too.
+//
+// # Files
+//
+// partition.go is the loop; fetch.go reads and prepares records, window.go holds
+// them in order per key, attempt.go posts them and judges the answer, breaker.go
+// tells a bad sink from a bad event, letters.go writes dead letters, committer.go
+// commits, and status.go and metrics.go show all of it.
 package pump
 
 import (
@@ -34,6 +41,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // Order is which events must not overtake each other.
@@ -58,7 +66,7 @@ type Config struct {
 	Timeout     time.Duration
 	Backoff     deliver.Backoff
 	Attempts    int           // after which a retried event is exhausted
-	For         time.Duration // after which an event is exhausted whatever the fault
+	For         time.Duration // after which an event is exhausted, whatever the cause
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
 	Rate        float64       // posts per second; 0 for no limit
@@ -66,15 +74,16 @@ type Config struct {
 	InstanceID   string // static membership; "" for none
 	CreateTopics bool
 	Partitions   int           // of topics it creates
-	Drain        time.Duration // how long posts in hand may take after a stop or a rebalance
+	Drain        time.Duration // how long posts in flight may take after a stop or a rebalance
 }
 
-// Subscription delivers until its Run ends.
+// Subscription delivers the events of one topic to one sink.
 type Subscription struct {
 	cfg     Config
 	client  *kafkago.Client
 	letters deadletter.Producer
 	sink    *deliver.Client
+	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
 	limit   *rate.Limiter
@@ -86,14 +95,14 @@ type Subscription struct {
 	missing    error              // why it has not joined yet
 }
 
-// New makes a subscription; it connects to nothing.
-func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
+// New returns a subscription; it opens no connection.
+func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
 	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
 	s.gate.changed = make(chan struct{})
 	if cfg.Rate > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
@@ -116,10 +125,10 @@ func (s *Subscription) Run(ctx context.Context) error {
 	return s.member.Run(ctx, s.handle)
 }
 
-// awaitTopics returns when the topics are there; brokers that are away and
-// topics that are missing are said, and waited for.
+// awaitTopics returns when the topics are there. Brokers that are down and
+// topics that are missing are logged, and waited for.
 func (s *Subscription) awaitTopics(ctx context.Context) error {
-	var said time.Time
+	report := rate.Sometimes{Interval: 10 * time.Second}
 	for {
 		err := errors.Join(
 			kafka.EnsureTopic(ctx, s.client, s.cfg.Topic, s.cfg.Partitions, s.cfg.CreateTopics),
@@ -130,18 +139,17 @@ func (s *Subscription) awaitTopics(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil && time.Since(said) > 10*time.Second {
-			said = time.Now()
-			s.log.Warn("waiting for Kafka: "+err.Error(), "topic", s.cfg.Topic)
+		if ctx.Err() == nil {
+			report.Do(func() { s.log.Warn("waiting for Kafka", "topic", s.cfg.Topic, "err", err) })
 		}
-		if !pause(ctx, 500*time.Millisecond) {
-			return ctx.Err()
+		if err := retry.Pause(ctx, 500*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
 
-// ensureDeadLetter makes the topic if it may. A missing one does not keep
-// events from being delivered: it is said when the first letter cannot be written.
+// ensureDeadLetter creates the topic if it may. A missing one does not keep
+// events from being delivered: it is reported when the first letter cannot be written.
 func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	if !s.cfg.CreateTopics {
 		return nil
@@ -149,7 +157,7 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
 }
 
-// handle works one generation: a loop for each partition, until all have drained.
+// handle serves one generation: a loop for each partition, until all have drained.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
 	var wg sync.WaitGroup
 	s.mu.Lock()
@@ -208,17 +216,6 @@ func (g *gate) get() (shut string, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.shut, g.changed
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // Name is the subscription's.

@@ -102,11 +102,19 @@ func (s *sink) count(id string) int {
 	return s.tries[id]
 }
 
+func (s *sink) total() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.posts)
+}
+
 type bundle struct {
 	t      *testing.T
 	broker *embedkafka.Broker
 	client *kafkago.Client
 	cfg    pump.Config
+	budget int64 // bytes
+	shared *pump.Budget
 }
 
 func setup(t *testing.T, sinkURL string) *bundle {
@@ -121,7 +129,7 @@ func setup(t *testing.T, sinkURL string) *bundle {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { transport.CloseIdleConnections(); _ = b.Close() })
-	return &bundle{t, b, kafka.NewClient(cfg, transport), pump.Config{
+	return &bundle{t: t, broker: b, budget: 64 << 20, client: kafka.NewClient(cfg, transport), cfg: pump.Config{
 		Name: "sub", Group: "group", Topic: "events", Sink: sinkURL, Order: pump.ByKey, Concurrency: 16, Timeout: 5 * time.Second,
 		Backoff:  deliver.Backoff{Initial: time.Millisecond, Multiplier: 2, Max: 10 * time.Millisecond},
 		Attempts: 5, For: time.Hour, DeadLetter: "dlq", Drain: 5 * time.Second, InstanceID: "one", Partitions: 1,
@@ -131,7 +139,10 @@ func setup(t *testing.T, sinkURL string) *bundle {
 // produce appends raw values with key; an event's id is its position on the topic.
 func (b *bundle) produce(records ...*kgo.Record) {
 	b.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.broker.Addr()))
+	partition := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
+		return func(r *kgo.Record, _ int) int { return int(r.Partition) }
+	})
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.broker.Addr()), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.RecordPartitioner(partition))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -158,7 +169,11 @@ func events(n, keys int) []*kgo.Record {
 func (b *bundle) run() (s *pump.Subscription, stop func()) {
 	b.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), pump.NewMetrics(prometheus.NewRegistry()), log)
+	budget := b.shared
+	if budget == nil {
+		budget = pump.NewBudget(b.budget)
+	}
+	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(prometheus.NewRegistry()), log)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -206,12 +221,12 @@ func (b *bundle) letters() []deadletter.Stored {
 // until waits for an observable state.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("in 20 s it did not come to this: %s", what)
+	t.Fatalf("after a minute still not: %s", what)
 }
 
 func (b *bundle) untilCommitted(offset int64) {
@@ -461,6 +476,73 @@ func TestADeadSinkIsProbedByOne(t *testing.T) {
 	if len(b.letters()) != 0 {
 		t.Errorf("%d dead letters: a dead sink is not the events' fault", len(b.letters()))
 	}
+	inOrder(t, s)
+}
+
+func TestADeadLetterDoesNotWaitForTheSink(t *testing.T) {
+	s := newSink(t, func(string, int) int { return 503 })
+	b := setup(t, s.server.URL)
+	b.cfg.Backoff = deliver.Backoff{Initial: 1000 * time.Hour, Multiplier: 1, Max: 1000 * time.Hour}
+	b.produce(events(30, 30)...)
+	_, stop := b.run()
+	until(t, "the sink down", func() bool { return s.total() >= 3 })
+	b.produce(&kgo.Record{Topic: "events", Key: []byte("other"), Value: []byte("not json")})
+	until(t, "the malformed record dead-lettered while the sink is down", func() bool { return len(b.letters()) == 1 })
+	stop()
+}
+
+func TestADeadSinkIsBlockingAtEveryLook(t *testing.T) {
+	s := newSink(t, func(string, int) int { return 503 })
+	b := setup(t, s.server.URL)
+	b.cfg.Backoff.Max = 20 * time.Millisecond
+	b.produce(events(50, 50)...)
+	sub, stop := b.run()
+	blocking := func() *pump.Block {
+		if ps := sub.View().Partitions; len(ps) == 1 {
+			return ps[0].Blocking
+		}
+		return nil
+	}
+	until(t, "blocking", func() bool { return blocking() != nil })
+	before := s.total()
+	until(t, "many looks between and during probes", func() bool {
+		if blocking() == nil {
+			t.Fatal("blocking = null while the sink is down")
+		}
+		return s.total() > before+20
+	})
+	stop()
+}
+
+// 24 partitions of compressed records and a budget of one megabyte: a
+// subscription whose sink is dead holds what it may, and the other goes on.
+func TestASmallBudgetIsEnoughForMany(t *testing.T) {
+	const partitions, each = 24, 50
+	dead := newSink(t, func(string, int) int { return 503 })
+	s := newSink(t, func(string, int) int { return 204 })
+	b := setup(t, dead.server.URL)
+	if err := kafka.EnsureTopic(t.Context(), b.client, "many", partitions, true); err != nil {
+		t.Fatal(err)
+	}
+	var recs []*kgo.Record
+	for i := range partitions * each {
+		rec := event(fmt.Sprintf("%05d", i), fmt.Sprintf("k%d", i%500))
+		rec.Topic, rec.Partition = "many", int32(i%500%partitions)
+		rec.Value = append(rec.Value[:len(rec.Value)-1], fmt.Sprintf(`,"data":%q}`, strings.Repeat("x", 10_000))...)
+		recs = append(recs, rec)
+	}
+	b.produce(recs...)
+	b.cfg.Topic, b.budget = "many", 1<<20
+	b.cfg.Backoff.Max = 100 * time.Millisecond
+	budget := pump.NewBudget(b.budget)
+	b.shared = budget
+	_, stopDead := b.run()
+	until(t, "the dead sink tried", func() bool { return dead.total() > 0 })
+	b.cfg.Name, b.cfg.Group, b.cfg.Sink = "living", "living", s.server.URL
+	_, stop := b.run()
+	until(t, "everything delivered to the living sink", func() bool { return len(s.accepted()) >= partitions*each })
+	stop()
+	stopDead()
 	inOrder(t, s)
 }
 

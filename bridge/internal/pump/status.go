@@ -1,8 +1,11 @@
 package pump
 
 import (
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 )
 
 // Status is what an operator wants to know of one partition.
@@ -29,81 +32,62 @@ type Block struct {
 type statusBox struct {
 	mu        sync.Mutex
 	s         Status
-	blocked   string // reason label of taskwire_bridge_blocked
-	oldest    time.Time
+	blocked   string    // reason label of taskwire_bridge_blocked
+	oldest    time.Time // since when the lowest offset in flight is here; zero when there is none
 	published time.Time // owned by the loop
-	durable   int64
-	any       bool // durable is set
-}
-
-func (b *statusBox) committed(offset int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.durable, b.any = offset, true
-}
-
-func (b *statusBox) block(reason string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.blocked = reason
 }
 
 // publish writes the status, not more often than is worth its cost.
-func (p *partition) publish(now time.Time, shut string) {
-	if now.Sub(p.status.published) < 50*time.Millisecond {
+func (p *partition) publish(now time.Time, paused string) {
+	b := &p.status
+	if now.Sub(b.published) < 50*time.Millisecond {
 		return
 	}
-	p.status.published = now
-	block, reason, oldest := p.blocking(shut)
-	b := &p.status
+	b.published = now
+	s := Status{Partition: p.id, Committed: p.committer.offset, End: p.end, InFlight: p.inFlight}
+	if p.end >= 0 {
+		s.Lag = p.end - max(s.Committed, 0)
+	}
+	var oldest time.Time
+	blocked := ""
+	if it := p.window.lowest(); it != nil {
+		oldest = it.received
+		s.Blocking, blocked = p.blocking(it)
+	}
+	var tooLarge *fetch.TooLargeError
+	switch {
+	case errors.Is(p.fetchErr, errLost):
+		blocked = "offset_out_of_range"
+	case errors.As(p.fetchErr, &tooLarge):
+		blocked = "record_too_large"
+	case paused != "":
+		blocked = "paused"
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.any {
-		p.committed = b.durable
-	}
-	b.s = Status{Partition: p.id, Committed: p.committed, End: p.end, InFlight: p.flying, Blocking: block}
-	if p.end >= 0 {
-		b.s.Lag = p.end - max(p.committed, 0)
-	}
-	b.oldest = oldest
-	if b.blocked != "offset_out_of_range" {
-		b.blocked = reason
-	}
+	b.s, b.blocked, b.oldest = s, blocked, oldest
 }
 
-// blocking finds the item at the lowest offset in flight, if it has failed.
-func (p *partition) blocking(shut string) (block *Block, reason string, oldest time.Time) {
-	if shut != "" {
-		reason = "paused"
-	}
-	lowest := p.tracker.Blocking()
-	if lowest < 0 {
-		return nil, reason, oldest
-	}
-	if lowest != p.held || p.heldSince.IsZero() {
-		p.held, p.heldSince = lowest, time.Now()
-	}
-	oldest = p.heldSince
-	// Whatever waits is the head of its key; the lowest offset is a head, too.
-	var at *item
-	for _, it := range p.waiting {
-		if it.offset == lowest {
-			at, oldest = it, it.received
-		}
-	}
-	if at == nil {
-		return nil, reason, oldest
-	}
+// blocking is what holds the commit back at it, the lowest offset in flight,
+// with the reason label of the metric; nil while nothing has failed.
+func (p *partition) blocking(it *item) (block *Block, reason string) {
+	err := it.err
 	switch {
-	case reason != "":
-	case at.letter != "":
-		reason = "deadletter"
-	case p.down():
+	case it.unwritten > 0:
+		reason, err = "deadletter", it.letterErr
+	case it.state == writing:
+		return nil, "" // its dead letter is on its way
+	case p.breaker.down():
 		reason = "sink"
-	default:
+	case it.attempts > 0:
 		reason = "event"
+	default:
+		return nil, ""
 	}
-	return &Block{Offset: at.offset, Key: at.queue.key, EventID: at.event, Attempts: at.attempts, Reason: at.failure}, reason, oldest
+	if err == nil {
+		err = p.breaker.err // not tried yet: it waits for the sink
+	}
+	return &Block{Offset: it.offset, Key: it.queue.key, EventID: it.event, Attempts: it.attempts, Reason: err.Error()}, reason
 }
 
 func (p *partition) snapshot(now time.Time) (Status, string) {

@@ -1,6 +1,6 @@
-// Package volumetest gives a real process a volume that it really cannot use.
-// Root may write everywhere, so when root runs the tests the process runs as
-// somebody else, as it does in a pod.
+// Package volumetest gives a real process a volume that it cannot use. Root may
+// write everywhere, so when root runs the tests the process runs as another
+// user, as it does in a pod.
 package volumetest
 
 import (
@@ -19,20 +19,20 @@ import (
 	"time"
 )
 
-// nobody is any user without rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
 // Volume is a folder and one way to make it unusable.
 type Volume struct {
 	Name   string
 	Dir    string
-	Reason string // in the words of the system
+	Reason string // the system's error text
 	Break  func(*testing.T)
-	Mend   func(*testing.T)
+	Fix    func(*testing.T)
 }
 
-// Each runs test for every kind of broken volume that can be had here: modes
-// anywhere; a read-only and a full file system where the tester may mount.
+// Each runs test for every kind of broken volume that this machine allows: file
+// modes anywhere; a read-only and a full file system where the user may mount.
 func Each(t *testing.T, test func(*testing.T, Volume)) {
 	for _, make := range append(mounts(t), modes) {
 		v := make(t)
@@ -40,7 +40,7 @@ func Each(t *testing.T, test func(*testing.T, Volume)) {
 	}
 }
 
-// modes takes the folder and what is in it away from its owner.
+// modes removes the owner's write permission on the folder and its files.
 func modes(t *testing.T) Volume {
 	dir := folder(t)
 	set := func(of, in os.FileMode) func(*testing.T) {
@@ -57,11 +57,11 @@ func modes(t *testing.T) Volume {
 	return Volume{"not permitted", dir, "permission denied", set(0o500, 0o400), set(0o700, 0o600)}
 }
 
-// folder is one that the process owns and can reach.
+// folder makes a folder that the process owns and can reach.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	err := os.Chmod(filepath.Dir(dir), 0o755) // else for its owner only
+	err := os.Chmod(filepath.Dir(dir), 0o755) // TempDir's parent is 0700
 	if os.Getuid() == 0 {
 		err = errors.Join(err, os.Chown(dir, nobody, nobody))
 	}
@@ -71,14 +71,14 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// Process is this test binary as a program, with its log.
+// Process is this test binary, running as a program, and its log.
 type Process struct {
 	cmd *exec.Cmd
 	log logBuffer
 }
 
-// Start runs this test binary with these variables, as nobody when the tester
-// is root.
+// Start runs this test binary with these variables, as nobody when the user is
+// root.
 func Start(t *testing.T, env ...string) *Process {
 	t.Helper()
 	path := filepath.Join(folder(t), "program")
@@ -96,7 +96,7 @@ func Start(t *testing.T, env ...string) *Process {
 	t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
 			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait() // killed, as asked
+			_ = p.cmd.Wait() // it was killed
 		}
 		if t.Failed() {
 			t.Log(p.log.String())
@@ -105,8 +105,8 @@ func Start(t *testing.T, env ...string) *Process {
 	return p
 }
 
-// copyProgram puts the test binary where its new owner can run it: go test
-// builds into a folder of the tester's own.
+// copyProgram copies the test binary to a folder where its new owner can run it:
+// go test builds into a folder that only the user may enter.
 func copyProgram(path string) error {
 	from, err := os.Open(os.Args[0])
 	if err != nil {
@@ -125,32 +125,32 @@ func copyProgram(path string) error {
 	return errors.Join(err, to.Close())
 }
 
-// Terminate sends SIGTERM and gives the exit status.
+// Terminate sends SIGTERM and returns the exit status.
 func (p *Process) Terminate(t *testing.T) int {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = p.cmd.Wait() // the status says it
+	_ = p.cmd.Wait() // the exit status is in ProcessState
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Exit waits for a process that ends by itself.
+// Exit waits for a process that ends by itself and returns its exit status.
 func (p *Process) Exit() int {
-	_ = p.cmd.Wait() // the status says it
+	_ = p.cmd.Wait() // the exit status is in ProcessState
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Log is what the process has logged.
+// Log is what the process has logged so far.
 func (p *Process) Log() string { return p.log.String() }
 
-// Await waits until the process logged this.
+// Await waits until the process has logged text.
 func (p *Process) Await(t *testing.T, text string) {
 	t.Helper()
 	wait(t, "the log line "+text, func() bool { return strings.Contains(p.Log(), text) })
 }
 
-// URLs are those of the public and the operator port, once it listens.
+// URLs waits until the process listens and returns its public and operator URLs.
 func (p *Process) URLs(t *testing.T) (base, ops string) {
 	t.Helper()
 	listening := regexp.MustCompile(`"msg":"listening".*"addr":"([^"]*)","ops_addr":"([^"]*)"`)
@@ -162,7 +162,7 @@ func (p *Process) URLs(t *testing.T) (base, ops string) {
 	return "http://" + m[1], "http://" + m[2]
 }
 
-// Count is how many log lines hold the text.
+// Count is the number of log lines that contain text.
 func (p *Process) Count(text string) (n int) {
 	for line := range strings.Lines(p.Log()) {
 		if strings.Contains(line, text) {
@@ -178,7 +178,7 @@ func AwaitReady(t *testing.T, base string) {
 	wait(t, "readiness", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
 }
 
-// Call gives status, Retry-After and body; 0 when nobody answers.
+// Call returns status, Retry-After and body; status 0 when there is no answer.
 func Call(t *testing.T, method, url, contentType, body string) (status int, retryAfter, answer string) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
@@ -188,7 +188,7 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 	req.Header.Set("Content-Type", contentType)
 	req.Close = true // leaves no goroutine behind
 
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
+	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // only tests use this package
 	if err != nil {
 		return 0, "", err.Error()
 	}
@@ -204,7 +204,7 @@ func wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("no %s within 30 s", what)
 		}
 	}
 }

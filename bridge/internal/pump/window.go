@@ -1,0 +1,143 @@
+package pump
+
+import (
+	"container/heap"
+	"strconv"
+	"time"
+)
+
+// maxItems bounds the records of a partition that are admitted and not done.
+const maxItems = 8192
+
+// window holds the admitted records of a partition: a queue per key, of which
+// only the head may be tried. That is what keeps the order of a key, whatever
+// happens to its head.
+type window struct {
+	order Order
+
+	queues  map[string]*queue
+	ready   []*item  // heads to be posted
+	waiting schedule // heads that failed and are due later
+	arrived []*item  // all, by offset; those that are done leave when they come first
+	items   int
+	bytes   int
+}
+
+// queue is the records of one key in order.
+type queue struct {
+	key   string
+	items []*item
+}
+
+func newWindow(order Order) *window {
+	return &window{order: order, queues: map[string]*queue{}}
+}
+
+// full reports whether the next record must wait: room bytes are taken. One
+// record always fits.
+func (w *window) full(room int) bool {
+	return w.items >= maxItems || (w.items > 0 && w.bytes >= room)
+}
+
+// add puts it at the end of its key's queue. It returns it when that makes it
+// the head, else nil.
+func (w *window) add(it *item) (head *item) {
+	key := w.key(it)
+	q := w.queues[key]
+	if q == nil {
+		q = &queue{key: key}
+		w.queues[key] = q
+	}
+	it.queue = q
+	q.items = append(q.items, it)
+	w.arrived = append(w.arrived, it)
+	w.items++
+	w.bytes += it.size
+	if len(q.items) > 1 {
+		return nil
+	}
+	return it
+}
+
+func (w *window) key(it *item) string {
+	switch {
+	case w.order == ByPartition:
+		return ""
+	case w.order == None || it.record.Key == nil:
+		return "\x00" + strconv.FormatInt(it.offset, 10) // a key of its own
+	}
+	return string(it.record.Key)
+}
+
+// finish takes out it, a head, and returns the next of its key, nil when there is none.
+func (w *window) finish(it *item) (head *item) {
+	it.state = done
+	w.items--
+	w.bytes -= it.size
+	for len(w.arrived) > 0 && w.arrived[0].state == done {
+		w.arrived[0] = nil
+		w.arrived = w.arrived[1:]
+	}
+	q := it.queue
+	q.items[0] = nil
+	q.items = q.items[1:]
+	if len(q.items) == 0 {
+		delete(w.queues, q.key)
+		return nil
+	}
+	return q.items[0]
+}
+
+// lowest is the item that holds the commit back, nil when there is none.
+func (w *window) lowest() *item {
+	if len(w.arrived) == 0 {
+		return nil
+	}
+	return w.arrived[0]
+}
+
+// push makes a head ready to be posted.
+func (w *window) push(it *item) { w.ready = append(w.ready, it) }
+
+// retry makes a head that failed wait until it is due.
+func (w *window) retry(it *item, due time.Time) {
+	it.state, it.due = waiting, due
+	heap.Push(&w.waiting, it)
+}
+
+// next is the head to post now, nil when there is none. It stays where it is until take.
+func (w *window) next(now time.Time) *item {
+	for w.waiting.due(now) {
+		w.push(heap.Pop(&w.waiting).(*item))
+	}
+	if len(w.ready) == 0 {
+		return nil
+	}
+	return w.ready[0]
+}
+
+// take removes what next returned: a worker has it.
+func (w *window) take() {
+	w.ready[0].state = posting
+	w.ready[0] = nil
+	w.ready = w.ready[1:]
+}
+
+// nextDue is when next will find something; ok is false when nothing is scheduled.
+func (w *window) nextDue(now time.Time) (at time.Time, ok bool) {
+	switch {
+	case len(w.ready) > 0:
+		return now, true
+	case len(w.waiting) > 0:
+		return w.waiting[0].due, true
+	}
+	return time.Time{}, false
+}
+
+// wake makes everything that waits due now.
+func (w *window) wake(now time.Time) {
+	for _, it := range w.waiting {
+		it.due = now
+	}
+	heap.Init(&w.waiting)
+}
