@@ -28,8 +28,8 @@ type Service struct {
 	subs      []*pump.Subscription
 }
 
-// New binds the ports; it connects to nothing and delivers nothing yet. Brokers
-// that are away are waited for by Run, which is not ready until then.
+// New binds the ports; it connects to nothing and delivers nothing yet. Run waits
+// for unavailable brokers, and the service is not ready until then.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	transport, err := kafka.NewTransport(cfg.Kafka)
 	if err != nil {
@@ -59,17 +59,18 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	return s, nil
 }
 
-// Addr is the admin API's address with its real port.
+// Addr returns the admin API's address with its real port.
 func (s *Service) Addr() net.Addr { return s.http.Addr() }
 
-// OpsAddr is the operator address with its real port.
+// OpsAddr returns the operator address with its real port.
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 
 // Close releases what New acquired, for a service that never ran.
 func (s *Service) Close() error { return s.http.Close() }
 
-// Run delivers until ctx ends; then posts in hand finish, what finished is
-// committed, and the groups are left. A fault of one part stops the others.
+// Run delivers until ctx ends; then posts in flight finish, finished offsets are
+// committed, and the members leave their groups. If one part fails, the others
+// stop too.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.transport.CloseIdleConnections()
 	group, ctx := errgroup.WithContext(ctx)

@@ -3,11 +3,14 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/internal/env"
@@ -28,18 +31,17 @@ func TestWithoutAFileThereAreTheTwoSubscriptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Subscriptions) != 2 {
-		t.Fatalf("%d subscriptions", len(cfg.Subscriptions))
+	usual := app.Subscription{
+		Mode: "structured", Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
+		Retry:     app.Retry{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second, Attempts: 10, For: time.Hour},
+		Exhausted: "deadletter", DeadLetter: "task-events-dlq",
 	}
-	n, a := cfg.Subscriptions[0], cfg.Subscriptions[1]
-	if n.Group != "notification-service" || n.Sink != "http://n/" || strings.Join(n.Types, " ") != "task.created task.completed" || n.Exhausted != "deadletter" || n.DeadLetter != "task-events-dlq" {
-		t.Errorf("notifications = %+v", n)
-	}
-	if a.Group != "audit-service" || a.Sink != "http://localhost:8003/" || len(a.Types) != 0 || a.Exhausted != "block" || a.Concurrency != 64 || a.Timeout != 15*time.Second {
-		t.Errorf("audit = %+v", a)
-	}
-	if r := a.Retry; r.Initial != 200*time.Millisecond || r.Multiplier != 2 || r.Max != 30*time.Second || r.Attempts != 10 || r.For != time.Hour {
-		t.Errorf("retry = %+v", r)
+	notifications, audit := usual, usual
+	notifications.Name, notifications.Group, notifications.Sink = "notifications", "notification-service", "http://n/"
+	notifications.Types = []string{"task.created", "task.completed"}
+	audit.Name, audit.Group, audit.Sink, audit.Exhausted = "audit", "audit-service", "http://localhost:8003/", "block"
+	if diff := cmp.Diff([]app.Subscription{notifications, audit}, cfg.Subscriptions); diff != "" {
+		t.Errorf("subscriptions (-want +got):\n%s", diff)
 	}
 }
 
@@ -63,32 +65,131 @@ subscriptions:
     exhausted: block
 `
 
-func TestCheckPrintsTheDefaultsAndReadsBackWhatItPrints(t *testing.T) {
-	print := func(path string) string {
-		var out bytes.Buffer
-		for _, sub := range app.Commands() {
-			if sub.Name != "check" {
-				continue
-			}
-			if err := sub.Run(context.Background(), env.Map(map[string]string{"BRIDGE_CONFIG": path}), nil, &out, &out); err != nil {
-				t.Fatal(err)
-			}
+// run runs a subcommand and returns what it printed.
+func run(ctx context.Context, t *testing.T, vars map[string]string, name string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	for _, sub := range app.Commands() {
+		if sub.Name == name {
+			err := sub.Run(ctx, env.Map(vars), args, &out, &errs)
+			return out.String(), errs.String(), err
 		}
-		return out.String()
 	}
-	first := print(write(t, example))
+	t.Fatalf("no subcommand %s", name)
+	return "", "", nil
+}
+
+// mistakes are the lines that an operator reads for a configuration file.
+func mistakes(t *testing.T, path string) []string {
+	t.Helper()
+	_, err := app.FromEnv(env.Map(map[string]string{"BRIDGE_CONFIG": path}))
+	var wrong *env.Error
+	if !errors.As(err, &wrong) {
+		t.Fatalf("FromEnv = %v, want an *env.Error", err)
+	}
+	return wrong.Mistakes
+}
+
+func TestCheckPrintsTheDefaultsAndReadsBackWhatItPrints(t *testing.T) {
+	check := func(path string) string {
+		out, _, err := run(t.Context(), t, map[string]string{"BRIDGE_CONFIG": path}, "check")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first := check(write(t, example))
 	if !strings.Contains(first, "timeout: 15s") || strings.Count(first, "order: key") != 2 {
 		t.Errorf("check printed:\n%s", first)
 	}
-	if second := print(write(t, first)); second != first {
-		t.Errorf("not stable:\n%s\nthen\n%s", first, second)
+	if diff := cmp.Diff(first, check(write(t, first))); diff != "" {
+		t.Errorf("check of its own output differs (-first +second):\n%s", diff)
 	}
 }
 
 func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
-	_, err := app.FromEnv(env.Map(map[string]string{"BRIDGE_CONFIG": write(t, strings.Replace(example, "exhausted: block", "exausted: block", 1))}))
-	if err == nil || !strings.Contains(err.Error(), `[18:5]`) || !strings.Contains(err.Error(), "exausted") {
-		t.Errorf("FromEnv = %v, want the key with line and column", err)
+	path := write(t, strings.Replace(example, "exhausted: block", "exausted: block", 1))
+	want := []string{"BRIDGE_CONFIG: " + path + ":18:5: subscriptions[1].exausted: unknown key"}
+	if diff := cmp.Diff(want, mistakes(t, path)); diff != "" {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
+	}
+}
+
+func TestAMissingFileIsNamedOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.yaml")
+	want := []string{"BRIDGE_CONFIG: open " + path + ": no such file or directory"}
+	if diff := cmp.Diff(want, mistakes(t, path)); diff != "" {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
+	}
+}
+
+// TestEveryWrongTypeIsNamed: a value of the wrong type hides no other mistake,
+// of type or of content, and is not reported again as a missing one.
+func TestEveryWrongTypeIsNamed(t *testing.T) {
+	path := write(t, `
+subscriptions:
+  - name: a
+    group: g
+    sink: http://x/
+    timeout: 15
+    concurrency: many
+    retry: {initial: soon, attempts: [1]}
+    types: task.created
+    sinc: http://y/
+  - name: b
+    group: h
+    sink: ftp://x/
+    retry: 5
+    filters: [{prefix: {type: {a: b}}}, {nott: {}}]
+    rate: fast
+  - just text
+`)
+	want := []string{
+		// First what cannot be read, then what is wrong with the rest.
+		":6:14: subscriptions[0].timeout: want a duration such as 15s, have 15",
+		":7:18: subscriptions[0].concurrency: want a whole number, have many",
+		":8:22: subscriptions[0].retry.initial: want a duration such as 15s, have soon",
+		":8:38: subscriptions[0].retry.attempts: want a whole number, have a list",
+		":9:12: subscriptions[0].types: want a list, have task.created",
+		":10:5: subscriptions[0].sinc: unknown key",
+		":14:12: subscriptions[1].retry: want keys and values, have 5",
+		":15:31: subscriptions[1].filters[0].prefix.type: want text, have keys and values",
+		":15:42: subscriptions[1].filters[1].nott: unknown key",
+		":16:11: subscriptions[1].rate: want a number, have fast",
+		":17:5: subscriptions[2]: want keys and values, have just text",
+		": subscriptions[1] (b).sink: want an absolute http or https address such as http://localhost:8002/",
+	}
+	for i := range want {
+		want[i] = "BRIDGE_CONFIG: " + path + want[i]
+	}
+	if diff := cmp.Diff(want, mistakes(t, path)); diff != "" {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
+	}
+}
+
+func TestASyntaxErrorIsOneLine(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"unclosed list":  {"subscriptions: [", ":1:16: sequence end token ']' not found"},
+		"key used twice": {"topic: a\ntopic: b\n", ":2:1: mapping key \"topic\" already defined at [1:1]"},
+	} {
+		path := write(t, c.text)
+		if diff := cmp.Diff([]string{"BRIDGE_CONFIG: " + path + c.want}, mistakes(t, path)); diff != "" {
+			t.Errorf("%s: mistakes (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestAliasesAreFollowed: a mistake elsewhere must not turn an anchored value into a missing one.
+func TestAliasesAreFollowed(t *testing.T) {
+	path := write(t, `
+subscriptions:
+  - &base {name: a, group: g, sink: &sink "http://x/", timeout: 15}
+  - {name: b, group: h, sink: *sink}
+  - {<<: *base, name: c, group: i, timeout: 1s}
+`)
+	want := []string{"BRIDGE_CONFIG: " + path + ":3:65: subscriptions[0].timeout: want a duration such as 15s, have 15"}
+	if diff := cmp.Diff(want, mistakes(t, path)); diff != "" {
+		t.Errorf("mistakes (-want +got):\n%s", diff)
 	}
 }
 
@@ -101,32 +202,42 @@ subscriptions:
   - {}
 `)}))
 	if err == nil {
-		t.Fatal("accepted")
+		t.Fatal("the file was accepted")
 	}
-	for _, want := range []string{"KAFKA_TOPIC:", "topic:", "(a).sink:", "order:", "concurrency:", "timeout:", "mode:", "exhausted:", "(a).name: is used twice", "(a).group: is used twice",
+	for _, want := range []string{"KAFKA_TOPIC:", "topic:", "(a).sink:", "order:", "concurrency:", "timeout:", "mode:", "exhausted:", "(a).name: used twice", "(a).group: used twice",
 		"retry.multiplier:", "filters[0].sql:", "filters[1]:", "rate:", "deadletter:", "subscriptions[2].name: is missing", "subscriptions[2].sink:"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("not named: %s\nin\n%v", want, err)
+			t.Errorf("%s is not named in\n%v", want, err)
 		}
 	}
 }
 
 func TestExplain(t *testing.T) {
-	eventFile := write(t, `{"specversion":"1.0","id":"1","source":"task-api","type":"task.updated"}`)
-	var out bytes.Buffer
-	for _, sub := range app.Commands() {
-		if sub.Name == "explain" {
-			if err := sub.Run(context.Background(), env.Map(nil), []string{"--event", eventFile}, &out, &out); err != nil {
-				t.Fatal(err)
-			}
-			if err := sub.Run(context.Background(), env.Map(nil), nil, &out, &out); err == nil {
-				t.Error("explain without a file was accepted")
-			} else if _, ok := err.(*process.UsageError); !ok { //nolint:errorlint // the very type decides the exit status
-				t.Errorf("%T, want a usage error", err)
-			}
-		}
+	path := write(t, `{"specversion":"1.0","id":"1","source":"task-api","type":"task.updated"}`)
+	out, _, err := run(t.Context(), t, nil, "explain", "--event", path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := out.String(); !strings.Contains(got, "notifications: no, it does not pass any of") || !strings.Contains(got, "audit: yes, to http://localhost:8003/") {
-		t.Errorf("explain printed %q", got)
+	want := "notifications: no, the event does not pass any of (exact type=task.created; exact type=task.completed)\naudit: yes, to http://localhost:8003/\n"
+	if diff := cmp.Diff(want, out); diff != "" {
+		t.Errorf("explain printed (-want +got):\n%s", diff)
+	}
+
+	var usage *process.UsageError
+	if _, _, err := run(t.Context(), t, nil, "explain"); !errors.As(err, &usage) {
+		t.Errorf("explain without a file = %v, want a usage error", err)
+	}
+}
+
+func TestExplainFailsForAMalformedEvent(t *testing.T) {
+	for name, text := range map[string]string{"not JSON": "hello", "no id": `{"specversion":"1.0","source":"task-api","type":"task.updated"}`} {
+		out, _, err := run(t.Context(), t, nil, "explain", "--event", write(t, text))
+		var usage *process.UsageError
+		if err == nil || errors.As(err, &usage) || !strings.Contains(err.Error(), "malformed") {
+			t.Errorf("%s: explain = %v, want an error that is no usage error", name, err)
+		}
+		if out != "" {
+			t.Errorf("%s: explain printed %q for an event that no subscription gets", name, out)
+		}
 	}
 }

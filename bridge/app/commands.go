@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/env"
@@ -43,7 +45,7 @@ func check(_ context.Context, lookup env.Lookup, args []string, stdout, _ io.Wri
 	return err
 }
 
-// explain says which subscriptions want an event, and why not.
+// explain prints which subscriptions get an event, and why the others do not.
 func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -62,13 +64,12 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 	e, _, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
 	if err != nil {
 		if e, _, err = event.FromRecord(event.Record{Value: body}); err != nil {
-			fmt.Fprintf(stdout, "no subscription: a record with this value is malformed: %v\n", err)
-			return nil
+			return fmt.Errorf("malformed event, it would be a dead letter of every subscription: %w", err)
 		}
 	}
 	for _, s := range cfg.Subscriptions {
 		if why := filter.Why(s.filters(), e); why != "" {
-			fmt.Fprintf(stdout, "%s: no, it does not pass %s\n", s.Name, why)
+			fmt.Fprintf(stdout, "%s: no, the event does not pass %s\n", s.Name, why)
 			continue
 		}
 		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, s.Sink)
@@ -83,18 +84,33 @@ func readEvent(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// dlq looks at dead letters: list prints a line each, show the whole of one
-// offset, watch prints each as it comes until it is interrupted.
+// dlq reads dead letters: list prints one line for each, show prints one of them
+// in full, watch is a list that goes on with new ones until it is stopped.
 func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
+	usage := process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
 	if len(args) == 0 {
-		return process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
+		return usage
 	}
 	flags := flag.NewFlagSet("dlq "+args[0], flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	topic := flags.String("topic", "task-events-dlq", "the dead-letter topic")
-	offset := flags.Int64("offset", -1, "show: the dead letter's own offset")
+	offset := flags.Int64("offset", -1, "for show: the dead letter's own offset, as printed by list")
 	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 {
-		return process.Usagef("usage: bridge dlq list|show|watch [-topic TOPIC] [-offset N]")
+		return usage
+	}
+	var read func(client *kafkago.Client) error
+	switch args[0] {
+	case "list":
+		read = func(client *kafkago.Client) error { return list(ctx, stdout, stderr, client, *topic) }
+	case "show":
+		if *offset < 0 {
+			return process.Usagef("dlq show needs -offset N, as printed by dlq list")
+		}
+		read = func(client *kafkago.Client) error { return show(ctx, stdout, client, *topic, *offset) }
+	case "watch":
+		read = func(client *kafkago.Client) error { return watch(ctx, stdout, client, *topic) }
+	default:
+		return process.Usagef("unknown subcommand dlq %s: want list, show or watch", args[0])
 	}
 	cfg, err := FromEnv(lookup)
 	if err != nil {
@@ -105,19 +121,38 @@ func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr i
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	client := kafka.NewClient(cfg.Kafka, transport)
-	switch args[0] {
-	case "list":
-		return deadletter.Scan(ctx, client, *topic, false, func(s deadletter.Stored) error { return printLine(stdout, s) })
-	case "watch":
-		return deadletter.Scan(ctx, client, *topic, true, func(s deadletter.Stored) error { return printLine(stdout, s) })
-	case "show":
-		if *offset < 0 {
-			return process.Usagef("show wants -offset N, as printed by dlq list")
-		}
-		return show(ctx, stdout, client, *topic, *offset)
+	return read(kafka.NewClient(cfg.Kafka, transport))
+}
+
+// letters calls f for each dead letter, see deadletter.Scan. The topic is looked
+// up first, whose error says how to create a missing one.
+func letters(ctx context.Context, client *kafkago.Client, topic string, follow bool, f func(deadletter.Stored) error) error {
+	attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if _, err := kafka.Partitions(attempt, client, topic); err != nil {
+		return err
 	}
-	return process.Usagef("unknown %q: want list, show or watch", args[0])
+	return deadletter.Scan(ctx, client, topic, follow, f)
+}
+
+func list(ctx context.Context, stdout, stderr io.Writer, client *kafkago.Client, topic string) error {
+	none := true
+	err := letters(ctx, client, topic, false, func(s deadletter.Stored) error {
+		none = false
+		return printLine(stdout, s)
+	})
+	if err == nil && none {
+		fmt.Fprintf(stderr, "no dead letters in topic %s\n", topic) // stdout is for the letters, and may be a pipe
+	}
+	return err
+}
+
+func watch(ctx context.Context, stdout io.Writer, client *kafkago.Client, topic string) error {
+	err := letters(ctx, client, topic, true, func(s deadletter.Stored) error { return printLine(stdout, s) })
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // a signal is how a watch ends
+	}
+	return err
 }
 
 func printLine(w io.Writer, s deadletter.Stored) error {
@@ -130,9 +165,9 @@ func printLine(w io.Writer, s deadletter.Stored) error {
 	return err
 }
 
-func show(ctx context.Context, w io.Writer, client deadletter.Fetcher, topic string, offset int64) error {
+func show(ctx context.Context, w io.Writer, client *kafkago.Client, topic string, offset int64) error {
 	found := false
-	err := deadletter.Scan(ctx, client, topic, false, func(s deadletter.Stored) error {
+	err := letters(ctx, client, topic, false, func(s deadletter.Stored) error {
 		if s.Offset != offset {
 			return nil
 		}
@@ -146,7 +181,7 @@ func show(ctx context.Context, w io.Writer, client deadletter.Fetcher, topic str
 		return enc.Encode(map[string]any{"offset": s.Offset, "key": string(s.Record.Key), "headers": headers, "value": string(s.Record.Value)})
 	})
 	if err == nil && !found {
-		return fmt.Errorf("no dead letter at offset %d of %s", offset, topic)
+		return fmt.Errorf("no dead letter at offset %d of topic %s", offset, topic)
 	}
 	return err
 }

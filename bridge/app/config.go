@@ -1,10 +1,7 @@
 package app
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -17,7 +14,7 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
-// Config is everything the bridge can be told.
+// Config holds all settings of the bridge.
 type Config struct {
 	HTTP           httpd.Config
 	Kafka          kafka.Config
@@ -44,19 +41,13 @@ type Subscription struct {
 	SecretFile  string          `yaml:"secret_file,omitempty"`
 }
 
-// Retry is how a failed delivery is tried again.
+// Retry controls how a failed delivery is retried.
 type Retry struct {
 	Initial    time.Duration `yaml:"initial"`
 	Multiplier float64       `yaml:"multiplier"`
 	Max        time.Duration `yaml:"max"`
 	Attempts   int           `yaml:"attempts"`
 	For        time.Duration `yaml:"for"`
-}
-
-// file is BRIDGE_CONFIG as it is written.
-type file struct {
-	Topic         string         `yaml:"topic"`
-	Subscriptions []Subscription `yaml:"subscriptions"`
 }
 
 // FromEnv reads the settings and the configuration file; its error names every mistake.
@@ -68,12 +59,12 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		InstanceID:     instanceID(r),
 		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
 	}
-	path := r.File("BRIDGE_CONFIG")
+	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
 	if path == "" {
 		cfg.Subscriptions = defaults(r)
 		return cfg, r.Err()
 	}
-	f, err := readFile(path)
+	f, wrong, err := readFile(path)
 	if err != nil {
 		r.Fail("BRIDGE_CONFIG", "%v", err)
 		return cfg, r.Err()
@@ -82,16 +73,19 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		cfg.Kafka.Topic = f.Topic
 	}
 	cfg.Subscriptions = f.Subscriptions
-	for _, wrong := range f.check() {
-		r.Fail("BRIDGE_CONFIG", "%s: %s", path, wrong)
+	for _, w := range wrong {
+		r.Fail("BRIDGE_CONFIG", "%s", w)
+	}
+	for _, w := range f.check() {
+		r.Fail("BRIDGE_CONFIG", "%s: %s", path, w)
 	}
 	return cfg, r.Err()
 }
 
 // instanceID makes the member static. A pod has a name that a restarted
-// container keeps. Elsewhere it must be said: a host may run two bridges, and
-// hosts made from one image may share a name; of two processes with one id the
-// older ends.
+// container keeps. Elsewhere it must be set: a host may run two bridges, and
+// hosts created from one image may share a name; of two processes with one id
+// the older ends.
 func instanceID(r *env.Reader) string {
 	if id := r.String("KAFKA_GROUP_INSTANCE_ID", ""); id != "" {
 		return id
@@ -107,27 +101,12 @@ func defaults(r *env.Reader) []Subscription {
 	return []Subscription{
 		Subscription{Name: "notifications", Group: "notification-service", Sink: r.URL("NOTIFIER_URL", "http://localhost:8002/"),
 			Types: []string{"task.created", "task.completed"}}.filled(),
-		// The audit group never skips: it waits and raises an alarm.
+		// The audit group never skips an event: it waits and raises an alarm.
 		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block"}.filled(),
 	}
 }
 
-func readFile(path string) (file, error) {
-	var f file
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return f, err
-	}
-	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil {
-		return f, fmt.Errorf("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, true)))
-	}
-	for i := range f.Subscriptions {
-		f.Subscriptions[i] = f.Subscriptions[i].filled()
-	}
-	return f, nil
-}
-
-// filled sets what was left out.
+// filled sets the defaults of what was left out.
 func (s Subscription) filled() Subscription {
 	orString := func(p *string, def string) {
 		if *p == "" {
@@ -159,62 +138,30 @@ func (s Subscription) filled() Subscription {
 	return s
 }
 
-// check names every mistake of the file.
-func (f file) check() []string {
-	var wrong []string
-	if f.Topic != "" {
-		if err := kafka.CheckTopic(f.Topic); err != nil {
-			wrong = append(wrong, "topic: "+err.Error())
-		}
-	}
-	if len(f.Subscriptions) == 0 {
-		wrong = append(wrong, "subscriptions: wants at least one")
-	}
-	names, groups := map[string]bool{}, map[string]bool{}
-	for i, s := range f.Subscriptions {
-		where := fmt.Sprintf("subscriptions[%d]", i)
-		if s.Name != "" {
-			where += " (" + s.Name + ")"
-		}
-		for _, w := range s.check() {
-			wrong = append(wrong, where+"."+w)
-		}
-		if names[s.Name] && s.Name != "" {
-			wrong = append(wrong, where+".name: is used twice")
-		}
-		// Two subscriptions in one group would share the partitions and each see half of the events.
-		if groups[s.Group] && s.Group != "" {
-			wrong = append(wrong, where+".group: is used twice; each subscription needs a group of its own")
-		}
-		names[s.Name], groups[s.Group] = true, true
-	}
-	return wrong
-}
-
 func (s Subscription) check() []string {
 	var wrong []string
-	say := func(bad bool, what string) {
+	report := func(bad bool, what string) {
 		if bad {
 			wrong = append(wrong, what)
 		}
 	}
-	say(s.Name == "", "name: is missing")
-	say(s.Group == "", "group: is missing")
+	report(s.Name == "", "name: is missing")
+	report(s.Group == "", "group: is missing")
 	if err := env.CheckURL(s.Sink); err != nil {
 		wrong = append(wrong, "sink: "+err.Error())
 	}
-	say(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
-	say(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
-	say(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
-	say(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
-	say(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
-	say(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
-	say(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
-	say(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
-	say(s.Retry.For < 0, "retry.for: want a positive duration")
-	say(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
-	say(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
-	say(s.SecretFile != "", "secret_file: signing is not supported")
+	report(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
+	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
+	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
+	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
+	report(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
+	report(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
+	report(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
+	report(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
+	report(s.Retry.For < 0, "retry.for: want a positive duration")
+	report(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
+	report(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
+	report(s.SecretFile != "", "secret_file: signing is not supported")
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -224,7 +171,7 @@ func (s Subscription) check() []string {
 	return wrong
 }
 
-// filters joins the short form and the long one.
+// filters combines the short form and the long one.
 func (s Subscription) filters() []filter.Filter {
 	if len(s.Types) == 0 {
 		return s.Filters
@@ -241,11 +188,11 @@ func (c Config) pump(s Subscription) pump.Config {
 	}
 }
 
-// text is the configuration as a file, defaults filled in.
+// text returns the configuration as a file, with defaults filled in.
 func (c Config) text() (string, error) {
 	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: c.Subscriptions}, yaml.IndentSequence(true))
 	if err != nil {
-		return "", errors.Join(errors.New("print the configuration"), err)
+		return "", fmt.Errorf("print the configuration: %w", err)
 	}
 	return string(out), nil
 }

@@ -18,7 +18,7 @@ const (
 	atLength    = 8
 	atMagic     = 16
 	atChecksum  = 17
-	atSummed    = 21 // the checksum covers the rest from here
+	atSummed    = 21 // the checksum covers everything from here
 	atLastDelta = 23
 	atFirstTime = 27
 	atMaxTime   = 35
@@ -31,23 +31,23 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// batch is one encoded record batch with its length in front, as RawProduce
-// wants it. The library's own encoder cannot carry a producer's identity.
+// batch is one encoded record batch preceded by its length, as RawProduce
+// expects it. The library's own encoder cannot carry a producer's identity.
 type batch []byte
 
-// identity is what a broker tells duplicates by: it stores the batch of a
-// producer and epoch whose sequence is the next, answers one that it has
-// already as if it had stored it, and refuses every other.
+// identity is what a broker recognizes duplicates by: it stores the batch with
+// the next sequence of a producer and epoch, acknowledges one that it has
+// already, and refuses any other.
 type identity struct {
 	producer int64
 	epoch    int16
 	sequence int32 // of the next record
 }
 
-// appendBatch encodes into dst, which it overwrites, the records of recs that
-// index names, in that order: as many as fit into limit bytes, but at least
-// one. All get the time at. It returns how many they are. Equal input gives
-// equal bytes.
+// appendBatch encodes into dst, which it overwrites, the records of recs at the
+// positions in index, in that order: as many as fit into limit bytes, but at
+// least one. All get the time at. It returns how many it encoded. Equal input
+// gives equal bytes.
 func appendBatch(dst batch, recs []event.Record, index []int32, limit int, at time.Time) (batch, int) {
 	b := append(dst[:0], make([]byte, prefix+headerSize)...)
 	n := 0
@@ -82,7 +82,7 @@ func (b batch) stamp(id identity) {
 	binary.BigEndian.PutUint32(h[atChecksum:], crc32.Checksum(h[atSummed:], castagnoli))
 }
 
-// stamped says whether b carries id already; one never stamped carries producer 0, epoch 0 and no checksum.
+// stamped reports whether b carries id already. A batch that was never stamped has producer 0, epoch 0 and no checksum.
 func (b batch) stamped(id identity) bool {
 	h := b[prefix:]
 	return binary.BigEndian.Uint32(h[atChecksum:]) != 0 &&
@@ -97,7 +97,7 @@ func (b batch) time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[prefix+atFirstTime:])))
 }
 
-// sameRecords compares all but the identity.
+// sameRecords compares everything but the identity.
 func (b batch) sameRecords(c batch) bool {
 	from, to := prefix+atProducer, prefix+atCount
 	return len(b) == len(c) && slices.Equal(b[prefix+atSummed:from], c[prefix+atSummed:from]) && slices.Equal(b[to:], c[to:])
@@ -105,7 +105,7 @@ func (b batch) sameRecords(c batch) bool {
 
 func appendRecord(b []byte, r *event.Record, delta, size int) []byte {
 	b = binary.AppendVarint(b, int64(size))
-	b = append(b, 0, 0) // attributes; difference to the batch's time
+	b = append(b, 0, 0) // attributes; time relative to the batch
 	b = binary.AppendVarint(b, int64(delta))
 	b = appendBytes(b, r.Key)
 	b = appendBytes(b, r.Value)
@@ -118,7 +118,7 @@ func appendRecord(b []byte, r *event.Record, delta, size int) []byte {
 	return b
 }
 
-// appendBytes keeps nil (no key, a tombstone) and empty apart.
+// appendBytes distinguishes nil (no key, a tombstone) from empty.
 func appendBytes(b, v []byte) []byte {
 	if v == nil {
 		return binary.AppendVarint(b, -1)
@@ -126,7 +126,7 @@ func appendBytes(b, v []byte) []byte {
 	return append(binary.AppendVarint(b, int64(len(v))), v...)
 }
 
-// recordSize is the length of a record without its own length in front.
+// recordSize is the length of a record without its length prefix.
 func recordSize(r *event.Record, delta int) int {
 	size := 2 + varintSize(delta) + bytesSize(r.Key) + bytesSize(r.Value) + varintSize(len(r.Headers))
 	for i := range r.Headers {
@@ -142,11 +142,11 @@ func bytesSize(v []byte) int {
 	return varintSize(len(v)) + len(v)
 }
 
-// varintSize is the length of a zigzag varint of n, which is not negative.
+// varintSize is the length of n as a zigzag varint; n is not negative.
 func varintSize(n int) int { return (bits.Len64(uint64(n)<<1|1) + 6) / 7 }
 
-// partitionOf is where Java producers put key among n partitions, so that
-// other publishers of the topic and ours agree.
+// partitionOf is the partition, of n, in which Java producers place key, so that
+// this producer and others of the topic agree.
 func partitionOf(key []byte, n int) int { return int(murmur2(key)&0x7fffffff) % n }
 
 // murmur2 is the hash of Java's default partitioner.

@@ -67,7 +67,7 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 	var got []event.Record
 	for _, r := range read(t, c.Brokers, topic) {
 		if r.Timestamp.Before(before) || r.Timestamp.After(time.Now()) {
-			t.Errorf("record of %v", r.Timestamp)
+			t.Errorf("record has timestamp %v, want the time of the call", r.Timestamp)
 		}
 		rec := event.Record{Key: r.Key, Value: r.Value}
 		for _, h := range r.Headers {
@@ -80,9 +80,9 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestKeysGoWhereOthersPutThem: this producer, franz-go's and the library's
-// agree, as Java's does with theirs.
-func TestKeysGoWhereOthersPutThem(t *testing.T) {
+// TestKeysArePlacedAsOthersPlaceThem: this producer, franz-go's and the
+// library's agree; both of those agree with Java's.
+func TestKeysArePlacedAsOthersPlaceThem(t *testing.T) {
 	theirs := kgo.StickyKeyPartitioner(nil).ForTopic("any")
 	library := kafkago.Murmur2Balancer{Consistent: true}
 	for n := 1; n <= 17; n++ {
@@ -94,17 +94,17 @@ func TestKeysGoWhereOthersPutThem(t *testing.T) {
 			key := bytes.Repeat([]byte{byte(i), byte(i >> 3), 'k'}, 20)[:i%41]
 			got := kafka.PartitionOf(key, n)
 			if want := theirs.Partition(&kgo.Record{Key: key}, n); got != want {
-				t.Fatalf("key %x of %d partitions goes to %d, franz-go's to %d", key, n, got, want)
+				t.Fatalf("key %x with %d partitions: placed in %d, franz-go places it in %d", key, n, got, want)
 			}
 			if want := library.Balance(kafkago.Message{Key: key}, all...); got != want {
-				t.Fatalf("key %x of %d partitions goes to %d, the library's to %d", key, n, got, want)
+				t.Fatalf("key %x with %d partitions: placed in %d, kafka-go places it in %d", key, n, got, want)
 			}
 		}
 	}
 }
 
-// TestStreamOutlivesItsBroker: while records flow the broker is stopped and
-// killed; each is stored once, in order.
+// TestStreamOutlivesItsBroker: while records flow, the broker is stopped and
+// killed; each record is stored once, in order.
 func TestStreamOutlivesItsBroker(t *testing.T) {
 	c := kafkatest.StartOwn(t)
 	topic, p, s := c.Topic(t, 2), newProducer(t, c), stream{}
@@ -122,7 +122,7 @@ func TestStreamOutlivesItsBroker(t *testing.T) {
 			default:
 				waiting = append(waiting, s.take(10)...)
 			}
-			// As the outbox does, whose patience is shorter than a restart.
+			// Like the outbox, whose timeout is shorter than a restart.
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			waiting = unpublished(t, waiting, p.Produce(ctx, topic, waiting))
 			cancel()
@@ -144,8 +144,9 @@ func TestStreamOutlivesItsBroker(t *testing.T) {
 	s.check(t, read(t, c.Brokers, topic), false)
 }
 
-// TestCutShortOnEitherBroker: answers are lost until the call ends. The same
-// records next are taken for a repetition, others for a new epoch.
+// TestCutShortOnEitherBroker: answers are lost until the call ends. The broker
+// must take the same records, sent next, for a repetition, and others for a new
+// epoch.
 func TestCutShortOnEitherBroker(t *testing.T) {
 	c := kafkatest.Start(t)
 	topic, s := c.Topic(t, 1), stream{}
@@ -158,7 +159,7 @@ func TestCutShortOnEitherBroker(t *testing.T) {
 	}
 	for round, next := range []func(lost []event.Record) []event.Record{
 		func(lost []event.Record) []event.Record { return append(lost, s.take(3)...) },
-		func([]event.Record) []event.Record { return s.take(7) }, // the lost ones are stored all the same
+		func([]event.Record) []event.Record { return s.take(7) }, // the lost ones are stored nevertheless
 		func(lost []event.Record) []event.Record { return lost },
 	} {
 		if err := produce(time.Minute, s.take(5)); err != nil {
@@ -178,15 +179,15 @@ func TestCutShortOnEitherBroker(t *testing.T) {
 	s.check(t, read(t, c.Brokers, topic), false)
 }
 
-// TestTopicMadeAnew: the broker has no memory of this producer any more, and
-// says so by a sequence that is out of order.
-func TestTopicMadeAnew(t *testing.T) {
+// TestTopicRecreated: the broker has no state of this producer any more and
+// answers that its sequence is out of order.
+func TestTopicRecreated(t *testing.T) {
 	c := kafkatest.Start(t)
 	topic, p := c.Topic(t, 1), newProducer(t, c)
 	if err := p.Produce(within(t, time.Minute), topic, stream{}.take(20)); err != nil {
 		t.Fatal(err)
 	}
-	remake(t, c, topic)
+	recreate(t, c, topic)
 	s := stream{}
 	for range 3 {
 		if err := p.Produce(within(t, time.Minute), topic, s.take(20)); err != nil {
@@ -196,7 +197,7 @@ func TestTopicMadeAnew(t *testing.T) {
 	s.check(t, read(t, c.Brokers, topic), false)
 }
 
-func remake(t *testing.T, c *kafkatest.Cluster, topic string) {
+func recreate(t *testing.T, c *kafkatest.Cluster, topic string) {
 	t.Helper()
 	client, ctx := c.Client(t), within(t, time.Minute)
 	resp, err := client.DeleteTopics(ctx, &kafkago.DeleteTopicsRequest{Topics: []string{topic}})
@@ -206,7 +207,7 @@ func remake(t *testing.T, c *kafkatest.Cluster, topic string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for { // the deletion takes its time, and creating it meanwhile is refused
+	for { // deletion takes a while, and the broker refuses to create the topic until it is done
 		err := kafka.EnsureTopic(ctx, client, topic, 1, true)
 		if err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
 			t.Fatal(err)
@@ -227,7 +228,7 @@ func TestEnsureTopic(t *testing.T) {
 	if !errors.As(err, &missing) || missing.Topic != topic || missing.Partitions != 3 {
 		t.Fatalf("EnsureTopic = %v, want a MissingTopicError", err)
 	}
-	// Several services start at once, and one starts again.
+	// Several services start at once, and each of them twice.
 	var all sync.WaitGroup
 	for range 4 {
 		other := c.Client(t)
@@ -244,13 +245,13 @@ func TestEnsureTopic(t *testing.T) {
 		t.Errorf("Partitions = %d, %v; want 3", n, err)
 	}
 	if err := kafka.EnsureTopic(within(t, time.Minute), client, topic, 3, false); err != nil {
-		t.Errorf("EnsureTopic of one that exists = %v", err)
+		t.Errorf("EnsureTopic of an existing topic = %v", err)
 	}
 	if !kafkatest.IsReal() {
-		return // the embedded broker takes any name
+		return // the embedded broker accepts any name
 	}
 	if err := kafka.EnsureTopic(within(t, time.Minute), client, "no good name", 1, true); !errors.Is(err, kafkago.InvalidTopic) {
-		t.Errorf("EnsureTopic of a name that cannot be = %v", err)
+		t.Errorf("EnsureTopic of an invalid name = %v, want InvalidTopic", err)
 	}
 }
 
@@ -264,18 +265,18 @@ func TestReachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := kafka.Reachable(within(t, 10*time.Second), client); err == nil {
-		t.Error("a broker that is stopped is reachable")
+		t.Error("Reachable = nil while the broker is stopped")
 	}
 	if err := c.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	if err := kafka.Reachable(within(t, 10*time.Second), client); err != nil {
-		t.Errorf("after the restart: %v", err)
+		t.Errorf("Reachable after the restart = %v", err)
 	}
 }
 
-// BenchmarkLibrary is the measure for BenchmarkProduce: the same records
-// through the library's own call, which is not idempotent.
+// BenchmarkLibrary is the baseline of BenchmarkProduce: the same records through
+// the library's own call, which is not idempotent.
 func BenchmarkLibrary(b *testing.B) {
 	c := kafkatest.Start(b)
 	topic, client := c.Topic(b, 1), c.Client(b)
@@ -298,7 +299,7 @@ func BenchmarkLibrary(b *testing.B) {
 	}
 }
 
-// load are records as the outbox has them.
+// load returns records like those of the outbox.
 func load(n int) []event.Record {
 	recs := make([]event.Record, n)
 	value := bytes.Repeat([]byte("x"), 500)

@@ -20,39 +20,39 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// Config says where Kafka is and how to be let in.
+// Config holds the address of Kafka and how to authenticate to it.
 type Config struct {
 	Brokers      []string // host:port, any of them
 	Topic        string
 	ClientID     string // the service's name, for the brokers' logs and quotas
 	TLS          TLS
 	SASL         SASL
-	CreateTopics bool // create what is missing
+	CreateTopics bool // create missing topics
 	Partitions   int  // of a topic that is created
-	// Dial replaces the network, in tests; TLS is spoken over what it returns.
+	// Dial replaces the network in tests; TLS runs over the connection it returns.
 	Dial DialFunc
 }
 
-// TLS is off unless Enabled. The files are read again for each connection, so
-// that a renewed certificate needs no restart.
+// TLS is off unless Enabled. The files are read for each connection, so that a
+// renewed certificate needs no restart.
 type TLS struct {
 	Enabled           bool
 	CAFile            string // PEM; the system's roots when empty
 	CertFile, KeyFile string // PEM; both or none
 }
 
-// SASL is off when Mechanism is empty. The password is read again for each connection.
+// SASL is off when Mechanism is empty. The password is read for each connection.
 type SASL struct {
 	Mechanism    string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 	Username     string
 	PasswordFile string // a line feed at its end is not part of the password
 }
 
-// legalTopic is what brokers accept, but for the names . and .. .
+// legalTopic matches the names that brokers accept, apart from . and .., which they refuse.
 var legalTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
-// ConfigFromEnv reads the KAFKA_ variables. Mistakes, contradictions among
-// them included, are recorded in r.
+// ConfigFromEnv reads the KAFKA_ variables. Mistakes and contradictions are
+// recorded in r.
 func ConfigFromEnv(r *env.Reader, clientID string) Config {
 	cfg := Config{
 		Brokers:      r.HostPorts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
@@ -69,7 +69,7 @@ func ConfigFromEnv(r *env.Reader, clientID string) Config {
 	return cfg
 }
 
-// CheckTopic says what keeps name from being the name of a topic.
+// CheckTopic returns an error unless name can be the name of a topic.
 func CheckTopic(name string) error {
 	if name == "." || name == ".." || !legalTopic.MatchString(name) {
 		return errors.New("want a topic name of 1 to 249 letters, digits, dots, underscores and dashes")
@@ -104,7 +104,7 @@ func tlsFromEnv(r *env.Reader) TLS {
 		r.Fail("KAFKA_TLS_CERT_FILE", "is missing: KAFKA_TLS_KEY_FILE is set")
 	case readable(cfg.CertFile) && readable(cfg.KeyFile):
 		if _, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile); err != nil {
-			r.Fail("KAFKA_TLS_CERT_FILE", "does not go with KAFKA_TLS_KEY_FILE: %v", err)
+			r.Fail("KAFKA_TLS_CERT_FILE", "does not match KAFKA_TLS_KEY_FILE: %v", err)
 		}
 	}
 	return cfg
@@ -142,7 +142,7 @@ func saslFromEnv(r *env.Reader) SASL {
 	return cfg
 }
 
-// readable keeps one unreadable file from being reported twice: env.Reader.File has told already.
+// readable keeps an unreadable file from being reported twice: env.Reader.File has reported it already.
 func readable(path string) bool {
 	st, err := os.Stat(path)
 	if err != nil || st.IsDir() {
@@ -162,12 +162,12 @@ func readRoots(path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", path)
+		return nil, fmt.Errorf("%s contains no PEM certificate", path)
 	}
 	return pool, nil
 }
 
-// client makes the settings of one connection from the files as they are now.
+// client returns the settings of one connection, from the current content of the files.
 func (t TLS) client(address string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -189,23 +189,24 @@ func (t TLS) client(address string) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// dialer opens connections, TLS handshake included: the Transport would keep
-// the certificates it was made with.
+// dialer returns a function that opens connections, TLS handshake included: the
+// Transport would keep using the certificates it was created with.
 func (cfg Config) dialer() (DialFunc, error) {
 	dial := cfg.Dial
 	if dial == nil {
 		dial = failpoint.Kafka((&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext)
 	}
+	dial = explained(dial, cfg.Brokers)
 	if !cfg.TLS.Enabled {
 		return dial, nil
 	}
 	if _, err := cfg.TLS.client("localhost:0"); err != nil {
-		return nil, fmt.Errorf("read the TLS files for kafka: %w", err)
+		return nil, fmt.Errorf("read the KAFKA_TLS files: %w", err)
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		settings, err := cfg.TLS.client(address)
 		if err != nil {
-			return nil, fmt.Errorf("read the TLS files for kafka: %w", err)
+			return nil, fmt.Errorf("read the KAFKA_TLS files: %w", err)
 		}
 		raw, err := dial(ctx, network, address)
 		if err != nil {
@@ -222,8 +223,8 @@ func (cfg Config) dialer() (DialFunc, error) {
 // login is a SASL mechanism that reads its password when a connection opens.
 type login struct{ cfg SASL }
 
-// newLogin fails when the password cannot be used, so that a wrong setting
-// shows at the start and not at the first connection.
+// newLogin fails when the password cannot be used, so that a wrong setting is
+// reported at the start and not at the first connection.
 func newLogin(cfg SASL) (sasl.Mechanism, error) {
 	l := login{cfg}
 	if _, err := l.mechanism(); err != nil {
@@ -245,7 +246,7 @@ func (l login) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
 func (l login) mechanism() (sasl.Mechanism, error) {
 	text, err := os.ReadFile(l.cfg.PasswordFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the kafka password: %w", err)
+		return nil, fmt.Errorf("read KAFKA_SASL_PASSWORD_FILE: %w", err)
 	}
 	password := strings.TrimRight(string(text), "\r\n")
 	if password == "" {

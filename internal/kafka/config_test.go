@@ -57,7 +57,7 @@ func TestMistakes(t *testing.T) {
 			[]string{"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_CREATE_TOPICS", "KAFKA_TOPIC_PARTITIONS", "KAFKA_TOPIC"}},
 		"files without TLS": {map[string]string{"KAFKA_TLS_CA_FILE": some, "KAFKA_TLS_CERT_FILE": some, "KAFKA_TLS_KEY_FILE": some},
 			[]string{"KAFKA_TLS_CA_FILE", "KAFKA_TLS_CERT_FILE", "KAFKA_TLS_KEY_FILE"}},
-		"files that are none": {map[string]string{"KAFKA_TLS": "true", "KAFKA_TLS_CA_FILE": "/none", "KAFKA_TLS_CERT_FILE": "/none", "KAFKA_TLS_KEY_FILE": "/none"},
+		"missing files": {map[string]string{"KAFKA_TLS": "true", "KAFKA_TLS_CA_FILE": "/none", "KAFKA_TLS_CERT_FILE": "/none", "KAFKA_TLS_KEY_FILE": "/none"},
 			[]string{"KAFKA_TLS_CA_FILE", "KAFKA_TLS_CERT_FILE", "KAFKA_TLS_KEY_FILE"}},
 		"no certificates": {map[string]string{"KAFKA_TLS": "true", "KAFKA_TLS_CA_FILE": some, "KAFKA_TLS_CERT_FILE": some, "KAFKA_TLS_KEY_FILE": some},
 			[]string{"KAFKA_TLS_CA_FILE", "KAFKA_TLS_CERT_FILE"}},
@@ -81,7 +81,7 @@ func TestMistakes(t *testing.T) {
 				key, _, _ := strings.Cut(m, ":")
 				got = append(got, key)
 				if strings.Contains(m, "secret") {
-					t.Errorf("a secret is told: %s", m)
+					t.Errorf("message reveals a secret: %s", m)
 				}
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
@@ -91,7 +91,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// secure is a broker that asks for TLS and a password.
+// secure starts a broker that requires TLS and a password.
 func secure(t *testing.T, mechanism string) (cfg kafka.Config, pair tls.Certificate) {
 	t.Helper()
 	pair, ca := certificate(t)
@@ -153,7 +153,7 @@ func TestTLSAndEveryMechanism(t *testing.T) {
 			if err := kafka.Reachable(within(t, 20*time.Second), client); err != nil {
 				t.Fatal(err)
 			}
-			// A password that changes needs no restart, in either direction.
+			// A changed password takes effect without a restart.
 			for _, password := range []string{"wrong", "right"} {
 				if err := os.WriteFile(cfg.SASL.PasswordFile, []byte(password), 0o600); err != nil {
 					t.Fatal(err)
@@ -161,10 +161,10 @@ func TestTLSAndEveryMechanism(t *testing.T) {
 				kafka.Forget(client)
 				err := kafka.Reachable(within(t, 20*time.Second), client)
 				if (err == nil) != (password == "right") {
-					t.Errorf("with the %s password: %v", password, err)
+					t.Errorf("Reachable with the %s password = %v", password, err)
 				}
 				if err != nil && strings.Contains(err.Error(), "wrong") {
-					t.Errorf("the password is told: %v", err)
+					t.Errorf("message reveals the password: %v", err)
 				}
 			}
 		})
@@ -179,10 +179,10 @@ func TestUnknownAuthority(t *testing.T) {
 	var unknown x509.UnknownAuthorityError
 	var failed *tls.CertificateVerificationError
 	if !errors.As(err, &unknown) && !errors.As(err, &failed) {
-		t.Errorf("Reachable = %v, want that the authority is unknown", err)
+		t.Errorf("Reachable = %v, want an unknown authority", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("it took the whole time: %v", err)
+		t.Errorf("Reachable waited for its deadline: %v", err)
 	}
 }
 
@@ -191,11 +191,11 @@ func TestSecretsThatCannotBeReadFailAtOnce(t *testing.T) {
 	broken := cfg
 	broken.TLS.CAFile = "/none"
 	if _, err := kafka.NewTransport(broken); err == nil {
-		t.Error("without the CA file NewTransport is content")
+		t.Error("NewTransport accepts a missing CA file")
 	}
 	broken = cfg
 	broken.SASL.PasswordFile = "/none"
 	if _, err := kafka.NewTransport(broken); err == nil {
-		t.Error("without the password NewTransport is content")
+		t.Error("NewTransport accepts a missing password file")
 	}
 }

@@ -1,18 +1,18 @@
 package kafka
 
-// WrapSoon puts the sequence of a partition n records before the largest.
+// WrapSoon sets the sequence of a partition to n records before the largest.
 func (p *Producer) WrapSoon(topic string, id int, n int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.partitions[place{topic, id}].id.sequence = 1<<31 - 1 - n
 }
 
-// LastEpoch puts the epoch of a partition to the largest.
+// LastEpoch sets the epoch of a partition to the largest.
 func (p *Producer) LastEpoch(topic string, id int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.partitions[place{topic, id}].id.epoch = 1<<15 - 1
 }
 
-// PartitionOf is where a key goes.
+// PartitionOf returns the partition of a key.
 func PartitionOf(key []byte, n int) int { return partitionOf(key, n) }

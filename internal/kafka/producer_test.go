@@ -30,26 +30,26 @@ func metadata(topic string) *kmsg.MetadataRequest {
 	return req
 }
 
-// TestOneFaultStoresEveryRecordOnce has each fault twice over: it failed, and
-// it failed but happened.
+// TestOneFaultStoresEveryRecordOnce covers both kinds of each fault: the request
+// failed, and it failed although the records were stored.
 func TestOneFaultStoresEveryRecordOnce(t *testing.T) {
 	fault := func(err *kerr.Error) func(*world) {
 		return func(w *world) { w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: 3}) }
 	}
-	for name, strike := range map[string]func(*world){
+	for name, inject := range map[string]func(*world){
 		"not leader":                  fault(kerr.NotLeaderForPartition),
 		"leader not available":        fault(kerr.LeaderNotAvailable),
 		"unknown topic":               fault(kerr.UnknownTopicOrPartition),
 		"not enough replicas":         fault(kerr.NotEnoughReplicas),
 		"not enough replicas, stored": fault(kerr.NotEnoughReplicasAfterAppend),
 		"timed out, stored":           fault(kerr.RequestTimedOut),
-		"corrupt on the way":          fault(kerr.CorruptMessage),
+		"corrupted in transit":        fault(kerr.CorruptMessage),
 		"disk fault":                  fault(kerr.KafkaStorageError),
 		"unknown server error":        fault(kerr.UnknownServerError),
-		"a code nobody knows":         fault(&kerr.Error{Code: 999}),
+		"unknown code":                fault(&kerr.Error{Code: 999}),
 		"request lost":                func(w *world) { w.wire.once(cut, cut, cut) },
 		"answer lost":                 func(w *world) { w.wire.once(silent, silent, silent) },
-		"answer lost, then told that it is a repetition": func(w *world) {
+		"answer lost, then answered as a repetition": func(w *world) {
 			w.wire.once(silent)
 			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.DuplicateSequenceNumber, When: second()})
 		},
@@ -62,7 +62,7 @@ func TestOneFaultStoresEveryRecordOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, s := newWorld(t, 1), stream{}
 				w.mustProduce(s.take(20))
-				strike(w)
+				inject(w)
 				w.mustProduce(s.take(20))
 				w.mustProduce(s.take(20))
 				synctest.Wait()
@@ -72,8 +72,8 @@ func TestOneFaultStoresEveryRecordOnce(t *testing.T) {
 	}
 }
 
-// TestLostTrackRepeatsAtWorst: the broker says that it does not know this
-// producer or its sequence. Nothing is lost and nothing overtakes.
+// TestLostTrackRepeatsAtWorst: the broker answers that it does not know this
+// producer or its sequence. No record is lost and none overtakes another.
 func TestLostTrackRepeatsAtWorst(t *testing.T) {
 	for _, code := range []*kerr.Error{kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping, kerr.ProducerFenced} {
 		t.Run(code.Message, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestLostTrackRepeatsAtWorst(t *testing.T) {
 					t.Errorf("%d records, want 60 and 20 repeated", len(log))
 				}
 				if warned := strings.Contains(w.logs.String(), "lost track"); warned != (code == kerr.OutOfOrderSequenceNumber) {
-					t.Errorf("log:\n%s", w.logs)
+					t.Errorf("warned about lost track: %t, want it for OUT_OF_ORDER_SEQUENCE alone; log:\n%s", warned, w.logs)
 				}
 			})
 		})
@@ -109,7 +109,7 @@ func second() func(kmsg.Request) bool {
 	}
 }
 
-func TestTopicMadeAnewIsWrittenFromTheStart(t *testing.T) {
+func TestRecreatedTopicIsWrittenFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		w.mustProduce(stream{}.take(20))
@@ -130,7 +130,7 @@ func TestTopicMadeAnewIsWrittenFromTheStart(t *testing.T) {
 func TestCallCutShort(t *testing.T) {
 	for name, f := range map[string]fate{"request held up": hold, "answer lost": silent} {
 		// The broker stays silent until the call has ended.
-		strike := func(w *world) { w.wire.on(func() fate { return f }) }
+		inject := func(w *world) { w.wire.on(func() fate { return f }) }
 		heal := func(w *world) {
 			if f == hold {
 				w.wire.release()
@@ -143,11 +143,11 @@ func TestCallCutShort(t *testing.T) {
 				w, s := newWorld(t, 1), stream{}
 				w.mustProduce(s.take(5))
 				recs := s.take(10)
-				strike(w)
+				inject(w)
 				unacknowledged(t, w.produce(time.Second, recs), 10)
 				unacknowledged(t, w.produce(time.Second, recs), 10)
 				heal(w)
-				// As an outbox does: the same rows, and those that came since.
+				// Like the outbox: the same rows, and those added since.
 				w.mustProduce(append(recs, s.take(7)...))
 				w.mustProduce(s.take(5))
 				s.check(t, w.stored(), false)
@@ -157,7 +157,7 @@ func TestCallCutShort(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, s := newWorld(t, 1), stream{}
 				w.mustProduce(s.take(5))
-				strike(w)
+				inject(w)
 				unacknowledged(t, w.produce(time.Second, []event.Record{{Key: []byte("given up"), Value: []byte("given up/1")}}), 1)
 				if f == silent {
 					heal(w)
@@ -167,8 +167,8 @@ func TestCallCutShort(t *testing.T) {
 					w.wire.decide = nil
 					w.wire.mu.Unlock()
 				}
-				// The batch has as many records as the one given up: under its sequence
-				// the broker would take it for that one.
+				// The batch has as many records as the abandoned one: under the same
+				// sequence the broker would take it for a repetition.
 				other := []event.Record{s.next("other")}
 				w.mustProduce(other)
 				if f == hold {
@@ -181,7 +181,7 @@ func TestCallCutShort(t *testing.T) {
 				for _, r := range w.stored() {
 					if string(r.Key) == "given up" {
 						if f == hold {
-							t.Error("the batch that was given up arrived behind its successor")
+							t.Error("the abandoned batch was stored after its successor")
 						}
 						continue
 					}
@@ -204,15 +204,14 @@ func unacknowledged(t *testing.T, err error, n int) {
 	}
 	for i, ok := range e.Acked {
 		if ok {
-			t.Errorf("record %d is said to be stored", i)
+			t.Errorf("record %d is reported as stored", i)
 		}
 	}
 }
 
-// TestWhateverHappensOnceAndInOrder lets faults of all kinds befall requests
-// at random, while a caller like the outbox hands over the same records until
-// they are acknowledged.
-func TestWhateverHappensOnceAndInOrder(t *testing.T) {
+// TestRandomFaultsOnceAndInOrder injects faults of all kinds at random, while a
+// caller like the outbox produces the same records until they are acknowledged.
+func TestRandomFaultsOnceAndInOrder(t *testing.T) {
 	seeds := 10
 	if testing.Short() {
 		seeds = 3
@@ -247,7 +246,7 @@ func TestWhateverHappensOnceAndInOrder(t *testing.T) {
 	}
 }
 
-// unpublished are the records that the caller has to hand over again.
+// unpublished returns the records that the caller has to produce again.
 func unpublished(t *testing.T, recs []event.Record, err error) []event.Record {
 	t.Helper()
 	var e *kafka.ProduceError
@@ -276,7 +275,7 @@ func TestSequencesNeverWrap(t *testing.T) {
 				t.Error(err)
 			}
 			if int64(b.FirstSequence)+int64(b.NumRecords) > math.MaxInt32 {
-				t.Errorf("sequence %d with %d records", b.FirstSequence, b.NumRecords)
+				t.Errorf("sequence %d wraps around within a batch of %d records", b.FirstSequence, b.NumRecords)
 			}
 			return nil, nil, false
 		})
@@ -305,7 +304,7 @@ func TestLeaderMoveCostsNoTime(t *testing.T) {
 			worst = max(worst, time.Since(started))
 		}
 		if worst > 50*time.Millisecond {
-			t.Errorf("one move cost %v", worst)
+			t.Errorf("a leader move delayed Produce by %v, want at most 50ms", worst)
 		}
 		s.check(t, w.stored(), false)
 	})
@@ -326,31 +325,31 @@ func TestTooLargeBatchIsHalved(t *testing.T) {
 	})
 }
 
-// TestRefusedRecordStopsItsPartitionOnly: what is before it is stored, what is
-// behind it is not sent, and the other partitions go on.
+// TestRefusedRecordStopsItsPartitionOnly: earlier records are stored, later ones
+// of the partition are not sent, and other partitions are not affected.
 func TestRefusedRecordStopsItsPartitionOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4)
 		bad, same, other := []byte("a"), []byte("a"), []byte("c")
 		if kafka.PartitionOf(bad, 4) == kafka.PartitionOf(other, 4) {
-			t.Fatal("choose other keys")
+			t.Fatal("the keys share a partition; choose others")
 		}
 		err := w.produce(time.Hour, []event.Record{
-			{Key: same, Value: []byte("before")}, {Key: bad, Value: make([]byte, 2<<20)}, {Key: same, Value: []byte("behind")}, {Key: other, Value: []byte("elsewhere")},
+			{Key: same, Value: []byte("before")}, {Key: bad, Value: make([]byte, 2<<20)}, {Key: same, Value: []byte("after")}, {Key: other, Value: []byte("elsewhere")},
 		})
 		var e *kafka.ProduceError
 		if !errors.As(err, &e) || !errors.Is(err, kafkago.MessageSizeTooLarge) {
-			t.Fatalf("Produce = %v, want too large", err)
+			t.Fatalf("Produce = %v, want MessageSizeTooLarge", err)
 		}
 		if fmt.Sprint(e.Acked) != "[true false false true]" {
-			t.Errorf("Acked = %v", e.Acked)
+			t.Errorf("Acked = %v, want [true false false true]", e.Acked)
 		}
 		var values []string
 		for _, r := range w.stored() {
 			values = append(values, string(r.Value))
 		}
 		if len(values) != 2 {
-			t.Errorf("stored %q", values)
+			t.Errorf("stored %q, want the first and the last record", values)
 		}
 	})
 }
@@ -362,7 +361,7 @@ func TestDeniedIsReportedAtOnce(t *testing.T) {
 		started := time.Now()
 		recs := s.take(3)
 		if err := w.produce(time.Hour, recs); !errors.Is(err, kafkago.TopicAuthorizationFailed) || time.Since(started) > time.Second {
-			t.Errorf("Produce = %v after %v", err, time.Since(started))
+			t.Errorf("Produce = %v after %v, want TopicAuthorizationFailed within 1s", err, time.Since(started))
 		}
 		h.Remove()
 		w.mustProduce(recs)
@@ -370,7 +369,7 @@ func TestDeniedIsReportedAtOnce(t *testing.T) {
 	})
 }
 
-func TestMissingTopicIsNamedWithTheCommandThatMakesIt(t *testing.T) {
+func TestMissingTopicErrorNamesTheCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		started := time.Now()
@@ -380,7 +379,7 @@ func TestMissingTopicIsNamedWithTheCommandThatMakesIt(t *testing.T) {
 			t.Fatalf("Produce = %v after %v", err, time.Since(started))
 		}
 		if !strings.Contains(err.Error(), "kafka-topics.sh --bootstrap-server "+w.broker.Addr()+" --create --topic nowhere") {
-			t.Errorf("message: %v", err)
+			t.Errorf("message lacks the command that creates the topic: %v", err)
 		}
 	})
 }
@@ -419,8 +418,8 @@ func TestCallsFromManyGoroutines(t *testing.T) {
 	})
 }
 
-// TestWaitingForAnotherCallEndsWithTheContext: a call that hangs holds its
-// partition, and no one else's time.
+// TestWaitingForAnotherCallEndsWithTheContext: a call that hangs keeps its
+// partition, but another call's deadline still holds.
 func TestWaitingForAnotherCallEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, s := newWorld(t, 1), stream{}

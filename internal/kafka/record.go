@@ -8,17 +8,17 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-// ReadRecord takes key, value, headers and time out of a fetched record and
-// gives its buffers back. A value that is absent stays nil.
+// ReadRecord copies key, value, headers and time from a fetched record and
+// releases its buffers. An absent key or value stays nil.
 func ReadRecord(rec *protocol.Record) (event.Record, error) {
 	defer Discard(rec)
 	out := event.Record{Time: rec.Time, Headers: make([]event.Header, len(rec.Headers))}
 	var err error
 	if out.Key, err = protocol.ReadAll(rec.Key); err != nil {
-		return event.Record{}, fmt.Errorf("read the key: %w", err)
+		return event.Record{}, fmt.Errorf("read key: %w", err)
 	}
 	if out.Value, err = protocol.ReadAll(rec.Value); err != nil {
-		return event.Record{}, fmt.Errorf("read the value: %w", err)
+		return event.Record{}, fmt.Errorf("read value: %w", err)
 	}
 	for i, h := range rec.Headers {
 		out.Headers[i] = event.Header{Key: h.Key, Value: h.Value}
@@ -26,7 +26,7 @@ func ReadRecord(rec *protocol.Record) (event.Record, error) {
 	return out, nil
 }
 
-// Discard gives back the buffers of a record that nobody reads.
+// Discard releases the buffers of a record that nobody reads.
 func Discard(rec *protocol.Record) {
 	if rec.Key != nil {
 		_ = rec.Key.Close()

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// MissingTopicError says that a topic does not exist and how to make it.
+// MissingTopicError reports that a topic does not exist and how to create it.
 type MissingTopicError struct {
 	Topic      string
 	Brokers    string
@@ -21,12 +23,12 @@ func (e *MissingTopicError) Error() string {
 		e.Topic, e.Brokers, e.Topic, max(1, e.Partitions))
 }
 
-// Unwrap makes errors.Is find the broker's own word for it.
+// Unwrap makes errors.Is match the broker's own code.
 func (e *MissingTopicError) Unwrap() error { return kafkago.UnknownTopicOrPartition }
 
 // EnsureTopic returns when topic exists and every partition has a leader. A
-// missing topic is created with so many partitions and the cluster's own
-// replication factor, or, unless create is set, is a *MissingTopicError.
+// missing topic is created with this number of partitions and the cluster's
+// default replication factor; unless create is set, it is a *MissingTopicError.
 func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int, create bool) error {
 	n, err := lookUpNow(ctx, client, topic)
 	switch {
@@ -50,31 +52,32 @@ func createTopic(ctx context.Context, client *kafkago.Client, topic string, part
 		Topic: topic, NumPartitions: partitions, ReplicationFactor: -1,
 	}}})
 	if err != nil {
-		return err
+		return Plain(err)
 	}
-	// Two services that start together both try; the second finds it there.
+	// Two services that start together both try; the second finds the topic.
 	if err := resp.Errors[topic]; err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
 		return err
 	}
 	return nil
 }
 
-// awaitLeaders polls, because nothing tells when brokers have heard of a topic.
+// awaitLeaders polls, because brokers send no notice when they learn of a topic.
 func awaitLeaders(ctx context.Context, client *kafkago.Client, topic string) error {
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	pace := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
+	for {
 		_, err := lookUp(ctx, client, topic)
 		if err == nil {
 			return nil
 		}
-		if wait(ctx, pause) != nil {
-			return fmt.Errorf("wait for the leaders of topic %s: %w", topic, err)
+		if pace.Wait(ctx) != nil {
+			return fmt.Errorf("wait for partition leaders of topic %s: %w", topic, err)
 		}
 		Forget(client)
 	}
 }
 
-// Partitions is how many partitions topic has; a *MissingTopicError when it is
-// not there now.
+// Partitions returns the number of partitions of topic, or a *MissingTopicError
+// when it does not exist now.
 func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
 	n, err := lookUpNow(ctx, client, topic)
 	switch {
@@ -86,7 +89,7 @@ func Partitions(ctx context.Context, client *kafkago.Client, topic string) (int,
 	return 0, fmt.Errorf("look up topic %s: %w", topic, err)
 }
 
-// lookUpNow is lookUp, but believes in the absence of a topic only when it is fresh.
+// lookUpNow is lookUp, but asks again, past the cache, before it reports a topic as missing.
 func lookUpNow(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
 	n, err := lookUp(ctx, client, topic)
 	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
@@ -96,12 +99,12 @@ func lookUpNow(ctx context.Context, client *kafkago.Client, topic string) (int, 
 	return n, err
 }
 
-// lookUp is the number of partitions of topic, from metadata at most
+// lookUp returns the number of partitions of topic, from metadata at most
 // metadataTTL old, and an error unless each has a leader.
 func lookUp(ctx context.Context, client *kafkago.Client, topic string) (int, error) {
 	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
 	if err != nil {
-		return 0, err
+		return 0, Plain(err)
 	}
 	t := meta.Topics[0]
 	if t.Error != nil {

@@ -6,21 +6,21 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// verdict is what to do after an attempt.
+// verdict is what to do after an attempt to store a batch.
 type verdict int
 
 const (
 	done        verdict = iota
-	again               // the same bytes once more
-	newEpoch            // sequences start anew, then again
-	newProducer         // with another producer id, then again
-	smaller             // fewer records at once
-	refused             // the answer will be the same next time
+	again               // retry with the same bytes
+	newEpoch            // restart the sequence in a new epoch, then retry
+	newProducer         // get another producer id, then retry
+	smaller             // retry with fewer records at once
+	refused             // a retry would get the same answer
 )
 
-// judge is the only place that decides about an attempt's error. What is not
-// named is tried again: a code that this program does not know, and everything
-// that is no answer at all.
+// judge is the only place that decides about an attempt's error. Everything not
+// listed is retried: a code that this program does not know, and every failure
+// to get an answer.
 func judge(err error, records int) verdict {
 	if err == nil {
 		return done
@@ -31,7 +31,7 @@ func judge(err error, records int) verdict {
 	}
 	switch code {
 	case kafkago.DuplicateSequenceNumber:
-		// Stored by an earlier attempt: a sequence never stands for other records.
+		// An earlier attempt stored it: a sequence is never reused for other records.
 		return done
 	case kafkago.OutOfOrderSequenceNumber:
 		return newEpoch
@@ -54,14 +54,14 @@ func judge(err error, records int) verdict {
 // producerFenced is missing from the library's list.
 const producerFenced = kafkago.Error(90)
 
-// answered says whether the broker read the request: an error of its own.
+// answered reports whether err is a broker's answer, so that the broker has read the request.
 func answered(err error) bool {
 	var code kafkago.Error
 	return errors.As(err, &code)
 }
 
-// surelyNotStored says whether a repeatable answer excludes that the batch is
-// in the log. Wrong in doubt costs an epoch; wrong the other way would cost records.
+// surelyNotStored reports whether a retriable answer rules out that the batch is
+// in the log. A wrong false costs an epoch; a wrong true would cost records.
 func surelyNotStored(err error) bool {
 	for _, code := range []kafkago.Error{
 		kafkago.UnknownTopicOrPartition, kafkago.LeaderNotAvailable, kafkago.NotLeaderForPartition,

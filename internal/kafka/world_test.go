@@ -27,8 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const topic = "events"
 
-// world is a broker, a producer and the wire between them, all within a
-// synctest bubble: what takes minutes there takes none.
+// world is a broker, a producer and the network between them, all within a
+// synctest bubble, where minutes of waiting cost no real time.
 type world struct {
 	t        *testing.T
 	net      kfake.VirtualNetwork
@@ -37,7 +37,7 @@ type world struct {
 	wire     *wire
 	client   *kafkago.Client
 	producer *kafka.Producer
-	logs     *bytes.Buffer // guarded by slog's handler; read after Produce
+	logs     *bytes.Buffer // guarded by slog's handler; read it after Produce
 }
 
 func newWorld(t *testing.T, partitions int, opts ...kfake.Opt) *world {
@@ -79,17 +79,17 @@ func (w *world) mustProduce(recs []event.Record) {
 	}
 }
 
-// stored is what another client reads from the whole topic.
+// stored returns what another client reads from the whole topic.
 func (w *world) stored() []*kgo.Record {
 	w.t.Helper()
 	return read(w.t, []string{w.broker.Addr()}, topic, kgo.Dialer(w.net.DialContext))
 }
 
-// read returns every record of a topic, partition after partition.
+// read returns every record of a topic, one partition after the other.
 func read(t *testing.T, brokers []string, topic string, opts ...kgo.Opt) []*kgo.Record {
 	t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
-		kgo.MetadataMinAge(10*time.Millisecond), // it would wait 5 s before it looks for the topic
+		kgo.MetadataMinAge(10*time.Millisecond), // the default waits 5 s before it looks for the topic
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func read(t *testing.T, brokers []string, topic string, opts ...kgo.Opt) []*kgo.
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	// A last record of each partition, written now, ends the reading.
+	// A last record in each partition, written now, marks its end.
 	var ends []*kgo.Record
 	for p := range int32(partitionsOf(t, ctx, cl, topic)) {
 		ends = append(ends, &kgo.Record{Topic: topic, Partition: p, Value: []byte("end"), Headers: []kgo.RecordHeader{{Key: "end"}}})
@@ -137,7 +137,7 @@ func partitionsOf(t *testing.T, ctx context.Context, cl *kgo.Client, topic strin
 	return len(resp.Topics[0].Partitions)
 }
 
-// stream makes records whose value is key and number, so that a log can be judged.
+// stream makes records whose value is their key and number, so that check can judge a log.
 type stream map[string]int
 
 func (s stream) next(key string) event.Record {
@@ -153,8 +153,9 @@ func (s stream) take(n int) []event.Record {
 	return out
 }
 
-// check compares a log with all that s has made. Per key, first occurrences
-// must be 1, 2, 3, ... to the end; a second one is allowed only if repeats is.
+// check compares a log with the records that s has made. Per key, first
+// occurrences must be 1, 2, 3, ... to the end; second ones are allowed only if
+// repeats is set.
 func (s stream) check(t *testing.T, log []*kgo.Record, repeats bool) {
 	t.Helper()
 	seen := map[string]int{}
@@ -162,35 +163,35 @@ func (s stream) check(t *testing.T, log []*kgo.Record, repeats bool) {
 		key, number, _ := strings.Cut(string(r.Value), "/")
 		var n int
 		if _, err := fmt.Sscan(number, &n); err != nil || key != string(r.Key) {
-			t.Fatalf("strange record %q = %q", r.Key, r.Value)
+			t.Fatalf("unexpected record %q = %q", r.Key, r.Value)
 		}
 		switch {
 		case n == seen[key]+1:
 			seen[key] = n
 		case n > seen[key]:
-			t.Errorf("%s: %d comes after %d", key, n, seen[key])
+			t.Errorf("key %s: record %d follows record %d", key, n, seen[key])
 		case !repeats:
-			t.Errorf("%s: %d is stored again after %d", key, n, seen[key])
+			t.Errorf("key %s: record %d is stored again after record %d", key, n, seen[key])
 		}
 	}
 	for key, n := range s {
 		if seen[key] != n {
-			t.Errorf("%s: %d of %d are stored", key, seen[key], n)
+			t.Errorf("key %s: %d of %d records are stored", key, seen[key], n)
 		}
 	}
 }
 
-// fate is what happens to a request on the wire.
+// fate is what happens to a request on its way to the broker.
 type fate int
 
 const (
 	pass   fate = iota
 	cut         // the connection breaks before the broker reads it
-	silent      // the broker does it, but the connection breaks before the answer
-	hold        // it is held up until release
+	silent      // the broker handles it, but the connection breaks before the answer
+	hold        // it waits until release
 )
 
-// wire is a network with a will of its own.
+// wire is a network that fails as a test decides.
 type wire struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -205,7 +206,7 @@ func (w *wire) on(decide func() fate) {
 	w.decide, w.released = decide, make(chan struct{})
 }
 
-// once lets the fates befall the next produce requests, one each.
+// once applies the fates to the next produce requests, one each.
 func (w *wire) once(fates ...fate) {
 	w.on(func() fate {
 		if len(fates) == 0 {
@@ -217,7 +218,7 @@ func (w *wire) once(fates ...fate) {
 	})
 }
 
-// release lets held requests go on to the broker.
+// release sends held requests on to the broker.
 func (w *wire) release() { close(w.released) }
 
 func (w *wire) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -228,11 +229,11 @@ func (w *wire) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return &wireConn{Conn: c, wire: w}, nil
 }
 
-// wireConn is used by one goroutine at a time, request and answer in turn.
+// wireConn is used by one goroutine at a time, which alternates requests and answers.
 type wireConn struct {
 	net.Conn
 	wire *wire
-	left int // of the request that is being written
+	left int // bytes of the current request not written yet
 	fate fate
 }
 
@@ -253,7 +254,7 @@ func (c *wireConn) Write(b []byte) (int, error) {
 				return 0, io.ErrClosedPipe
 			case hold:
 				<-released
-				_ = c.SetDeadline(time.Time{}) // it was for the wait
+				_ = c.SetDeadline(time.Time{}) // the old one has passed during the wait
 			}
 		}
 	}

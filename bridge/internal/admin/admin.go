@@ -1,5 +1,5 @@
-// Package admin is the bridge's HTTP API for operators: what each subscription
-// is doing, and a brake.
+// Package admin is the bridge's HTTP API for operators: the state of each
+// subscription, and pause and resume.
 package admin
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/taskwire/taskwire/internal/httpd"
 )
 
-// Token is the path of a file with the bearer token that writes need. When it
-// is empty they are taken from this machine only.
+// Token is the path of a file with the bearer token that writes require. When it
+// is empty, writes are accepted from this machine only.
 type Token string
 
-// Handler serves subscriptions.
+// Handler serves the admin API for subs.
 func Handler(subs []*pump.Subscription, token Token) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, _ *http.Request) {
@@ -51,23 +51,23 @@ func named(subs []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscrip
 				return
 			}
 		}
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "there is no subscription of this name; see GET /subscriptions"})
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "no subscription with this name; see GET /subscriptions"})
 	}
 }
 
-// guard lets a write through with the token, or from loopback when there is none.
+// guard accepts a write with the token, or from loopback when no token is configured.
 func (t Token) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if t == "" {
 			host, _, _ := net.SplitHostPort(r.RemoteAddr)
 			if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-				httpd.WriteProblem(w, httpd.Problem{Status: http.StatusForbidden, Detail: "without ADMIN_TOKEN_FILE this is allowed from the bridge's own machine only"})
+				httpd.WriteProblem(w, httpd.Problem{Status: http.StatusForbidden, Detail: "without ADMIN_TOKEN_FILE this is allowed only from the machine of the bridge"})
 				return
 			}
 			next(w, r)
 			return
 		}
-		// Read at each write, so that a new token needs no restart.
+		// Read for each write, so that a new token needs no restart.
 		want, err := os.ReadFile(string(t))
 		have := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		secret := strings.TrimSpace(string(want))
@@ -84,5 +84,5 @@ func write(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(v) // a client that went away needs no answer
+	_ = enc.Encode(v) // it fails only when the client is gone
 }

@@ -1,5 +1,5 @@
-// Package deadletter keeps what could not be delivered: the record as it was,
-// byte for byte, on another topic, with headers that say where it came from and why.
+// Package deadletter stores events that could not be delivered: the record, byte
+// for byte, on another topic, with headers that say where it came from and why.
 package deadletter
 
 import (
@@ -12,23 +12,23 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-// Reasons, as they stand in dlq-reason.
+// Reasons, the values of dlq-reason.
 const (
 	Rejected  = "rejected"  // the sink refused the event
 	Exhausted = "exhausted" // attempts or time ran out
-	Malformed = "malformed" // the record is no event
-	Expired   = "expired"   // the event's own time ran out
+	Malformed = "malformed" // the record is not an event
+	Expired   = "expired"   // the event's expirytime has passed
 )
 
-// Prefix begins the name of each header that is added.
+// Prefix begins the name of each added header.
 const Prefix = "dlq-"
 
-// Producer stores records durably; on nil all replicas have them.
+// Producer stores records durably: when it returns nil, every in-sync replica has them.
 type Producer interface {
 	Produce(ctx context.Context, topic string, records []event.Record) error
 }
 
-// Letter is why a record is put aside.
+// Letter describes why a record is a dead letter.
 type Letter struct {
 	Topic        string
 	Partition    int
@@ -37,23 +37,23 @@ type Letter struct {
 	Subscription string
 	Sink         string
 	Reason       string
-	Error        string // what the last attempt said
+	Error        string // of the last attempt
 	Status       int    // of the last answer; 0 for none
 	Attempts     int
 	First, Last  time.Time // failures
 	Redrives     int
 }
 
-// Write stores the record on topic. Only after nil may its offset count as done.
+// Write stores the record on topic. Its offset may count as done only after Write returns nil.
 func Write(ctx context.Context, p Producer, topic string, rec event.Record, l Letter) error {
 	out := event.Record{Key: rec.Key, Value: rec.Value, Headers: append(l.strip(rec.Headers), l.headers(rec)...)}
 	if err := p.Produce(ctx, topic, []event.Record{out}); err != nil {
-		return fmt.Errorf("write the dead letter of %s/%d@%d to %s: %w", l.Topic, l.Partition, l.Offset, topic, err)
+		return fmt.Errorf("write dead letter of %s/%d@%d to topic %s: %w", l.Topic, l.Partition, l.Offset, topic, err)
 	}
 	return nil
 }
 
-// strip drops the headers of an earlier round, so that none stands twice.
+// strip drops the headers of an earlier dead letter, so that none is there twice.
 func (l Letter) strip(in []event.Header) []event.Header {
 	out := make([]event.Header, 0, len(in)+14)
 	for _, h := range in {
@@ -84,7 +84,7 @@ func (l Letter) headers(rec event.Record) []event.Header {
 	return out
 }
 
-// Read is the letter of a record that Write stored; ok is false for any other.
+// Read returns the letter of a record that Write stored; ok is false for any other record.
 func Read(headers []event.Header) (l Letter, ok bool) {
 	m := map[string]string{}
 	for _, h := range headers {

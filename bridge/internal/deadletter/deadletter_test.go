@@ -23,34 +23,34 @@ func (p *producer) Produce(_ context.Context, topic string, rs []event.Record) e
 	return p.err
 }
 
-func TestTheRecordStaysAsItWas(t *testing.T) {
+func TestTheRecordIsUnchanged(t *testing.T) {
 	rec := event.Record{Key: []byte("k\x00"), Value: []byte("\xff not json"), Time: time.Unix(1700000000, 0),
 		Headers: []event.Header{{Key: "content-type", Value: []byte("x")}, {Key: "a", Value: nil}, {Key: "a", Value: []byte("twice")}}}
 	l := deadletter.Letter{Topic: "task-events", Partition: 2, Offset: 9, Group: "g", Subscription: "s", Sink: "http://x/", Reason: deadletter.Rejected,
 		Error: "the sink answered 400", Status: 400, Attempts: 1, First: time.Unix(1700000001, 5).UTC(), Last: time.Unix(1700000002, 0).UTC(), Redrives: 1}
 	p := &producer{}
-	for range 2 { // a second round must not pile headers up
+	for range 2 {
 		if err := deadletter.Write(t.Context(), p, "dlq", rec, l); err != nil {
 			t.Fatal(err)
 		}
 	}
-	again := p.got[0]
-	if err := deadletter.Write(t.Context(), p, "dlq", again, l); err != nil {
+	// A letter of a letter must not have its headers twice.
+	if err := deadletter.Write(t.Context(), p, "dlq", p.got[0], l); err != nil {
 		t.Fatal(err)
 	}
 	for _, got := range p.got {
 		if p.topic != "dlq" || string(got.Key) != string(rec.Key) || string(got.Value) != string(rec.Value) {
-			t.Errorf("key or value changed: %q %q", got.Key, got.Value)
+			t.Errorf("topic, key or value changed: %s, %q, %q", p.topic, got.Key, got.Value)
 		}
 		if diff := cmp.Diff(rec.Headers, got.Headers[:3]); diff != "" {
-			t.Errorf("headers changed:\n%s", diff)
+			t.Errorf("headers changed (-want +got):\n%s", diff)
 		}
 		if len(got.Headers) != 3+14 {
-			t.Errorf("%d headers, want the record's 3 and 14 more", len(got.Headers))
+			t.Errorf("%d headers, want the record's 3 and 14 added ones", len(got.Headers))
 		}
 		back, ok := deadletter.Read(got.Headers)
 		if diff := cmp.Diff(l, back); diff != "" || !ok {
-			t.Errorf("read back (-want +got), %v:\n%s", ok, diff)
+			t.Errorf("Read = %v, letter (-want +got):\n%s", ok, diff)
 		}
 	}
 	p.err = errors.New("no replicas")
@@ -58,6 +58,6 @@ func TestTheRecordStaysAsItWas(t *testing.T) {
 		t.Errorf("Write = %v, want the producer's error", err)
 	}
 	if _, ok := deadletter.Read(rec.Headers); ok {
-		t.Error("an ordinary record was read as a letter")
+		t.Error("Read accepts a record that is not a dead letter")
 	}
 }

@@ -18,7 +18,7 @@ type Fetcher interface {
 	Fetch(ctx context.Context, req *kafkago.FetchRequest) (*kafkago.FetchResponse, error)
 }
 
-// Stored is a dead letter as it stands on its topic.
+// Stored is a dead letter as stored on its topic.
 type Stored struct {
 	Offset int64
 	Record event.Record
@@ -26,18 +26,22 @@ type Stored struct {
 }
 
 // Scan calls f for each dead letter of partition 0 of topic, oldest first, up
-// to the end, or when follow is set until ctx ends.
+// to the current end. With follow it goes on with new ones and returns only with
+// an error, the cause of ctx's end above all.
 func Scan(ctx context.Context, client Fetcher, topic string, follow bool, f func(Stored) error) error {
 	offset := kafkago.FirstOffset
-	for ctx.Err() == nil {
+	for {
 		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
 		resp, err := client.Fetch(attempt, &kafkago.FetchRequest{Topic: topic, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 500 * time.Millisecond})
 		cancel()
 		if err == nil {
 			err = resp.Error
 		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", topic, err)
+			return fmt.Errorf("read topic %s: %w", topic, kafka.Plain(err))
 		}
 		if offset < 0 {
 			offset = resp.LogStartOffset
@@ -49,7 +53,6 @@ func Scan(ctx context.Context, client Fetcher, topic string, follow bool, f func
 			return nil
 		}
 	}
-	return nil
 }
 
 func each(records kafkago.RecordReader, offset int64, f func(Stored) error) (next int64, err error) {
@@ -66,7 +69,7 @@ func each(records kafkago.RecordReader, offset int64, f func(Stored) error) (nex
 			return offset, fmt.Errorf("read offset %d: %w", rec.Offset, err)
 		}
 		if rec.Offset < offset {
-			continue // a batch may begin before the offset asked for
+			continue // a batch may begin before the requested offset
 		}
 		out := Stored{Offset: rec.Offset, Record: read}
 		offset = rec.Offset + 1

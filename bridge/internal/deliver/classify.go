@@ -9,18 +9,18 @@ type Outcome string
 const (
 	Accepted  Outcome = "accepted"   // the sink has the event
 	Retry     Outcome = "retry"      // the sink could not take it now
-	SinkFault Outcome = "sink_fault" // the sink or its address is wrong: not the event's fault
+	SinkFault Outcome = "sink_fault" // the sink or its address is wrong, not the event
 	Gone      Outcome = "gone"       // the sink asks never to be called again
 	Rejected  Outcome = "rejected"   // the sink refuses this event
 )
 
-// classify is the one place that decides what an answer means.
+// classify is the only place that decides what an answer means.
 func classify(status int) Outcome {
 	switch status {
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
 		return Accepted
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return Retry // it says that later may be better
+		return Retry // the sink asks for a later attempt
 	case http.StatusGone:
 		return Gone
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired:
@@ -32,7 +32,7 @@ func classify(status int) Outcome {
 	case status >= 400:
 		return Rejected
 	}
-	// A redirect is never followed: it would turn the POST into a GET, and the
-	// page it ends at would answer 200. Other 2xx promise nothing about the event.
+	// A redirect is never followed: it would turn the POST into a GET, and the page
+	// at its end would answer 200. Other 2xx do not say that the sink has the event.
 	return SinkFault
 }

@@ -1,5 +1,5 @@
-// Package deliver makes one attempt to hand an event to a sink over HTTP and
-// says what came of it. When to try again is the caller's business.
+// Package deliver makes one attempt to deliver an event to a sink over HTTP and
+// classifies the outcome. The caller decides about retries.
 package deliver
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// drainLimit is how much of an answer is read, so that its connection can be
-// used again; a longer one costs the connection.
+// drainLimit is how much of an answer is read so that its connection can be
+// reused; a longer answer closes the connection.
 const drainLimit = 64 << 10
 
 // Config is how a sink is reached.
@@ -35,19 +35,19 @@ type Client struct {
 	http    *http.Transport
 }
 
-// New makes a client that keeps a connection for each post that was ever in flight at once.
-// It follows no redirects, uses no proxy and asks for no compression.
+// New returns a client that keeps as many connections as posts were ever in flight at once.
+// It follows no redirects, uses no proxy and requests no compression.
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("parse the sink's address: %w", err)
+		return nil, fmt.Errorf("parse sink address: %w", err)
 	}
 	if u.Path == "" {
 		u.Path = "/"
 	}
 	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
 		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext),
-		MaxIdleConnsPerHost:    1 << 16, // posts in flight bound the connections; every one is worth keeping
+		MaxIdleConnsPerHost:    1 << 16, // the posts in flight bound the connections; all are worth keeping
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,
 		DisableCompression:     true,
@@ -56,7 +56,7 @@ func New(cfg Config) (*Client, error) {
 	}}, nil
 }
 
-// Close drops the kept connections.
+// Close closes the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Post is one attempt.
@@ -71,15 +71,15 @@ type Post struct {
 	Offset      int64
 }
 
-// Result is what came of an attempt.
+// Result is the outcome of an attempt.
 type Result struct {
 	Outcome    Outcome
 	Status     int           // 0 when there was no answer
 	RetryAfter time.Duration // 0 when the sink did not ask for one
-	Err        error         // nil when accepted; what to tell an operator otherwise
+	Err        error         // nil when accepted; otherwise for the operator
 }
 
-// Attempt posts once. An answer counts only when it came whole.
+// Attempt posts once. An answer counts only when it is complete.
 func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -90,7 +90,7 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	defer resp.Body.Close()
 	var excerpt strings.Builder
 	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
-		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("the answer %d was cut: %w", resp.StatusCode, err)}
+		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
 	}
 	res := Result{Outcome: classify(resp.StatusCode), Status: resp.StatusCode}
 	if res.Outcome != Accepted {
@@ -100,7 +100,7 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	return res
 }
 
-// request is built by hand: RoundTrip, unlike http.Client, follows nothing.
+// request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
 func (c *Client) request(ctx context.Context, p Post) *http.Request {
 	h := http.Header{
 		"Content-Type":       {p.ContentType},
@@ -120,14 +120,14 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 	first, _ := body()
 	req := &http.Request{
 		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		// GetBody lets the transport repeat a request whose kept connection had died before a byte was sent.
+		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
 		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
 	}
 	return req.WithContext(ctx)
 }
 
-// drain reads the answer to its end, up to drainLimit. The event's fate does not
-// depend on what an over-long answer says further on.
+// drain reads the answer to its end, up to drainLimit. What follows in an overlong
+// answer does not affect the outcome.
 func drain(body io.Reader, excerpt *strings.Builder, keep bool) error {
 	if keep {
 		if _, err := io.CopyN(excerpt, body, 512); err != nil && !errors.Is(err, io.EOF) {
@@ -144,16 +144,16 @@ func drain(body io.Reader, excerpt *strings.Builder, keep bool) error {
 func describe(resp *http.Response, excerpt string) error {
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return fmt.Errorf("the sink answered %d, a redirect, which is never followed; correct the sink's address", resp.StatusCode)
+		return fmt.Errorf("sink answered %d, a redirect, which is never followed; correct the address of the sink", resp.StatusCode)
 	case classify(resp.StatusCode) == SinkFault:
-		return fmt.Errorf("the sink answered %d: its address or credentials are wrong%s", resp.StatusCode, quote(excerpt))
+		return fmt.Errorf("sink answered %d: its address or credentials are wrong%s", resp.StatusCode, quote(excerpt))
 	case resp.StatusCode == http.StatusGone:
-		return errors.New("the sink answered 410: it wants no more events")
+		return errors.New("sink answered 410: it wants no more events")
 	}
-	return fmt.Errorf("the sink answered %d%s", resp.StatusCode, quote(excerpt))
+	return fmt.Errorf("sink answered %d%s", resp.StatusCode, quote(excerpt))
 }
 
-// quote keeps a foreign text on one line and harmless on a terminal.
+// quote makes text from a sink fit on one line and safe for a terminal.
 func quote(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return ""
@@ -161,13 +161,13 @@ func quote(s string) string {
 	return ": " + strings.Trim(strconv.QuoteToASCII(s[:min(len(s), 200)]), `"`)
 }
 
-// retryAfter reads seconds or an HTTP date; what is neither, or lies in the past, is 0.
+// retryAfter parses seconds or an HTTP date; anything else, or a date in the past, is 0.
 func retryAfter(v string, now time.Time) time.Duration {
 	if v == "" {
 		return 0
 	}
 	if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
-		const most = 365 * 24 * 3600 // what is capped anyway must not overflow
+		const most = 365 * 24 * 3600 // Backoff caps it anyway; it must not overflow
 		return time.Duration(max(0, min(n, most))) * time.Second
 	}
 	if at, err := http.ParseTime(v); err == nil {

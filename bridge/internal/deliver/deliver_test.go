@@ -2,7 +2,6 @@ package deliver_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
@@ -41,7 +41,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		for _, status := range statuses {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
 			if got := attempt(t, s.URL); got.Outcome != outcome || got.Status != status || (got.Err == nil) != (outcome == deliver.Accepted) {
-				t.Errorf("%d = %+v, want %s", status, got, outcome)
+				t.Errorf("answer %d = %+v, want %s", status, got, outcome)
 			}
 			s.Close()
 		}
@@ -55,16 +55,16 @@ func TestARedirectIsNeverFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		s := httptest.NewServer(http.RedirectHandler(page.URL, status))
 		if got := attempt(t, s.URL); got.Outcome != deliver.SinkFault || !strings.Contains(got.Err.Error(), "redirect") {
-			t.Errorf("%d = %+v, want a sink fault that speaks of a redirect", status, got)
+			t.Errorf("answer %d = %+v, want a sink fault whose error names the redirect", status, got)
 		}
 		s.Close()
 	}
 	if reached.Load() {
-		t.Error("the page behind a redirect was called")
+		t.Error("the target of a redirect was requested")
 	}
 }
 
-// raw answers every connection with bytes and closes it.
+// raw sends answer to every connection and closes it.
 func raw(t *testing.T, answer string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +88,7 @@ func raw(t *testing.T, answer string) string {
 	return "http://" + l.Addr().String()
 }
 
-func TestHalfAnAnswerIsNone(t *testing.T) {
+func TestAnIncompleteAnswerIsRetried(t *testing.T) {
 	for name, answer := range map[string]string{
 		"nothing":          "",
 		"half a header":    "HTTP/1.1 20",
@@ -103,7 +103,7 @@ func TestHalfAnAnswerIsNone(t *testing.T) {
 	}
 }
 
-func TestAnEndlessAnswerIsReadOnlySoFar(t *testing.T) {
+func TestAnEndlessAnswerIsReadUpToALimit(t *testing.T) {
 	var sent atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
@@ -116,14 +116,14 @@ func TestAnEndlessAnswerIsReadOnlySoFar(t *testing.T) {
 	}))
 	defer s.Close()
 	if got := attempt(t, s.URL); got.Outcome != deliver.Accepted {
-		t.Errorf("%+v, want accepted by its status", got)
+		t.Errorf("Attempt = %+v, want accepted by its status", got)
 	}
 	if n := sent.Load(); n > 16<<20 {
-		t.Errorf("the sink could send %d bytes", n)
+		t.Errorf("the sink could send %d bytes, want at most 16 MiB", n)
 	}
 }
 
-func TestASinkThatHangsIsGivenUp(t *testing.T) {
+func TestASinkThatHangsTimesOut(t *testing.T) {
 	release := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
@@ -134,7 +134,7 @@ func TestASinkThatHangsIsGivenUp(t *testing.T) {
 	}
 	defer c.Close()
 	if got := c.Attempt(context.Background(), deliver.Post{}); got.Outcome != deliver.Retry {
-		t.Errorf("%+v, want retry", got)
+		t.Errorf("Attempt = %+v, want retry", got)
 	}
 }
 
@@ -154,9 +154,14 @@ func TestHeadersAndRetryAfter(t *testing.T) {
 		}
 		s.Close()
 	}
-	want := "application/cloudevents+json 3 events 7 42 00-a-b-01"
-	if have := fmt.Sprint(got.Get("Content-Type"), " ", got.Get("Taskwire-Attempt"), " ", got.Get("Taskwire-Topic"), " ", got.Get("Taskwire-Partition"), " ", got.Get("Taskwire-Offset"), " ", got.Get("Traceparent")); have != want {
-		t.Errorf("headers = %s, want %s", have, want)
+	got.Del("Accept-Encoding")
+	got.Del("Content-Length")
+	want := http.Header{
+		"Content-Type": {"application/cloudevents+json"}, "User-Agent": {"taskwire-bridge"}, "Traceparent": {"00-a-b-01"},
+		"Taskwire-Attempt": {"3"}, "Taskwire-Topic": {"events"}, "Taskwire-Partition": {"7"}, "Taskwire-Offset": {"42"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 }
 
@@ -164,13 +169,13 @@ func TestBackoffIsBoundedAndObeysTheSink(t *testing.T) {
 	b := deliver.Backoff{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second}
 	for failed := 1; failed < 200; failed++ {
 		if w := b.Wait(failed, 0); w < 0 || w > b.Max || (failed == 1 && w > b.Initial) {
-			t.Fatalf("after %d: %v", failed, w)
+			t.Fatalf("Wait after %d failures = %v, want 0 to %v", failed, w, b.Max)
 		}
 	}
 	if w := b.Wait(1, time.Minute); w != time.Minute {
-		t.Errorf("Retry-After of a minute: %v", w)
+		t.Errorf("Wait with a Retry-After of a minute = %v, want 1m", w)
 	}
 	if w := b.Wait(1, time.Hour); w != 300*time.Second {
-		t.Errorf("Retry-After of an hour: %v, want ten times the maximum", w)
+		t.Errorf("Wait with a Retry-After of an hour = %v, want ten times the maximum", w)
 	}
 }

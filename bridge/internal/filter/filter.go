@@ -18,7 +18,7 @@ type Filter struct {
 	All    []Filter          `yaml:"all,omitempty"`
 	Any    []Filter          `yaml:"any,omitempty"`
 	Not    *Filter           `yaml:"not,omitempty"`
-	SQL    string            `yaml:"sql,omitempty"` // CESQL, not understood yet
+	SQL    string            `yaml:"sql,omitempty"` // CESQL, not supported yet
 }
 
 // Types is the short form: the event's type is one of types.
@@ -30,7 +30,7 @@ func Types(types []string) Filter {
 	return f
 }
 
-// Check says what is wrong with f; where names its place.
+// Check returns the mistakes in f; where is its place in the configuration.
 func (f Filter) Check(where string) []string {
 	var wrong []string
 	set := 0
@@ -51,7 +51,7 @@ func (f Filter) Check(where string) []string {
 		}
 		set++
 		if len(list) == 0 {
-			wrong = append(wrong, fmt.Sprintf("%s.%s: needs at least one filter", where, dialect))
+			wrong = append(wrong, fmt.Sprintf("%s.%s: want at least one filter", where, dialect))
 		}
 		for i, sub := range list {
 			wrong = append(wrong, sub.Check(fmt.Sprintf("%s.%s[%d]", where, dialect, i))...)
@@ -66,13 +66,13 @@ func (f Filter) Check(where string) []string {
 		wrong = append(wrong, where+".sql: this dialect is not supported; use exact, prefix, suffix, all, any or not")
 	}
 	if set != 1 {
-		wrong = append(wrong, fmt.Sprintf("%s: wants exactly one of exact, prefix, suffix, all, any, not; has %d", where, set))
+		wrong = append(wrong, fmt.Sprintf("%s: want exactly one of exact, prefix, suffix, all, any, not; have %d", where, set))
 	}
 	slices.Sort(wrong)
 	return wrong
 }
 
-// Match says whether e passes every one of filters; none pass everything.
+// Match reports whether e passes all filters. Without filters every event passes.
 func Match(filters []Filter, e event.Event) bool {
 	for i := range filters {
 		if !filters[i].match(e) {
@@ -82,7 +82,7 @@ func Match(filters []Filter, e event.Event) bool {
 	return true
 }
 
-// Why names the first of filters that e does not pass, "" when it passes all.
+// Why describes the first filter that e does not pass; "" when it passes all.
 func Why(filters []Filter, e event.Event) string {
 	for _, f := range filters {
 		if !f.match(e) {
@@ -110,7 +110,8 @@ func (f *Filter) match(e event.Event) bool {
 	return true
 }
 
-// each: an attribute that the event lacks matches nothing.
+// each reports whether holds is true for every wanted attribute. A missing attribute
+// never matches.
 func each(e event.Event, want map[string]string, holds func(have, want string) bool) bool {
 	for name, value := range want {
 		have, ok := event.Attribute(e, name)

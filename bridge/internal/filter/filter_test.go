@@ -28,14 +28,14 @@ func TestMatch(t *testing.T) {
 		"all":                 {filter.Filter{All: []filter.Filter{{Prefix: attrs{"type": "task."}}, {Exact: attrs{"subject": "t-2"}}}}, false},
 	} {
 		if got := filter.Match([]filter.Filter{c.f}, e); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
+			t.Errorf("%s: Match = %v, want %v", name, got, c.want)
 		}
 		if why := filter.Why([]filter.Filter{c.f}, e); (why == "") != c.want {
-			t.Errorf("%s: Why = %q", name, why)
+			t.Errorf("%s: Why = %q, want a reason only for an event that does not pass", name, why)
 		}
 	}
 	if !filter.Match(nil, e) {
-		t.Error("no filter must pass everything")
+		t.Error("Match without filters = false, want true")
 	}
 }
 
@@ -49,10 +49,10 @@ func TestCheck(t *testing.T) {
 		"empty any": {Any: []filter.Filter{}},
 	} {
 		if len(f.Check("filters[0]")) == 0 {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: Check accepts %v", name, f)
 		}
 	}
 	if wrong := filter.Types([]string{"a"}).Check("f"); len(wrong) != 0 {
-		t.Errorf("types: %v", wrong)
+		t.Errorf("Check of the short form = %v, want no mistake", wrong)
 	}
 }

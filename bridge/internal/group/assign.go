@@ -14,16 +14,16 @@ const (
 	protocolName = "range"
 )
 
-// subscriber is one member of the group as its leader sees it.
+// subscriber is a member of the group as described to its leader.
 type subscriber struct {
 	id       string
 	instance string
 	topics   []string
 }
 
-// assign deals the partitions of each topic out to the members that subscribe to it, in
-// ranges, exactly as Java's RangeAssignor does: members with an instance id first, and the
-// first few members get one partition more. Each member has an entry.
+// assign distributes the partitions of each topic among the members that subscribe to it,
+// in ranges, exactly as Java's RangeAssignor does: members with an instance id first, and
+// the first few members get one partition more. Each member has an entry in the result.
 func assign(members []subscriber, partitions map[string]int) map[string]map[string][]int {
 	members = slices.Clone(members)
 	slices.SortFunc(members, compare)
@@ -64,8 +64,8 @@ func compare(a, b subscriber) int {
 	return cmp.Compare(a.id, b.id)
 }
 
-// The two structures that members exchange through the broker, which does not look into
-// them. Version 0 is written; of newer ones the part is read that all have in common.
+// The two structures that members exchange through the broker, which does not parse them.
+// Version 0 is written; of newer versions the part common to all is read.
 
 func encodeSubscription(topic string) []byte {
 	b := []byte{0, 0}
@@ -85,7 +85,7 @@ func decodeSubscription(b []byte) ([]string, error) {
 		}
 	}
 	if r.short {
-		return nil, errors.New("subscription is cut short")
+		return nil, errors.New("subscription is truncated")
 	}
 	return topics, nil
 }
@@ -103,8 +103,8 @@ func encodeAssignment(partitions map[string][]int) []byte {
 	return binary.BigEndian.AppendUint32(b, 0xffffffff)
 }
 
-// decodeAssignment returns the partitions of one topic. A member without any may be sent
-// no bytes at all.
+// decodeAssignment returns the partitions of one topic. A member without partitions may
+// get no bytes at all.
 func decodeAssignment(b []byte, topic string) ([]int, error) {
 	if len(b) == 0 {
 		return nil, nil
@@ -120,11 +120,11 @@ func decodeAssignment(b []byte, topic string) ([]int, error) {
 			}
 		}
 		if r.short {
-			return nil, errors.New("assignment is cut short")
+			return nil, errors.New("assignment is truncated")
 		}
 	}
 	if r.short {
-		return nil, errors.New("assignment is cut short")
+		return nil, errors.New("assignment is truncated")
 	}
 	slices.Sort(ids)
 	return ids, nil
@@ -134,7 +134,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
-// reader takes fields off b; short is set, and zeros returned, once b is at its end.
+// reader consumes the fields of b; past its end it sets short and returns zeros.
 type reader struct {
 	b     []byte
 	short bool
@@ -166,8 +166,8 @@ func (r *reader) uint32() uint32 {
 
 func (r *reader) string() string { return string(r.take(int(r.uint16()))) }
 
-// length reads the length of an array. An element is at least two bytes: a length that
-// cannot be true must not cost time or memory.
+// length reads the length of an array. An element has at least two bytes, so that an
+// impossible length costs neither time nor memory.
 func (r *reader) length() int {
 	n := int32(r.uint32())
 	if n < 0 || int(n) > len(r.b)/2 {

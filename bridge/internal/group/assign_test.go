@@ -47,8 +47,8 @@ func plain(plan map[string]map[string][]int) string {
 	return s[:max(0, len(s)-1)]
 }
 
-// TestWireForms: another implementation reads what is written here, and its newest
-// versions are read.
+// TestWireForms: another implementation can read what this package writes, and this
+// package reads the newest versions of the other.
 func TestWireForms(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		topic := rapid.StringMatching(`[a-z.-]{1,30}`).Draw(t, "topic")
@@ -77,8 +77,7 @@ func TestWireForms(t *testing.T) {
 	})
 }
 
-// FuzzMemberBytes: what other members send through the broker neither panics nor costs
-// memory.
+// FuzzMemberBytes: bytes from other members cause neither a panic nor a large allocation.
 func FuzzMemberBytes(f *testing.F) {
 	f.Add(encodeSubscription("events"))
 	f.Add(encodeAssignment(map[string][]int{"events": {0, 1}}))

@@ -14,7 +14,7 @@ import (
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
-// ledger holds the group to its promise: a partition has one owner at a time.
+// ledger checks the guarantee of a group: a partition has one owner at a time.
 type ledger struct {
 	t      *testing.T
 	mu     sync.Mutex
@@ -22,22 +22,22 @@ type ledger struct {
 	turns  int
 }
 
-// begin notes the owner of partitions. A former one must have returned, or know, or be
-// able to know by its clock, that they may be another's.
+// begin records the owner of partitions. A previous owner must have returned, or know, or
+// be able to tell by its clock, that it may have lost them.
 func (l *ledger) begin(s *group.Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turns++
 	for _, p := range s.Partitions {
 		if o := l.owners[p.ID]; o != nil && !isLost(o) && o.Confirmed() {
-			l.t.Errorf("partition %d given to %s in generation %d while %s of %d works on it",
+			l.t.Errorf("partition %d assigned to %s in generation %d while %s of generation %d works on it",
 				p.ID, s.MemberID, s.Generation, o.MemberID, o.Generation)
 		}
 		l.owners[p.ID] = s
 	}
 }
 
-// end commits and gives the partitions back. A commit that succeeds must be the owner's.
+// end commits and releases the partitions. Only the owner's commit may succeed.
 func (l *ledger) end(ctx context.Context, s *group.Session) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -50,7 +50,7 @@ func (l *ledger) end(ctx context.Context, s *group.Session) error {
 	defer l.mu.Unlock()
 	for _, p := range s.Partitions {
 		if err == nil && l.owners[p.ID] != s {
-			l.t.Errorf("partition %d: commit of generation %d stored, owner is of %d", p.ID, s.Generation, l.owners[p.ID].Generation)
+			l.t.Errorf("partition %d: commit of generation %d stored, its owner has generation %d", p.ID, s.Generation, l.owners[p.ID].Generation)
 		}
 		if l.owners[p.ID] == s {
 			delete(l.owners, p.ID)
@@ -59,8 +59,8 @@ func (l *ledger) end(ctx context.Context, s *group.Session) error {
 	return nil
 }
 
-// missing says who or what is left out: with no more members than partitions, each member
-// must have some, and each partition an owner.
+// missing reports a member without partitions or a partition without an owner; "" when
+// there is none. There are no more members than partitions.
 func (l *ledger) missing(members, partitions int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,9 +89,9 @@ func isLost(s *group.Session) bool {
 	}
 }
 
-// TestChurn: members come, go, drain for long and are cut off, the broker restarts; at no
-// time have two of them reason to work on one partition, and once there is peace each
-// partition has its owner.
+// TestChurn: members come, go, drain for long and are disconnected, the broker restarts; at
+// no time may two of them work on one partition, and when things settle each partition has
+// an owner.
 func TestChurn(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -119,7 +119,7 @@ func churn(t *testing.T, w *world, r *rand.Rand) {
 			i := r.IntN(len(running))
 			m := running[i]
 			running = slices.Delete(running, i, i+1)
-			m.cancel() // drains while the rest goes on
+			m.cancel() // it drains while the test continues
 		case n < 6 && len(running) > 0:
 			m := running[r.IntN(len(running))]
 			m.cut()
@@ -149,9 +149,9 @@ func churn(t *testing.T, w *world, r *rand.Rand) {
 	}
 }
 
-// TestKafkaChurn is the storm in real time, on Apache Kafka a minute of it: members come,
-// stop, are cut off, are killed, and the static ones among these are back at once; half way
-// through the broker is killed.
+// TestKafkaChurn is TestChurn in real time, for a minute on Apache Kafka: members come,
+// stop, are disconnected or killed, and killed static ones restart at once; halfway through
+// the broker is killed.
 func TestKafkaChurn(t *testing.T) {
 	lasts := 10 * time.Second
 	if kafkatest.IsReal() {
@@ -173,9 +173,9 @@ func TestKafkaChurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.blow()
+		s.step()
 	}
-	s.peace()
+	s.settle()
 	for _, m := range s.running {
 		m.stop()
 	}
@@ -197,7 +197,8 @@ type storm struct {
 	running, gone []*live
 }
 
-func (s *storm) blow() {
+// step makes one random change.
+func (s *storm) step() {
 	switch n := s.r.IntN(16); {
 	case n < 4 && len(s.running) < 5:
 		instance := ""
@@ -210,7 +211,7 @@ func (s *storm) blow() {
 	case n < 7 && len(s.running) > 1:
 		m := s.take()
 		m.kill()
-		m.handling.Lock() // what it did is over
+		m.handling.Lock() // wait until its handler has returned
 		m.handling.Unlock()
 		if m.cfg.InstanceID != "" {
 			s.join(m.cfg.InstanceID)
@@ -222,7 +223,7 @@ func (s *storm) blow() {
 	}
 }
 
-// take picks a member that is to go.
+// take picks a member to stop.
 func (s *storm) take() *live {
 	i := s.r.IntN(len(s.running))
 	m := s.running[i]
@@ -241,7 +242,7 @@ func (s *storm) join(instance string) {
 			select {
 			case <-time.After(drain):
 			case <-session.Lost():
-			case <-m.killed: // a dead process commits nothing
+			case <-m.killed: // a killed process commits nothing
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithCancel(ctx)
 				cancel()
@@ -251,8 +252,8 @@ func (s *storm) join(instance string) {
 	}))
 }
 
-// peace waits until each partition has an owner, and has kept it for some heartbeats.
-func (s *storm) peace() {
+// settle waits until each partition has had the same owner for several heartbeats.
+func (s *storm) settle() {
 	s.t.Helper()
 	began, since, turns := time.Now(), time.Now(), 0
 	for time.Since(since) < 2*time.Second {
@@ -261,9 +262,9 @@ func (s *storm) peace() {
 			since, turns = time.Now(), n
 		}
 		if time.Since(began) > time.Minute {
-			s.t.Fatalf("no peace: %s", missing)
+			s.t.Fatalf("the group has not settled after a minute: %s", missing)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
-	s.t.Logf("peace after %v", time.Since(began)-2*time.Second)
+	s.t.Logf("settled after %v", time.Since(began)-2*time.Second)
 }

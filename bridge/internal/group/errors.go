@@ -6,21 +6,20 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// ErrFenced says that the generation is over and its partitions may belong to another
-// member by now: nothing can be committed any more.
+// ErrFenced reports that the generation is over and its partitions may belong to another
+// member now: nothing can be committed any more.
 var ErrFenced = errors.New("no longer a member of the consumer group")
 
-// ErrReplaced says that another process joined the group with the same instance id. Run
-// ends with it: joining again would throw the other one out, which would do the same,
-// without end.
-var ErrReplaced = errors.New("another process uses the same group instance id")
+// ErrReplaced reports that another process joined the group with the same instance id. Run
+// returns it instead of joining again: that would remove the other process, which would do
+// the same in turn, forever.
+var ErrReplaced = errors.New("another process uses the same instance id; give each its own KAFKA_GROUP_INSTANCE_ID")
 
-// ErrRebalance is the cause of the end of a handler's context when the group deals its
-// partitions out anew. The handler still owns its partitions, and can commit, until it
-// returns.
+// ErrRebalance is the cause with which a handler's context ends when the group reassigns
+// its partitions. The handler still owns its partitions, and can commit, until it returns.
 var ErrRebalance = errors.New("consumer group rebalances")
 
-// codeError is what a broker answered.
+// codeError returns the error of a broker's answer, nil for none.
 func codeError(code int16) error {
 	if code == 0 {
 		return nil
@@ -29,15 +28,15 @@ func codeError(code int16) error {
 }
 
 // fenced reports whether the coordinator no longer knows this member or generation.
-// Everything else that it can answer leaves the membership as it was.
+// No other answer affects the membership.
 func fenced(err error) bool {
 	return errors.Is(err, kafkago.UnknownMemberId) ||
 		errors.Is(err, kafkago.IllegalGeneration) ||
 		errors.Is(err, kafkago.FencedInstanceID)
 }
 
-// refused reports whether the broker understood a commit and will say no again. Without an
-// answer, or with one about the coordinator, it may say yes the next time.
+// refused reports whether the broker refused a commit and would refuse it again. Without
+// an answer, or with one about the coordinator, a retry may succeed.
 func refused(err error) bool {
 	var code kafkago.Error
 	if !errors.As(err, &code) {

@@ -15,8 +15,8 @@ import (
 )
 
 // TestCoordinatorErrors: whatever a coordinator answers while it moves, loads or is
-// overloaded, the member keeps its identity: there is never a second member, a ghost of
-// the first, and no second generation once there was one.
+// overloaded, the member keeps its identity: the group never has a second, stale member,
+// and no second generation after the first.
 func TestCoordinatorErrors(t *testing.T) {
 	joining := []kmsg.Key{kmsg.FindCoordinator, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.OffsetFetch}
 	working := []kmsg.Key{kmsg.FindCoordinator, kmsg.Heartbeat, kmsg.OffsetCommit}
@@ -33,7 +33,7 @@ func TestCoordinatorErrors(t *testing.T) {
 					r := w.member("").start()
 					r.session(1)
 					if took := time.Since(began); took > 3*time.Second {
-						t.Errorf("joined after %v", took)
+						t.Errorf("joined after %v, want at most 3s", took)
 					}
 					r.alone(1)
 				})
@@ -50,14 +50,14 @@ func TestCoordinatorErrors(t *testing.T) {
 					}
 					time.Sleep(20 * time.Second)
 					if state, err := r.State(); state != group.Stable || err != nil {
-						t.Errorf("state %v, %v", state, err)
+						t.Errorf("state %v, %v, want stable", state, err)
 					}
 					if !s.Confirmed() {
-						t.Error("membership not confirmed")
+						t.Error("membership not confirmed after the faults")
 					}
 					commits := w.GroupInfo(name).Commits[topic]
 					if commits[0].Offset != 3 || commits[1].Offset != 4 {
-						t.Errorf("commits %v", commits)
+						t.Errorf("commits %v, want offsets 3 and 4", commits)
 					}
 					r.alone(1)
 				})
@@ -66,8 +66,8 @@ func TestCoordinatorErrors(t *testing.T) {
 	}
 }
 
-// fault makes the broker answer requests of one kind with code, n times. Those that have
-// both kinds of errors get the one that decides.
+// fault makes the broker answer requests of one kind with code, n times. In a response with
+// several error fields it sets the one that decides.
 func fault(t *testing.T, w *world, key kmsg.Key, code *kerr.Error, n int) {
 	t.Helper()
 	w.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -108,7 +108,7 @@ func fault(t *testing.T, w *world, key kmsg.Key, code *kerr.Error, n int) {
 	})
 }
 
-// alone checks that the member is the only one, had so many generations, and leaves
+// alone checks that the member is the only one, had this number of generations, and leaves
 // cleanly.
 func (r *runner) alone(generations int) {
 	r.w.t.Helper()
@@ -126,9 +126,9 @@ func (r *runner) alone(generations int) {
 	}
 }
 
-// TestBrokerGone: a broker that restarts finds the member where it was. No rebalance. (The
-// embedded broker counts its own absence as the member's; a real one starts the session
-// anew, which TestKafkaBrokerGone looks at.)
+// TestBrokerGone: the restart of a broker causes no rebalance. (The embedded broker's
+// session timeout runs while it is down; a real one restarts the session, which
+// TestKafkaBrokerGone covers.)
 func TestBrokerGone(t *testing.T) {
 	for _, away := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 30 * time.Second} {
 		for _, instance := range []string{"", "bridge-0"} {
@@ -139,10 +139,10 @@ func TestBrokerGone(t *testing.T) {
 					w.restart(away)
 					time.Sleep(5 * time.Second)
 					if n := r.generations(); n != 1 {
-						t.Errorf("%d generations", n)
+						t.Errorf("%d generations, want 1", n)
 					}
 					if state, err := r.State(); state != group.Stable || err != nil {
-						t.Errorf("state %v, %v", state, err)
+						t.Errorf("state %v, %v, want stable", state, err)
 					}
 					if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 9}}); err != nil {
 						t.Error(err)
@@ -156,27 +156,27 @@ func TestBrokerGone(t *testing.T) {
 	}
 }
 
-// TestBrokerGoneTold: as long as no heartbeat is answered State says so, and after a
-// session timeout the session is no longer confirmed.
-func TestBrokerGoneTold(t *testing.T) {
+// TestBrokerGoneReported: while no heartbeat is answered State returns an error, and after
+// a session timeout the session is no longer confirmed.
+func TestBrokerGoneReported(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		r := w.member("").start()
 		s := r.session(1)
 		w.Close()
 		time.Sleep(5 * time.Second)
 		if _, err := r.State(); err == nil {
-			t.Error("nothing told after 5 s")
+			t.Error("State returns no error after 5s without a broker")
 		}
 		if !s.Confirmed() {
-			t.Error("not confirmed after 5 s")
+			t.Error("not confirmed after 5s, the session timeout is 10s")
 		}
 		time.Sleep(7 * time.Second)
 		if s.Confirmed() {
-			t.Error("still confirmed after 12 s")
+			t.Error("still confirmed after 12s, the session timeout is 10s")
 		}
 		w.start(w.dir, 2)
 		if !r.session(2).Confirmed() {
-			t.Error("not confirmed again")
+			t.Error("not confirmed after the broker came back")
 		}
 		if err := r.stop(); err != nil {
 			t.Error(err)
@@ -184,28 +184,27 @@ func TestBrokerGoneTold(t *testing.T) {
 	})
 }
 
-// TestBrokerGoneWhileJoining: a member that starts without a broker, or loses it in a
-// join, joins soon after it is back.
+// TestBrokerGoneWhileJoining: a member that starts without a broker joins soon after the
+// broker is back.
 func TestBrokerGoneWhileJoining(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		w.Close()
 		r := w.member("").start()
 		time.Sleep(time.Minute)
 		if state, err := r.State(); state != group.Joining || err == nil {
-			t.Errorf("state %v, %v", state, err)
+			t.Errorf("state %v, %v, want joining and an error", state, err)
 		}
 		w.start(w.dir, 2)
 		began := time.Now()
 		r.session(1)
 		if took := time.Since(began); took > 3*time.Second {
-			t.Errorf("joined %v after the broker was there", took)
+			t.Errorf("joined %v after the broker was back, want at most 3s", took)
 		}
 		r.alone(1)
 	})
 }
 
-// TestSilentCoordinator: a heartbeat that is never answered is tried again within the
-// session.
+// TestSilentCoordinator: a heartbeat that is never answered is retried within the session.
 func TestSilentCoordinator(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		r := w.member("").start()
@@ -245,8 +244,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestWaitForDrain: a member that has joined again and waits, longer than its session, for
-// one that drains is the same member afterwards.
+// TestWaitForDrain: a member that has joined again and waits for another one's drain for
+// longer than the session timeout keeps its member id.
 func TestWaitForDrain(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		slow := w.member("", drain(25*time.Second)).start()
@@ -263,8 +262,8 @@ func TestWaitForDrain(t *testing.T) {
 	})
 }
 
-// TestUnanswered: a join or sync whose answer will never come, since the coordinator has
-// never seen it, or no longer knows of it, is not waited for.
+// TestUnanswered: a member stops waiting for the answer to a join or sync that the
+// coordinator has never seen or no longer knows of.
 func TestUnanswered(t *testing.T) {
 	cases := map[string]struct {
 		key    kmsg.Key
@@ -296,7 +295,7 @@ func TestUnanswered(t *testing.T) {
 				}
 				r.session(generation)
 				if took := time.Since(began); took > c.within {
-					t.Errorf("waited %v", took)
+					t.Errorf("waited %v, want at most %v", took, c.within)
 				}
 				r.alone(generation)
 			})
@@ -304,8 +303,8 @@ func TestUnanswered(t *testing.T) {
 	}
 }
 
-// swallow leaves one request unanswered: of joins one that has a member id, since a first
-// one is answered by the coordinator alone.
+// swallow leaves one request unanswered. Of joins it takes one with a member id, since the
+// coordinator answers a first one without waiting for others.
 func (w *world) swallow(key kmsg.Key) {
 	w.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		join, ok := req.(*kmsg.JoinGroupRequest)
@@ -325,17 +324,17 @@ func TestDrainOnStop(t *testing.T) {
 			t.Error(err)
 		}
 		if took := time.Since(began); took > 23*time.Second {
-			t.Errorf("stopped after %v", took)
+			t.Errorf("stopped after %v, want at most 23s", took)
 		}
 		info := w.GroupInfo(name)
 		if got := info.Commits[topic][0].Offset; got != 5 || len(info.Members) != 0 {
-			t.Errorf("committed %d, %d members", got, len(info.Members))
+			t.Errorf("committed %d with %d members left, want 5 and none", got, len(info.Members))
 		}
 	})
 }
 
-// TestDrainTooLong: past the rebalance timeout the group goes on without the member. It
-// hears of it, cannot commit, and comes back as a new one.
+// TestDrainTooLong: past the rebalance timeout the group continues without the member,
+// which learns of it, cannot commit, and joins again as a new member.
 func TestDrainTooLong(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		var committed error
@@ -346,25 +345,25 @@ func TestDrainTooLong(t *testing.T) {
 		id := a.session(1).MemberID
 		b := w.member("").start()
 		if got := ids(b.session(1)); len(got) != 2 {
-			t.Errorf("the other got %v", got)
+			t.Errorf("the other member got partitions %v, want both", got)
 		}
 		again := a.session(2)
 		if again.MemberID == id {
-			t.Error("came back under the id that was removed")
+			t.Error("joined again under the removed member id")
 		}
 		if !errors.Is(committed, group.ErrFenced) {
-			t.Errorf("commit: %v", committed)
+			t.Errorf("Commit = %v, want ErrFenced", committed)
 		}
 		if got := w.GroupInfo(name).Commits[topic][0].Offset; got == 99 {
-			t.Error("fenced commit stored")
+			t.Error("the commit of a fenced member was stored")
 		}
 		_ = a.stop()
 		_ = b.stop()
 	})
 }
 
-// TestEviction: the coordinator's word that the member, or its generation, is no more ends
-// the session at once, and the member joins again.
+// TestEviction: when the coordinator answers that the member or its generation is unknown,
+// the session ends at once and the member joins again.
 func TestEviction(t *testing.T) {
 	for _, key := range []kmsg.Key{kmsg.Heartbeat, kmsg.OffsetCommit} {
 		for _, code := range []*kerr.Error{kerr.UnknownMemberID, kerr.IllegalGeneration} {
@@ -375,16 +374,16 @@ func TestEviction(t *testing.T) {
 					fault(t, w, key, code, 1)
 					if key == kmsg.OffsetCommit {
 						if err := s.Commit(t.Context(), map[int]group.Offset{0: {Offset: 1}}); !errors.Is(err, group.ErrFenced) {
-							t.Errorf("commit: %v", err)
+							t.Errorf("Commit = %v, want ErrFenced", err)
 						}
 					}
 					<-s.Lost()
 					again := r.session(2)
 					if cause := r.causes[0]; !errors.Is(cause, group.ErrFenced) {
-						t.Errorf("cause %v", cause)
+						t.Errorf("cause %v, want ErrFenced", cause)
 					}
 					if err := s.Commit(t.Context(), map[int]group.Offset{0: {Offset: 1}}); !errors.Is(err, group.ErrFenced) {
-						t.Errorf("late commit: %v", err)
+						t.Errorf("Commit after the session = %v, want ErrFenced", err)
 					}
 					if kept := again.MemberID == s.MemberID; kept != (code == kerr.IllegalGeneration) {
 						t.Errorf("%s: member id kept: %t", code.Message, kept)
@@ -397,7 +396,8 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// TestReplaced: of two processes with one instance id the older ends, and does not fight.
+// TestReplaced: of two processes with one instance id the older ends instead of joining
+// again.
 func TestReplaced(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		old := w.member("bridge-0").start()
@@ -406,11 +406,11 @@ func TestReplaced(t *testing.T) {
 		young.session(1)
 		<-old.done
 		if !errors.Is(old.err, group.ErrReplaced) || !strings.Contains(old.err.Error(), "bridge-0") {
-			t.Errorf("Run: %v", old.err)
+			t.Errorf("Run = %v, want ErrReplaced with the instance id", old.err)
 		}
 		time.Sleep(time.Minute)
 		if n := young.generations(); n != 1 {
-			t.Errorf("%d generations of the younger", n)
+			t.Errorf("the younger had %d generations, want 1", n)
 		}
 		_ = young.stop()
 	})

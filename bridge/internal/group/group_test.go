@@ -58,7 +58,7 @@ func (w *world) logged() string {
 	return w.out.buf.String()
 }
 
-// conns are the connections of one member, so that a test can cut them.
+// conns holds the connections of one member, so that a test can cut them.
 type conns struct {
 	mu   sync.Mutex
 	open []net.Conn
@@ -76,7 +76,7 @@ func (c *conns) all() []net.Conn {
 	return slices.Clone(c.open)
 }
 
-// inWorld runs fn in virtual time with a broker whose topic has some partitions.
+// inWorld runs fn in virtual time with a broker whose topic has this number of partitions.
 func inWorld(t *testing.T, partitions int32, fn func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, net: new(kfake.VirtualNetwork), dir: t.TempDir(), out: &logs{t: t}}
@@ -99,8 +99,7 @@ func (w *world) start(dir string, partitions int32) {
 	w.Cluster = c
 }
 
-// end stops what a test that failed has left running: a bubble waits for all its
-// goroutines.
+// end stops what a failed test has left running: a bubble waits for all its goroutines.
 func (w *world) end() {
 	for _, r := range w.members {
 		if r.cancel != nil {
@@ -111,7 +110,7 @@ func (w *world) end() {
 	w.Close()
 }
 
-// restart stops the broker for a while. It comes back on the same port with its data.
+// restart stops the broker for a while, then starts it on the same port with its data.
 func (w *world) restart(away time.Duration) {
 	w.Close()
 	time.Sleep(away)
@@ -129,7 +128,7 @@ type runner struct {
 	done      chan struct{}
 	err       error
 
-	drain   time.Duration // how long the handler goes on after its context ended
+	drain   time.Duration // how long the handler continues after its context ended
 	atBegin func(s *group.Session)
 	atEnd   func(ctx context.Context, s *group.Session) error // called after the drain
 	mu      sync.Mutex
@@ -211,7 +210,7 @@ func (r *runner) stop() error {
 	return r.err
 }
 
-// session waits until the handler runs in its nth generation (1 is the first).
+// session waits until the handler runs in its nth generation; 1 is the first.
 func (r *runner) session(n int) *group.Session {
 	r.w.t.Helper()
 	var s *group.Session
@@ -222,7 +221,7 @@ func (r *runner) session(n int) *group.Session {
 	return s
 }
 
-// until waits, in virtual time, until the member has come to what cond asks for.
+// until waits, in virtual time, until cond holds.
 func (r *runner) until(cond func() bool) {
 	r.w.t.Helper()
 	for range 3000 {
@@ -235,7 +234,7 @@ func (r *runner) until(cond func() bool) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	state, err := r.State()
-	r.w.t.Fatalf("not there after 150 s: %v, %v, %d generations", state, err, r.generations())
+	r.w.t.Fatalf("condition not met after 150s: %v, %v, %d generations", state, err, r.generations())
 }
 
 func (r *runner) generations() int {
@@ -257,17 +256,17 @@ func TestOneMember(t *testing.T) {
 		r := w.member("").start()
 		s := r.session(1)
 		if got := ids(s); !slices.Equal(got, []int{0, 1, 2}) {
-			t.Errorf("partitions %v", got)
+			t.Errorf("partitions %v, want all three", got)
 		}
 		if s.Partitions[1].Offset != -1 {
-			t.Errorf("offset %d where nothing was committed", s.Partitions[1].Offset)
+			t.Errorf("offset %d, want -1 where nothing is committed", s.Partitions[1].Offset)
 		}
 		if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 7, Metadata: "tw1x"}}); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
 		if n := r.generations(); n != 1 {
-			t.Errorf("%d generations in a quiet minute", n)
+			t.Errorf("%d generations in a minute without events, want 1", n)
 		}
 		if err := r.stop(); err != nil {
 			t.Errorf("Run: %v", err)
@@ -279,14 +278,14 @@ func TestOneMember(t *testing.T) {
 		again := w.member("").start()
 		s = again.session(1)
 		if p := s.Partitions[1]; p.Offset != 7 || p.Metadata != "tw1x" {
-			t.Errorf("committed 7, tw1x; read %+v", p)
+			t.Errorf("read %+v, want the committed offset 7 and metadata tw1x", p)
 		}
 		_ = again.stop()
 	})
 }
 
-// TestJoinAndLeave: a second member takes its share after the first has drained, and gives
-// it back when it leaves; each handler has the work that is its own.
+// TestJoinAndLeave: a second member gets its share after the first has drained, and gives
+// it back when it leaves; no partition has two owners.
 func TestJoinAndLeave(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
 		a := w.member("", drain(8*time.Second)).start()
@@ -295,13 +294,13 @@ func TestJoinAndLeave(t *testing.T) {
 		began := time.Now()
 		sb := b.session(1)
 		if waited := time.Since(began); waited < 8*time.Second || waited > 12*time.Second {
-			t.Errorf("the second member waited %v for a drain of 8 s", waited)
+			t.Errorf("the second member waited %v for a drain of 8s", waited)
 		}
 		sa := a.session(2)
 		all := append(ids(sa), ids(sb)...)
 		slices.Sort(all)
 		if !slices.Equal(all, []int{0, 1, 2, 3, 4}) || len(ids(sb)) < 2 || len(ids(sb)) > 3 {
-			t.Errorf("partitions %v and %v", ids(sa), ids(sb))
+			t.Errorf("partitions %v and %v, want all five, shared out evenly", ids(sa), ids(sb))
 		}
 		if err := b.stop(); err != nil {
 			t.Error(err)
@@ -317,7 +316,7 @@ func TestJoinAndLeave(t *testing.T) {
 			t.Error(err)
 		}
 		if !errors.Is(a.causes[0], group.ErrRebalance) {
-			t.Errorf("cause %v", a.causes[0])
+			t.Errorf("cause %v, want ErrRebalance", a.causes[0])
 		}
 	})
 }

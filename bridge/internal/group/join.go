@@ -14,17 +14,20 @@ import (
 	"github.com/segmentio/kafka-go/protocol/describegroups"
 	"github.com/segmentio/kafka-go/protocol/offsetfetch"
 	"github.com/segmentio/kafka-go/protocol/syncgroup"
+
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// generation is what a completed rebalance gave to this member.
+// generation is what a completed rebalance assigned to this member.
 type generation struct {
 	number   int32
 	memberID string
 	assigned []int
 
-	// For the leader, which watches for new partitions: how many of each topic it dealt
-	// out. dealt is nil for a static leader that came back and dealt out nothing; it asks
-	// the group.
+	// For the leader, which watches for new partitions: how many of each topic it
+	// assigned. dealt is nil for a static leader that came back and assigned nothing; it
+	// asks the group.
 	leader bool
 	topics []string
 	dealt  map[string]int
@@ -33,8 +36,8 @@ type generation struct {
 // join joins the group and returns its generation. It returns an error only when ctx has
 // ended or another process uses the same instance id.
 func (m *Member) join(ctx context.Context) (generation, error) {
-	given := false // whether the coordinator has asked to come back with an id already
-	for retry := (backoff{}); ; {
+	given := false // whether the coordinator has already asked to join again with an id
+	for backoff := newBackoff(); ; {
 		g, err := m.joinOnce(ctx)
 		switch {
 		case err == nil:
@@ -53,7 +56,7 @@ func (m *Member) join(ctx context.Context) (generation, error) {
 		if !errors.Is(err, kafkago.RebalanceInProgress) { // others came or went while this member joined
 			m.fail("join group "+m.cfg.Group, err)
 		}
-		if !retry.wait(ctx) {
+		if backoff.Wait(ctx) != nil {
 			return generation{}, ctx.Err()
 		}
 	}
@@ -95,22 +98,23 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	return g, err
 }
 
-// probe sees to it that the coordinator can be reached. A join may rightly take very long;
-// sent over a pooled connection that is dead without saying so it would take as long to
-// fail, and the group would go on without this member. What the answer says is no matter.
+// probe checks that the coordinator can be reached. A join may legitimately take very long;
+// sent over a pooled connection that died unnoticed it would take as long to fail, and the
+// group would continue without this member. The content of the answer does not matter.
 func (m *Member) probe(ctx context.Context) error {
 	_, err := m.beat(ctx, -1)
 	return err
 }
 
 // await sends a join or a sync, which the coordinator answers when the last member has
-// come, and asks meanwhile by heartbeats whether it still waits for this one. The answer
-// of a coordinator that has moved, or that a connection has lost, would never come.
+// joined, and checks meanwhile with heartbeats that the coordinator still knows of the
+// request. If the coordinator has moved, or the connection has lost the request, the answer
+// would never come.
 //
-// A heartbeat in generation counts as a sign of life. The embedded broker needs it: its
-// session timeout goes on while a member waits in a join, and removes it without an answer
-// (kfake, groups.go: updateMemberAndRebalance leaves the timer of updateHeartbeat running,
-// which calls removeMember). Apache Kafka removes nobody who waits.
+// A heartbeat in generation renews the session. The embedded broker needs that: its session
+// timeout runs while a member waits in a join, and removes it without an answer (kfake,
+// groups.go: updateMemberAndRebalance leaves the timer of updateHeartbeat running, which
+// calls removeMember). Apache Kafka removes no waiting member.
 func await[R protocol.Message](ctx context.Context, m *Member, generation int32, req protocol.Message) (res R, err error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -126,12 +130,12 @@ func await[R protocol.Message](ctx context.Context, m *Member, generation int32,
 	return res, err
 }
 
-// ask gives up what waits for the coordinator when it is in vain.
+// ask calls giveUp when the coordinator no longer knows of the request that waits for it.
 func (m *Member) ask(ctx context.Context, generation int32, giveUp context.CancelCauseFunc) {
-	for pause(ctx, m.cfg.Heartbeat) {
+	for retry.Pause(ctx, m.cfg.Heartbeat) == nil {
 		res, err := m.beat(ctx, generation)
 		if err != nil {
-			continue // the next may be answered
+			continue // the next heartbeat may be answered
 		}
 		switch code := kafkago.Error(res.ErrorCode); code {
 		case 0:
@@ -142,11 +146,11 @@ func (m *Member) ask(ctx context.Context, generation int32, giveUp context.Cance
 	}
 }
 
-// errNotJoining: while a member joins, a heartbeat in its former generation is answered
-// with RebalanceInProgress or IllegalGeneration.
-var errNotJoining = errors.New("the coordinator has lost the join")
+// errNotJoining: while a member joins, a heartbeat in its previous generation is answered
+// with RebalanceInProgress or IllegalGeneration, never with success.
+var errNotJoining = errors.New("coordinator lost the join request")
 
-// plan deals out the partitions when this member leads the group, and returns nil when it
+// plan assigns the partitions when this member leads the group, and returns nil when it
 // does not.
 func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]syncgroup.RequestAssignment, error) {
 	if !g.leader {
@@ -157,8 +161,8 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 	for _, jm := range res.Members {
 		subscribed, err := decodeSubscription(jm.Metadata)
 		if err != nil {
-			// It gets nothing, the others go on.
-			m.cfg.Log.Warn("member of the consumer group ignored", "group", m.cfg.Group, "member", jm.MemberID, "error", err)
+			// It gets no partitions; the others are not affected.
+			m.cfg.Log.Warn("consumer group member ignored, its subscription is invalid", "group", m.cfg.Group, "member", jm.MemberID, "err", err)
 		}
 		members = append(members, subscriber{jm.MemberID, jm.GroupInstanceID, subscribed})
 		for _, topic := range subscribed {
@@ -182,7 +186,7 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 }
 
 func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) ([]int, error) {
-	// No generation: a member that cannot get at its partitions must not hold them.
+	// No generation: a member that cannot get its partitions must not keep its session alive.
 	res, err := await[*syncgroup.Response](ctx, m, -1, &syncgroup.Request{
 		GroupID:         m.cfg.Group,
 		GenerationID:    g.number,
@@ -202,13 +206,13 @@ func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.Reques
 }
 
 // partitions returns how many partitions each topic has, 0 for a topic that does not
-// exist. The transport answers from its cache, which is a few seconds old at most.
+// exist. The transport answers from its cache, which is at most a few seconds old.
 func (m *Member) partitions(ctx context.Context, topics []string) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.requestTimeout())
 	defer cancel()
 	res, err := m.cfg.Client.Metadata(ctx, &kafkago.MetadataRequest{Topics: topics})
 	if err != nil {
-		return nil, fmt.Errorf("read the partitions of %v: %w", topics, err)
+		return nil, fmt.Errorf("look up partitions of %v: %w", topics, kafka.Plain(err))
 	}
 	counts := make(map[string]int, len(topics))
 	for _, t := range res.Topics {
@@ -218,7 +222,7 @@ func (m *Member) partitions(ctx context.Context, topics []string) (map[string]in
 }
 
 // assignedInGroup returns how many partitions of each topic the members of the group have.
-// (Client.DescribeGroups would fail on what a newer Java consumer in the group writes.)
+// (Client.DescribeGroups fails on the subscription of a newer Java consumer in the group.)
 func (m *Member) assignedInGroup(ctx context.Context, topics []string) (map[string]int, error) {
 	res, err := send[*describegroups.Response](ctx, m, m.requestTimeout(), &describegroups.Request{Groups: []string{m.cfg.Group}})
 	if err != nil {
@@ -242,12 +246,12 @@ func (m *Member) assignedInGroup(ctx context.Context, topics []string) (map[stri
 	return counts, nil
 }
 
-// committed reads the group's offsets. It tries until ctx ends.
+// committed reads the group's offsets. It retries until ctx ends.
 func (m *Member) committed(ctx context.Context, ids []int) ([]Partition, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	for retry := (backoff{}); ; {
+	for backoff := newBackoff(); ; {
 		partitions, err := m.committedOnce(ctx, ids)
 		if err == nil {
 			return partitions, nil
@@ -255,7 +259,7 @@ func (m *Member) committed(ctx context.Context, ids []int) ([]Partition, error) 
 		if ctx.Err() == nil {
 			m.fail("fetch offsets of group "+m.cfg.Group, err)
 		}
-		if !retry.wait(ctx) {
+		if backoff.Wait(ctx) != nil {
 			return nil, ctx.Err()
 		}
 	}
@@ -286,17 +290,17 @@ func (m *Member) committedOnce(ctx context.Context, ids []int) ([]Partition, err
 		}
 	}
 	if len(partitions) != len(ids) {
-		return nil, fmt.Errorf("asked for the offsets of %d partitions, got %d", len(ids), len(partitions))
+		return nil, fmt.Errorf("requested offsets of %d partitions, got %d", len(ids), len(partitions))
 	}
 	slices.SortFunc(partitions, func(a, b Partition) int { return a.ID - b.ID })
 	return partitions, nil
 }
 
 const (
-	// joinSlack is what a join may take beyond twice the time that the slowest member is
-	// given. Twice, because a coordinator may begin its wait anew with each join (the
-	// embedded one does): were joins given up and sent again sooner, those of several
-	// members would keep a group that waits for a dead one from ever going on.
+	// joinSlack is how long a join may take beyond twice the rebalance timeout. Twice,
+	// because a coordinator may restart its wait with each join (the embedded one does):
+	// if joins were abandoned and repeated sooner, those of several members would keep a
+	// group that waits for a dead one from ever completing the rebalance.
 	joinSlack     = 5 * time.Second
 	offsetTimeout = 5 * time.Second
 )

@@ -21,9 +21,9 @@ import (
 )
 
 // The tests of this file run in real time, on the embedded broker and with KAFKA_REAL=1 on
-// Apache Kafka: what the virtual ones promise must hold there.
+// Apache Kafka: what the tests in virtual time show must hold there too.
 
-// live is a member in real time. Its handler hands each session to sessions.
+// live is a member in real time. Its handler sends each session to sessions.
 type live struct {
 	*group.Member
 	t         *testing.T
@@ -85,7 +85,7 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 	return l
 }
 
-// await waits for what a test does, unless it has failed.
+// await waits until the test closes done, or has failed.
 func await(t *testing.T, done <-chan struct{}) {
 	select {
 	case <-done:
@@ -113,7 +113,7 @@ func (l *live) handle(ctx context.Context, s *group.Session) error {
 	return l.atEnd(context.WithoutCancel(ctx), s)
 }
 
-// next is the next session that has so many partitions.
+// next returns the next session with this number of partitions.
 func (l *live) next(partitions int) *group.Session {
 	l.t.Helper()
 	deadline := time.After(time.Minute)
@@ -125,8 +125,24 @@ func (l *live) next(partitions int) *group.Session {
 			}
 		case <-deadline:
 			state, err := l.State()
-			l.t.Fatalf("no session of %d partitions: %v, %v", partitions, state, err)
+			l.t.Fatalf("no session with %d partitions after a minute: %v, %v", partitions, state, err)
 		}
+	}
+}
+
+// draining waits until the handler's context has ended and the handler drains.
+func (l *live) draining() {
+	l.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		state, err := l.State()
+		if state == group.Draining {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("not draining after a minute: %v, %v", state, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -148,15 +164,15 @@ func (l *live) stop() {
 	}
 }
 
-// kill ends the member as a SIGKILL does: its connections close, and nothing is said to
-// the group.
+// kill ends the member as a SIGKILL does: its connections close, and it does not leave the
+// group.
 func (l *live) kill() {
 	close(l.killed)
 	l.sever()
 	l.cancel()
 }
 
-// cut keeps the member off the brokers for a while.
+// cut disconnects the member from the brokers for a while.
 func (l *live) cut(away time.Duration) {
 	l.sever()
 	time.AfterFunc(away, func() {
@@ -192,10 +208,8 @@ func TestKafkaHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := join(t, c.Brokers, topic, "")
-	for state, _ := a.State(); state != group.Draining; state, _ = a.State() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	b.quiet(time.Second) // several heartbeats: the drain is waited for
+	a.draining()
+	b.quiet(time.Second) // several heartbeats: the group waits for the drain
 	close(drained)
 	first, second := <-a.sessions, <-b.sessions
 	all := append(slices.Clone(first.Partitions), second.Partitions...)
@@ -203,10 +217,10 @@ func TestKafkaHandOver(t *testing.T) {
 	want := []group.Partition{{ID: 0, Metadata: large}, {ID: 1, Offset: 5, Metadata: "during the rebalance"},
 		{ID: 2, Offset: -1}, {ID: 3, Offset: -1}, {ID: 4, Offset: 3}}
 	if !slices.Equal(all, want) || first.MemberID != s.MemberID {
-		t.Errorf("partitions %+v", all)
+		t.Errorf("member %s, was %s, partitions %+v, want %+v", first.MemberID, s.MemberID, all, want)
 	}
 	if err := s.Commit(t.Context(), map[int]group.Offset{2: {Offset: 9}}); !errors.Is(err, group.ErrFenced) {
-		t.Errorf("commit in the old generation: %v", err)
+		t.Errorf("Commit in the old generation = %v, want ErrFenced", err)
 	}
 	b.stop()
 	a.next(5)
@@ -226,7 +240,7 @@ func TestKafkaStatic(t *testing.T) {
 		l = join(t, c.Brokers, topic, instance)
 		s := l.next(2)
 		if took := time.Since(began); took > time.Second {
-			t.Errorf("%s is back after %v", instance, took)
+			t.Errorf("%s got its partitions back after %v, want at most 1s", instance, took)
 		}
 		if s.Generation != was.Generation || !slices.Equal(s.Partitions, was.Partitions) {
 			t.Errorf("claim %+v, was %+v", s.Claim, was)
@@ -240,16 +254,16 @@ func TestKafkaStatic(t *testing.T) {
 	younger := join(t, c.Brokers, topic, "bridge-1")
 	younger.next(2)
 	if err := <-b.done; !errors.Is(err, group.ErrReplaced) {
-		t.Errorf("Run of the older: %v", err)
+		t.Errorf("Run of the replaced member = %v, want ErrReplaced", err)
 	}
 	younger.stop()
 	a.next(4)
 	a.stop()
 }
 
-// TestKafkaStaticStop: a static member that stops leaves. In a rolling update the pod with
-// the new name joins first and has all when the old one has left; nobody waits for a
-// session.
+// TestKafkaStaticStop: a static member that stops leaves the group. In a rolling update the
+// pod with the new name joins first and gets all partitions when the old one has left; no
+// member waits for a session timeout.
 func TestKafkaStaticStop(t *testing.T) {
 	c := kafkatest.Start(t)
 	topic := c.Topic(t, 4)
@@ -258,7 +272,7 @@ func TestKafkaStaticStop(t *testing.T) {
 	old.next(4)
 	soon := func(what string, began time.Time) {
 		if took := time.Since(began); took > 3*time.Second {
-			t.Errorf("%s after %v, a heartbeat is 0.2 s", what, took)
+			t.Errorf("%s after %v, with a heartbeat of 0.2s", what, took)
 		}
 	}
 	began := time.Now()
@@ -271,9 +285,9 @@ func TestKafkaStaticStop(t *testing.T) {
 	young.next(4)
 	soon("took over", began)
 
-	// Stopped before it has heard that another has its name.
-	deaf := func(l *live) { l.cfg.SessionTimeout, l.cfg.Heartbeat = time.Minute, 20*time.Second }
-	twin := join(t, c.Brokers, topic, "bridge-2", deaf)
+	// A member that stops before it learns that another uses its instance id.
+	slow := func(l *live) { l.cfg.SessionTimeout, l.cfg.Heartbeat = time.Minute, 20*time.Second }
+	twin := join(t, c.Brokers, topic, "bridge-2", slow)
 	twin.next(2)
 	young.next(2)
 	younger := join(t, c.Brokers, topic, "bridge-2", long)
@@ -285,8 +299,8 @@ func TestKafkaStaticStop(t *testing.T) {
 	young.stop()
 }
 
-// TestKafkaStaticStopWhileJoining: the first join of a static member names it by its
-// instance alone. Stopped before the answer, it is not waited for.
+// TestKafkaStaticStopWhileJoining: in its first join a static member is known by its
+// instance id alone. When it stops before the answer, the group does not wait for it.
 func TestKafkaStaticStopWhileJoining(t *testing.T) {
 	c := kafkatest.Start(t)
 	topic := c.Topic(t, 2)
@@ -297,9 +311,7 @@ func TestKafkaStaticStopWhileJoining(t *testing.T) {
 	})
 	a.next(2)
 	b := join(t, c.Brokers, topic, "bridge-0", func(l *live) { l.cfg.SessionTimeout = time.Minute })
-	for state, _ := a.State(); state != group.Draining; state, _ = a.State() {
-		time.Sleep(10 * time.Millisecond)
-	}
+	a.draining()
 	b.stop()
 	close(drained)
 	began := time.Now()
@@ -329,7 +341,7 @@ func TestKafkaMorePartitions(t *testing.T) {
 		grow(3)
 		l.next(3)
 		l.kill()
-		grow(4) // while it is away
+		grow(4) // while the member is down
 		l = join(t, c.Brokers, topic, instance)
 		l.next(4)
 		l.quiet(2 * time.Second)
@@ -337,9 +349,9 @@ func TestKafkaMorePartitions(t *testing.T) {
 	}
 }
 
-// TestKafkaBrokerGone: a broker that is stopped or killed finds its members as they were.
-// On a real one, which starts each session anew when it loads the group, also after longer
-// than the session timeout.
+// TestKafkaBrokerGone: members keep their generation while their broker is stopped or
+// killed and comes back. On a real one, which restarts each session when it loads the group,
+// that holds for longer than the session timeout.
 func TestKafkaBrokerGone(t *testing.T) {
 	c := kafkatest.StartOwn(t)
 	topic := c.Topic(t, 2)
@@ -372,9 +384,9 @@ func TestKafkaBrokerGone(t *testing.T) {
 	static.stop()
 }
 
-// TestKafkaJava shares a group with Java's consumer, which leads it in the one round and
-// follows in the other. Without a real Kafka there is no such consumer; TestOtherClients
-// has another.
+// TestKafkaJava shares a group with Java's consumer, which leads it in one round and
+// follows in the other. That consumer comes with a real Kafka; without one,
+// TestOtherClients uses another.
 func TestKafkaJava(t *testing.T) {
 	if !kafkatest.IsReal() {
 		return
@@ -400,7 +412,7 @@ func TestKafkaJava(t *testing.T) {
 			ours = join(t, r.Brokers, topic, "")
 		}
 		ours.next(2)
-		ours.next(4) // it leaves when its time is over
+		ours.next(4) // it leaves after its timeout
 		cancel()
 		<-java
 		ours.stop()
@@ -420,5 +432,5 @@ func awaitMember(t *testing.T, client *kafkago.Client, name string) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Fatal("no member in the group after a minute")
+	t.Fatalf("no stable member in group %s after a minute", name)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 )
 
-// TestStaticRestart: a static member that is killed and started again has its partitions
-// back at once, whether it led the group or not, and the other hears nothing.
+// TestStaticRestart: a static member that is killed and started again gets its partitions
+// back at once, whether it led the group or not, and the other member sees no rebalance.
 func TestStaticRestart(t *testing.T) {
 	for _, killed := range []int{0, 1} { // bridge-0 came first and leads
 		t.Run(fmt.Sprintf("bridge-%d", killed), func(t *testing.T) {
@@ -37,14 +37,14 @@ func TestStaticRestart(t *testing.T) {
 				again := w.member(names[killed]).start()
 				s := again.session(1)
 				if took := time.Since(began); took > time.Second {
-					t.Errorf("back after %v", took)
+					t.Errorf("joined again after %v, want at most 1s", took)
 				}
 				if s.Generation != before.Generation || !slices.Equal(s.Partitions, before.Partitions) {
 					t.Errorf("claim %+v, was %+v", s.Claim, before)
 				}
 				time.Sleep(time.Minute)
 				if other.generations() != generation {
-					t.Error("the other had to rebalance")
+					t.Error("the other member had a rebalance")
 				}
 				_, _ = again.stop(), other.stop()
 				<-victim.done
@@ -53,15 +53,15 @@ func TestStaticRestart(t *testing.T) {
 	}
 }
 
-// kill cuts the member off its broker, as a SIGKILL does: nothing is said to the group, no
-// heartbeat follows.
+// kill disconnects the member from its broker, as a SIGKILL does: it does not leave the
+// group, and no heartbeat follows.
 func (r *runner) kill() {
 	r.cut()
 	r.cancel()
 	<-r.done
 }
 
-// cut severs every connection to the brokers and lets none succeed.
+// cut closes every connection to the brokers and lets no new one succeed.
 func (r *runner) cut() {
 	r.dead.Store(true)
 	r.transport.CloseIdleConnections()
@@ -70,8 +70,8 @@ func (r *runner) cut() {
 	}
 }
 
-// TestStaticStop: a static member that stops leaves as any other does: whoever is there
-// takes over long before a session is over. That is how a rolling update goes, whose new
+// TestStaticStop: a static member that stops leaves as any other does, and the others take
+// over long before the session timeout. That is the course of a rolling update, whose new
 // pod has another name and joins before the old one stops.
 func TestStaticStop(t *testing.T) {
 	inWorld(t, 4, func(t *testing.T, w *world) {
@@ -82,7 +82,7 @@ func TestStaticStop(t *testing.T) {
 		young.session(1)
 		old.session(2)
 		if took := time.Since(began); took > 4*time.Second {
-			t.Errorf("joined after %v, a heartbeat is 3 s", took)
+			t.Errorf("joined after %v, with a heartbeat of 3s", took)
 		}
 		began = time.Now()
 		if err := old.stop(); err != nil {
@@ -92,15 +92,15 @@ func TestStaticStop(t *testing.T) {
 			t.Errorf("partitions %v", ids(s))
 		}
 		if took := time.Since(began); took > 4*time.Second {
-			t.Errorf("took over after %v, a heartbeat is 3 s", took)
+			t.Errorf("took over after %v, with a heartbeat of 3s", took)
 		}
 		young.alone(2)
 	})
 }
 
-// TestStaticStopBeforeItIsTold: a static member that another has replaced, and that stops
-// before it hears of that, does not take the other out of the group.
-func TestStaticStopBeforeItIsTold(t *testing.T) {
+// TestStaticStopBeforeItKnows: a static member that another has replaced, and that stops
+// before it learns of that, does not remove the other from the group.
+func TestStaticStopBeforeItKnows(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		old := w.member("bridge-0").start()
 		old.session(1)
@@ -114,7 +114,7 @@ func TestStaticStopBeforeItIsTold(t *testing.T) {
 	})
 }
 
-// TestDynamicKill says what a SIGKILL costs without an instance id: the session timeout.
+// TestDynamicKill shows what a SIGKILL costs without an instance id: the session timeout.
 func TestDynamicKill(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		a := w.member("").start()
@@ -124,14 +124,14 @@ func TestDynamicKill(t *testing.T) {
 		b := w.member("").start()
 		b.session(1)
 		if took := time.Since(began); took > 11*time.Second {
-			t.Errorf("took over after %v", took)
+			t.Errorf("took over after %v, with a session timeout of 10s", took)
 		}
 		_ = b.stop()
 	})
 }
 
-// TestMorePartitions: partitions added to the topic are dealt out within seconds, also
-// when the leader is static and was restarted, before or while they were added.
+// TestMorePartitions: partitions added to the topic are assigned within seconds, also when
+// the leader is static and was restarted before, or while, they were added.
 func TestMorePartitions(t *testing.T) {
 	cases := map[string]struct {
 		instance                string
@@ -140,7 +140,7 @@ func TestMorePartitions(t *testing.T) {
 		"dynamic":                   {"", false, false},
 		"static":                    {"bridge-0", false, false},
 		"static, restarted":         {"bridge-0", true, false},
-		"static, while it was away": {"bridge-0", true, true},
+		"static, while it was down": {"bridge-0", true, true},
 	}
 	for what, c := range cases {
 		t.Run(what, func(t *testing.T) {
@@ -160,9 +160,9 @@ func TestMorePartitions(t *testing.T) {
 				}
 				began := time.Now()
 				r.until(func() bool { return r.now != nil && len(r.now.Partitions) == 3 })
-				n := r.generations() // one or two: what was added may be noticed before the handler is called
+				n := r.generations() // one or two: the member may notice new partitions before it calls the handler
 				if took := time.Since(began); took > 15*time.Second {
-					t.Errorf("noticed after %v", took)
+					t.Errorf("noticed the partitions after %v, want at most 15s", took)
 				}
 				time.Sleep(time.Minute)
 				if r.generations() != n {
@@ -195,21 +195,20 @@ func TestTopicComesLater(t *testing.T) {
 		}
 		r := w.member("").start()
 		if got := ids(r.session(1)); len(got) != 0 {
-			t.Errorf("partitions %v of no topic", got)
+			t.Errorf("partitions %v of a missing topic", got)
 		}
 		if err := w.CreateTopic(topic, 2, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := ids(r.session(2)); len(got) != 2 {
-			t.Errorf("partitions %v", got)
+			t.Errorf("partitions %v, want two", got)
 		}
 		_ = r.stop()
 	})
 }
 
-// TestStopInterrupts: a stop does not wait for a join that waits for others, and not for a
-// broker that is away; what it leaves behind is nothing, where a broker is there to hear
-// it.
+// TestStopInterrupts: a stop waits neither for a join that waits for other members nor for
+// an unavailable broker; where a broker is available, the member leaves the group.
 func TestStopInterrupts(t *testing.T) {
 	for _, instance := range []string{"", "bridge-0"} {
 		t.Run("join/"+instance, func(t *testing.T) {
@@ -223,10 +222,10 @@ func TestStopInterrupts(t *testing.T) {
 					t.Error(err)
 				}
 				if took := time.Since(began); took > 100*time.Millisecond {
-					t.Errorf("stopped after %v", took)
+					t.Errorf("stopped after %v, want at most 100ms", took)
 				}
 				if got := ids(a.session(2)); len(got) != 2 {
-					t.Errorf("partitions %v after the other gave up", got)
+					t.Errorf("partitions %v after the other stopped, want both", got)
 				}
 				a.drain = 0
 				_ = a.stop()
@@ -243,15 +242,15 @@ func TestStopInterrupts(t *testing.T) {
 				t.Error(err)
 			}
 			if took := time.Since(began); took > 4*time.Second {
-				t.Errorf("stopped after %v", took)
+				t.Errorf("stopped after %v, want at most 4s", took)
 			}
 			w.start(w.dir, 2)
 		})
 	})
 }
 
-// TestLeaveTold: LeaveGroup's answer is read, and its retriable ones are tried again.
-func TestLeaveTold(t *testing.T) {
+// TestLeaveAnswer: the answer to LeaveGroup is read, and a retriable one is retried.
+func TestLeaveAnswer(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		a := w.member("").start()
 		a.session(1)
@@ -265,13 +264,13 @@ func TestLeaveTold(t *testing.T) {
 			t.Error(err)
 		}
 		if !strings.Contains(w.logged(), "leave group readers") {
-			t.Error("refused leave not told")
+			t.Error("a refused leave is not logged")
 		}
 	})
 }
 
-// TestHandlerEnds: the error of a handler ends Run and leaves the group; a handler that
-// returns without one is given the partitions again.
+// TestHandlerEnds: the error of a handler ends Run, which leaves the group; a handler that
+// returns without one gets the partitions again.
 func TestHandlerEnds(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		broken := errors.New("broken")
@@ -285,7 +284,7 @@ func TestHandlerEnds(t *testing.T) {
 		})
 		r.transport.CloseIdleConnections()
 		if !errors.Is(err, broken) || calls != 3 {
-			t.Errorf("Run: %v after %d calls", err, calls)
+			t.Errorf("Run = %v after %d calls, want the handler's error after 3", err, calls)
 		}
 		if n := len(w.GroupInfo(name).Members); n != 0 {
 			t.Errorf("%d members left behind", n)
@@ -293,14 +292,15 @@ func TestHandlerEnds(t *testing.T) {
 	})
 }
 
-// TestCommit: what a broker refuses is told, and what it cannot take is not lost.
+// TestCommit: a refused partition is reported, the others are stored, and refused metadata
+// does not keep an offset from being stored.
 func TestCommit(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		r := w.member("").start()
 		s := r.session(1)
 		err := s.Commit(t.Context(), map[int]group.Offset{0: {Offset: 5}, 7: {Offset: 1}})
 		if err == nil || errors.Is(err, group.ErrFenced) || !strings.Contains(err.Error(), "partition 7") {
-			t.Errorf("commit of a partition that is not: %v", err)
+			t.Errorf("Commit of a missing partition = %v, want an error that names it", err)
 		}
 		fault(t, w, kmsg.OffsetCommit, kerr.OffsetMetadataTooLarge, 1)
 		if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 6, Metadata: "map"}}); err != nil {
@@ -308,7 +308,7 @@ func TestCommit(t *testing.T) {
 		}
 		commits := w.GroupInfo(name).Commits[topic]
 		if commits[0].Offset != 5 || commits[1].Offset != 6 || commits[1].Metadata != "" {
-			t.Errorf("commits %v", commits)
+			t.Errorf("commits %v, want 5, and 6 without metadata", commits)
 		}
 
 		w.Close()
@@ -316,18 +316,18 @@ func TestCommit(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		if err := s.Commit(ctx, map[int]group.Offset{0: {Offset: 8}}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("commit without a broker: %v", err)
+			t.Errorf("Commit without a broker = %v, want DeadlineExceeded", err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("gave up after %v", took)
+			t.Errorf("Commit returned after %v, want 3s", took)
 		}
 		w.start(w.dir, 2)
 		_ = r.stop()
 	})
 }
 
-// TestOtherClients: a group is shared with a consumer of another library that uses the
-// range assignor as Java does, whichever of the two leads.
+// TestOtherClients: a member shares a group with a consumer of another library that uses
+// Java's range assignor, whichever of the two leads.
 func TestOtherClients(t *testing.T) {
 	for _, oursFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ours leads %t", oursFirst), func(t *testing.T) {
@@ -359,11 +359,11 @@ func TestOtherClients(t *testing.T) {
 				}
 				slices.Sort(all)
 				if !slices.Equal(all, []int{0, 1, 2, 3, 4}) || len(s.Partitions) < 2 {
-					t.Errorf("ours %v, all %v", ids(s), all)
+					t.Errorf("ours %v, all %v, want all five, shared out evenly", ids(s), all)
 				}
 				theirs.Close()
 				if got := ids(r.session(generation + 1)); len(got) != 5 {
-					t.Errorf("partitions %v after they left", got)
+					t.Errorf("partitions %v after the other left, want all five", got)
 				}
 				_ = r.stop()
 			})

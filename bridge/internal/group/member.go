@@ -1,27 +1,28 @@
-// Package group is a member of a Kafka consumer group.
+// Package group implements membership in a Kafka consumer group.
 //
-// A Member joins the group of one topic, hands its share of the partitions to a handler,
-// and keeps the membership alive until the handler has returned: also while the handler
-// drains after a rebalance or a stop, so that what it finished can still be committed and
-// nobody else works on the same partitions meanwhile. The membership survives whatever the
-// coordinator may answer or fail to answer; only its word that the member is unknown, or
-// the generation over, ends it.
+// A Member joins the group of one topic, passes its share of the partitions to a handler,
+// and keeps the membership alive until the handler returns. That includes the time in
+// which the handler drains after a rebalance or a stop, so that finished work can still be
+// committed and no other member works on the same partitions meanwhile. The membership
+// survives every error and every missing answer of the coordinator; it ends only when the
+// coordinator answers that the member is unknown or the generation is over.
 //
-// It speaks the classic group protocol with the range assignor of Java consumers.
-// kafka.Reader and kafka.ConsumerGroup are not used: they commit for partitions that are
-// gone, stop heartbeating when the drain begins, and forget their member id at the first
-// error of a coordinator.
+// It uses the classic group protocol with the range assignor of Java consumers.
+// kafka.Reader and kafka.ConsumerGroup are not used: they commit for partitions that they
+// have lost, stop heartbeating when the drain begins, and drop their member id at the
+// first error of a coordinator.
 //
 // # Restarts
 //
 // A member that stops leaves the group, and the others take over at once. After a SIGKILL
-// it cannot leave: without an InstanceID its successor is a stranger and must wait until
-// the session timeout has removed the dead member. Apache Kafka makes the first member of
-// an empty group wait for group.initial.rebalance.delay.ms (3 s) besides.
+// it cannot leave: without an InstanceID the restarted process is a new member and must
+// wait until the session timeout has removed the dead one. In addition, Apache Kafka makes
+// the first member of an empty group wait for group.initial.rebalance.delay.ms (3 s).
 //
-// An InstanceID makes the member static. That is for the SIGKILL alone: started again under
-// the same id it is given its old partitions at once, in the same generation; the others
-// notice nothing. If it stays away, its partitions wait for it until the session timeout.
+// An InstanceID makes the member static. That matters after a SIGKILL only: a process
+// started again under the same id gets its old partitions back at once, in the same
+// generation, and the others notice nothing. If it does not come back, its partitions are
+// idle until the session timeout.
 package group
 
 import (
@@ -30,18 +31,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"golang.org/x/time/rate"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// Config says which group to join and how.
+// Config configures a Member.
 type Config struct {
-	// Client reaches the brokers: its Addr and Transport are used. The transport's
-	// ClientID is the beginning of the member id.
+	// Client reaches the brokers; only its Addr and Transport are used. The transport's
+	// ClientID becomes the beginning of the member id.
 	Client *kafkago.Client
 
 	Group string
@@ -59,7 +62,7 @@ type Config struct {
 	// goes on without it. 30 s when zero.
 	RebalanceTimeout time.Duration
 
-	// Heartbeat is the interval of heartbeats, and with it how late a rebalance is
+	// Heartbeat is the interval of heartbeats and so the delay with which a rebalance is
 	// noticed. 3 s when zero, and at most a third of SessionTimeout.
 	Heartbeat time.Duration
 
@@ -69,19 +72,19 @@ type Config struct {
 
 	Log *slog.Logger
 
-	// OnRebalance, when set, is called at the start of each generation but the first.
+	// OnRebalance, when set, is called at the start of each generation except the first.
 	OnRebalance func()
 }
 
 // State is what a Member is doing.
 type State int
 
-// The states of a Member, in the order of a life.
+// The states of a Member, in the order in which it passes through them.
 const (
-	Idle     State = iota // Run was not called
+	Idle     State = iota // Run has not been called
 	Joining               // no partitions yet
 	Stable                // the handler runs
-	Draining              // the handler was told to end and has not returned
+	Draining              // the handler's context has ended and it has not returned
 	Stopped               // Run has returned
 )
 
@@ -89,14 +92,14 @@ func (s State) String() string {
 	return [...]string{"idle", "joining", "stable", "draining", "stopped"}[s]
 }
 
-// Partition is one partition of a claim, with what the group committed for it.
+// Partition is one partition of a claim, with the group's last commit for it.
 type Partition struct {
 	ID       int
 	Offset   int64 // -1: nothing was committed
 	Metadata string
 }
 
-// Claim is what one generation of the group gave to this member.
+// Claim is what one generation of the group assigns to this member.
 type Claim struct {
 	Generation int
 	MemberID   string
@@ -109,9 +112,9 @@ type Offset struct {
 	Metadata string
 }
 
-// Handler works on the partitions of a session until ctx ends, then finishes what it has
-// begun, commits, and returns. The cause of ctx tells why it ended: ErrRebalance or
-// ErrFenced; otherwise the member stops.
+// Handler works on the partitions of a session until ctx ends, then finishes the work in
+// progress, commits, and returns. The cause of ctx is ErrRebalance or ErrFenced; with any
+// other cause the member is stopping.
 type Handler func(ctx context.Context, s *Session) error
 
 // Member is one member of a group. Use New.
@@ -120,16 +123,16 @@ type Member struct {
 	began time.Time
 
 	// Owned by the goroutine of Run.
-	id          string // kept over every error but one that says it is unknown
-	generation  int32  // the last that id was given; -1 for none
-	unnamed     bool   // a static member's first join is unanswered: the group may know it by an id it was not told
+	id          string // kept through every error except that it is unknown
+	generation  int32  // the last one of id; -1 for none
+	unnamed     bool   // a static member's first join is unanswered: the group may have given it an id that did not arrive
 	generations int
 
-	mu       sync.Mutex
-	state    State
-	err      error     // the last failure; nil after the next success
-	reported time.Time // when a failure was last logged
-	warned   bool      // since the last success
+	mu     sync.Mutex
+	state  State
+	err    error          // the last failure; nil after the next success
+	failed rate.Sometimes // throttles the warning about it
+	warned bool           // since the last success
 }
 
 // New returns a member. It connects to nothing.
@@ -141,33 +144,33 @@ func New(cfg Config) *Member {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Member{cfg: cfg, began: time.Now(), generation: -1}
+	return &Member{cfg: cfg, began: time.Now(), generation: -1, failed: rate.Sometimes{Interval: warnEvery}}
 }
 
-// State returns what the member is doing, and what is wrong: the last failure, nil when
-// the coordinator has answered well since.
+// State returns what the member is doing, and the last failure, or nil if a request has
+// succeeded since.
 func (m *Member) State() (State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.state, m.err
 }
 
-// Run is a member of the group until ctx ends: it joins, calls handle once per generation,
-// heartbeats until handle returns, and only then joins again or, when ctx has ended,
-// leaves.
+// Run keeps the member in the group until ctx ends: it joins, calls handle once per
+// generation, heartbeats until handle returns, and only then joins again or, when ctx has
+// ended, leaves.
 //
-// It returns nil after ctx has ended. Otherwise it returns the first error of handle that
-// is not ErrFenced or the end of its context, or ErrReplaced. All else, brokers that are
-// away above all, is retried without end, and told by State.
+// It returns nil after ctx has ended. Otherwise it returns ErrReplaced, or the first error
+// of handle that is neither ErrFenced nor the end of its context. All other failures,
+// unavailable brokers above all, are retried without limit and reported by State.
 func (m *Member) Run(ctx context.Context, handle Handler) error {
 	defer m.setState(Stopped)
 	err := m.run(ctx, handle)
 	if errors.Is(err, ErrReplaced) {
-		return err // the membership is another's now
+		return err // the membership belongs to the other process now
 	}
 	if lerr := m.leave(context.WithoutCancel(ctx)); lerr != nil {
-		m.cfg.Log.Warn("consumer group not left: its partitions wait for the session timeout",
-			"group", m.cfg.Group, "topic", m.cfg.Topic, "error", lerr)
+		m.cfg.Log.Warn("consumer group not left, its partitions are idle until the session timeout",
+			"group", m.cfg.Group, "topic", m.cfg.Topic, "err", lerr)
 	}
 	return err
 }
@@ -177,7 +180,7 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 		m.setState(Joining)
 		g, err := m.join(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // what failed while stopping matters to nobody
+			return nil //nolint:nilerr // a failure while stopping has no consequence
 		}
 		if err != nil {
 			return err
@@ -186,25 +189,25 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // ctx was told to end: that is no failure
+			return nil //nolint:nilerr // the end of ctx is not a failure
 		}
 	}
 }
 
-// serve runs the handler of one generation. It returns nil when the group is to be joined
+// serve runs the handler of one generation. It returns nil when the member should join
 // again.
 func (m *Member) serve(ctx context.Context, g generation, handle Handler) error {
 	work, revoke := context.WithCancelCause(ctx)
 	defer revoke(nil)
 	s := newSession(m, g, revoke)
 
-	// Heartbeats outlive ctx: they end when the handler has returned, not when it is told
-	// to.
+	// Heartbeats outlive ctx: they end when the handler has returned, not when it is
+	// asked to.
 	beat, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.heartbeat(beat) })
-	// Under heartbeats, since a coordinator may take longer than a session to load its
-	// offsets.
+	// With heartbeats running, since a coordinator may take longer than a session to load
+	// its offsets.
 	partitions, err := m.committed(work, g.assigned)
 	if err == nil {
 		s.Partitions = partitions
@@ -232,12 +235,12 @@ func (m *Member) serve(ctx context.Context, g generation, handle Handler) error 
 		return err
 	}
 	if !ended {
-		pause(ctx, m.cfg.Heartbeat) // a handler that gives up at once must not spin
+		_ = retry.Pause(ctx, m.cfg.Heartbeat) // a handler that returns at once must not spin; run checks ctx
 	}
 	return nil
 }
 
-// begin tells that a generation has begun.
+// begin reports that a generation has begun.
 func (m *Member) begin(s *Session) {
 	m.setState(Stable)
 	m.cfg.Log.Info("consumer group joined", "group", m.cfg.Group, "topic", m.cfg.Topic,
@@ -247,7 +250,7 @@ func (m *Member) begin(s *Session) {
 	}
 }
 
-// leave takes the member out of the group, so that the others need not wait for its
+// leave removes the member from the group, so that the others need not wait for its
 // session to time out. It also ends a join that is still pending at the broker.
 func (m *Member) leave(ctx context.Context) error {
 	if m.id == "" && !m.unnamed {
@@ -255,22 +258,23 @@ func (m *Member) leave(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	for retry := (backoff{}); ; {
+	for backoff := newBackoff(); ; {
 		err := m.leaveOnce(ctx)
 		if err == nil || errors.Is(err, kafkago.UnknownMemberId) {
 			m.forget()
 			m.unnamed = false
 			return nil
 		}
-		if refused(err) || !retry.wait(ctx) {
+		if refused(err) || backoff.Wait(ctx) != nil {
 			return fmt.Errorf("leave group %s: %w", m.cfg.Group, err)
 		}
 	}
 }
 
-// leaveOnce names the member by its id, also a static one: an instance id would take out
-// whoever has it by now (the embedded broker looks at nothing else), and another process
-// may have it without this one having heard. Only where no id is known must it serve.
+// leaveOnce identifies the member by its member id, even if it is static: an instance id
+// would remove whoever uses it now (the embedded broker checks nothing else), and that may
+// be another process of which this one does not know yet. The instance id is used only
+// when there is no member id.
 func (m *Member) leaveOnce(ctx context.Context) error {
 	member := leaveMember{MemberID: m.id}
 	if m.id == "" {
@@ -294,7 +298,7 @@ func (m *Member) leaveOnce(ctx context.Context) error {
 	return nil
 }
 
-// forget gives up an id that the coordinator does not know.
+// forget drops an id that the coordinator does not know.
 func (m *Member) forget() { m.id, m.generation = "", -1 }
 
 func (m *Member) replaced() error {
@@ -307,19 +311,17 @@ func (m *Member) setState(s State) {
 	m.state = s
 }
 
-// fail remembers a failure for State and logs it, one line in ten seconds at most: a
-// broker that is away fails several times a second.
+// fail keeps a failure for State and logs it, at most once in ten seconds: requests to an
+// unavailable broker fail several times a second.
 func (m *Member) fail(doing string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = fmt.Errorf("%s: %w", doing, err)
-	now := time.Now()
-	if now.Sub(m.reported) < reportEvery {
-		return
-	}
-	m.reported, m.warned = now, true
-	m.cfg.Log.Warn("consumer group coordinator does not serve, trying on",
-		"group", m.cfg.Group, "topic", m.cfg.Topic, "error", m.err)
+	m.failed.Do(func() {
+		m.warned = true
+		m.cfg.Log.Warn("consumer group coordinator unavailable, retrying",
+			"group", m.cfg.Group, "topic", m.cfg.Topic, "err", m.err)
+	})
 }
 
 func (m *Member) succeed() {
@@ -328,22 +330,29 @@ func (m *Member) succeed() {
 	m.err = nil
 	if m.warned {
 		m.warned = false
-		m.cfg.Log.Info("consumer group coordinator serves again", "group", m.cfg.Group, "topic", m.cfg.Topic)
+		m.cfg.Log.Info("consumer group coordinator available again", "group", m.cfg.Group, "topic", m.cfg.Topic)
 	}
 }
 
 const (
 	leaveTimeout = 3 * time.Second
-	reportEvery  = 10 * time.Second
+	warnEvery    = 10 * time.Second
+
+	// The first pause between retries is short, since each pooled connection to a
+	// restarted broker fails once.
+	backoffMin = 20 * time.Millisecond
+	backoffMax = 500 * time.Millisecond
 )
+
+func newBackoff() *retry.Backoff { return &retry.Backoff{Min: backoffMin, Max: backoffMax} }
 
 // requestTimeout leaves room for a second try within a session.
 func (m *Member) requestTimeout() time.Duration {
 	return min(max(m.cfg.Heartbeat, time.Second), m.cfg.SessionTimeout/3)
 }
 
-// send sends one request. It never waits without limit: a context that is cancelled frees
-// the caller, but only a deadline frees the connection.
+// send sends one request. It always sets a deadline: a cancelled context releases the
+// caller, but only a deadline releases the connection.
 func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Duration, req protocol.Message) (res R, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -353,8 +362,8 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	}
 	answer, err := transport.RoundTrip(ctx, m.cfg.Client.Addr, req)
 	if err != nil {
-		// The coordinator is a broker that the transport has not heard of. It would only
-		// look for it at its leisure; a new pool looks at once.
+		// The coordinator is a broker that the transport does not know yet. It would look
+		// for it at its next refresh; a new pool looks at once.
 		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && errors.Is(err, kafkago.BrokerNotAvailable) {
 			t.CloseIdleConnections()
 		}
@@ -363,41 +372,10 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	return answer.(R), nil
 }
 
-// beat sends one heartbeat. In another generation than the group's it tells whether the
-// member is known, and is no sign of life.
+// beat sends one heartbeat. In a generation other than the group's it only checks whether
+// the member is known, and does not renew the session.
 func (m *Member) beat(ctx context.Context, generation int32) (*heartbeatResponse, error) {
 	return send[*heartbeatResponse](ctx, m, m.requestTimeout(), &heartbeatRequest{
 		GroupID: m.cfg.Group, GenerationID: generation, MemberID: m.id, GroupInstanceID: m.cfg.InstanceID,
 	})
-}
-
-// backoff is the pause between tries. The first is short, since each pooled connection to
-// a restarted broker fails once.
-type backoff struct{ next time.Duration }
-
-const (
-	firstPause = 20 * time.Millisecond
-	longPause  = 500 * time.Millisecond
-)
-
-func (b *backoff) delay() time.Duration {
-	d := cmp.Or(b.next, firstPause)
-	b.next = min(2*d, longPause)
-	return d/2 + rand.N(d/2)
-}
-
-func (b *backoff) reset() { b.next = 0 }
-
-// wait returns false when ctx has ended.
-func (b *backoff) wait(ctx context.Context) bool { return pause(ctx, b.delay()) }
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -11,17 +11,19 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol/offsetcommit"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// Session is a member's part in one generation of the group. It is over when the handler
-// it was given to returns.
+// Session is a member's part in one generation of the group. It ends when its handler
+// returns.
 type Session struct {
 	Claim
 
 	m      *Member
 	g      generation
 	revoke context.CancelCauseFunc
-	turn   chan struct{} // held by the Commit that is under way
+	turn   chan struct{} // held by the Commit in progress
 	beaten atomic.Int64  // when the coordinator last confirmed the membership, since m.began
 
 	mu   sync.Mutex
@@ -43,21 +45,21 @@ func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Sessio
 }
 
 // Lost is closed when the coordinator no longer knows this generation: the partitions may
-// be another's, posts in hand should be dropped, commits return ErrFenced.
+// belong to another member, posts in flight should be dropped, commits return ErrFenced.
 func (s *Session) Lost() <-chan struct{} { return s.lost }
 
 // Confirmed reports whether the coordinator has acknowledged the membership within the
-// last session timeout. When it has not, it may have given the partitions away without
-// this member being able to hear of it; no new work should begin until it is true again.
+// last session timeout. When it has not, it may have reassigned the partitions without
+// this member knowing; no new work should begin until Confirmed is true again.
 func (s *Session) Confirmed() bool {
 	return time.Since(s.m.began)-time.Duration(s.beaten.Load()) < s.m.cfg.SessionTimeout
 }
 
-// Commit stores offsets for the group. Commits of a session are stored in the order of the
-// calls, one at a time. Until ctx ends it tries again when brokers are away or the
-// coordinator moves; nil means that all are stored. ErrFenced means that this generation
-// can store no more. An error besides is the broker's refusal of a partition; the others
-// are stored.
+// Commit stores offsets for the group. The commits of a session are stored in the order of
+// the calls, one at a time. Until ctx ends, Commit retries when brokers are unavailable or
+// the coordinator moves; nil means that all offsets are stored. ErrFenced means that this
+// generation cannot commit any more. Any other error is the broker's refusal of a
+// partition; the others are stored.
 //
 // It may be called until the handler returns, also during a rebalance.
 func (s *Session) Commit(ctx context.Context, offsets map[int]Offset) error {
@@ -67,7 +69,7 @@ func (s *Session) Commit(ctx context.Context, offsets map[int]Offset) error {
 	case <-ctx.Done():
 		return s.commitError(ctx.Err())
 	}
-	for retry := (backoff{}); ; {
+	for backoff := newBackoff(); ; {
 		if why := s.lostErr(); why != nil {
 			return s.commitError(why)
 		}
@@ -86,7 +88,7 @@ func (s *Session) Commit(ctx context.Context, offsets map[int]Offset) error {
 		if ctx.Err() == nil && !errors.Is(err, kafkago.RebalanceInProgress) && !errors.Is(err, errMetadataDropped) {
 			s.m.fail("commit for group "+s.m.cfg.Group, err)
 		}
-		if !retry.wait(ctx) {
+		if backoff.Wait(ctx) != nil {
 			return s.commitError(errors.Join(ctx.Err(), err))
 		}
 	}
@@ -99,8 +101,8 @@ func (s *Session) commitError(err error) error {
 	return fmt.Errorf("commit generation %d of group %s: %w", s.Generation, s.m.cfg.Group, err)
 }
 
-// commitOnce sends one commit. With an error it returns what was not stored and may be
-// tried again.
+// commitOnce sends one commit. With an error it returns the offsets that were not stored
+// and may be retried.
 func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left map[int]Offset, err error) {
 	req := &offsetcommit.Request{
 		GroupID:         s.m.cfg.Group,
@@ -145,10 +147,11 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 	return left, err
 }
 
-// dropMetadata makes the next try store the offset alone: without the map of what is done
-// above it some records come again after a restart, but the group moves on.
+// dropMetadata makes the next try store the offset alone: without the map of the offsets
+// done above it some records are delivered again after a restart, but the group makes
+// progress.
 func (s *Session) dropMetadata(left map[int]Offset, id int) error {
-	s.m.cfg.Log.Warn("broker refuses the metadata of a commit: raise offset.metadata.max.bytes to 4096",
+	s.m.cfg.Log.Warn("broker refused the metadata of a commit, raise its offset.metadata.max.bytes to 4096",
 		"group", s.m.cfg.Group, "topic", s.m.cfg.Topic, "partition", id, "bytes", len(left[id].Metadata))
 	left[id] = Offset{Offset: left[id].Offset}
 	return errMetadataDropped
@@ -156,8 +159,8 @@ func (s *Session) dropMetadata(left map[int]Offset, id int) error {
 
 var errMetadataDropped = errors.New("metadata too large, dropped")
 
-// worse picks the error that decides: the end of the generation before a refusal, a
-// refusal before what may go well the next time.
+// worse returns the error that decides: the end of the generation before a refusal, a
+// refusal before what may succeed the next time.
 func worse(a, b error) error {
 	rank := func(err error) int {
 		switch {
@@ -176,17 +179,17 @@ func worse(a, b error) error {
 	return a
 }
 
-// heartbeat keeps the membership alive until ctx ends or the generation is lost. Failures
-// change nothing: the next try comes sooner, and the member keeps its id.
+// heartbeat keeps the membership alive until ctx ends or the generation is lost. After a
+// failure the next try comes sooner, and the member keeps its id.
 func (s *Session) heartbeat(ctx context.Context) {
 	next := time.NewTimer(s.m.cfg.Heartbeat)
 	defer next.Stop()
 	refresh := time.NewTicker(s.m.cfg.Refresh)
 	defer refresh.Stop()
 	if s.g.leader && s.g.dealt == nil {
-		s.watch(ctx) // partitions may have been added while this leader was away
+		s.watch(ctx) // partitions may have been added while this leader was down
 	}
-	for retry := (backoff{}); ; {
+	for backoff := newBackoff(); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -202,16 +205,16 @@ func (s *Session) heartbeat(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			s.alive(&retry, sent)
-		case errors.Is(err, kafkago.RebalanceInProgress): // the broker has renewed the session all the same
-			s.alive(&retry, sent)
+			s.alive(backoff, sent)
+		case errors.Is(err, kafkago.RebalanceInProgress): // the broker has renewed the session nevertheless
+			s.alive(backoff, sent)
 			s.revoke(ErrRebalance)
 		case fenced(err):
 			s.lose(err)
 			return
 		default:
 			s.m.fail("heartbeat to group "+s.m.cfg.Group, err)
-			delay = retry.delay()
+			delay = backoff.Delay()
 		}
 		next.Reset(delay)
 	}
@@ -225,8 +228,8 @@ func (s *Session) heartbeatOnce(ctx context.Context) error {
 	return codeError(res.ErrorCode)
 }
 
-// watch makes the leader join again when a topic has more partitions than were dealt out;
-// for a coordinator that is the sign to rebalance. A failure is left to the next look.
+// watch makes the leader join again when a topic has more partitions than were assigned;
+// the coordinator then starts a rebalance. After a failure the next call looks again.
 func (s *Session) watch(ctx context.Context) {
 	if !s.g.leader {
 		return
@@ -244,20 +247,20 @@ func (s *Session) watch(ctx context.Context) {
 	}
 	for topic, n := range counts {
 		if n > s.g.dealt[topic] {
-			s.m.cfg.Log.Info("topic has more partitions, consumer group rebalances", "group", s.m.cfg.Group, "topic", topic)
+			s.m.cfg.Log.Info("topic has new partitions, consumer group rebalances", "group", s.m.cfg.Group, "topic", topic)
 			s.revoke(ErrRebalance)
 		}
 	}
 }
 
-func (s *Session) alive(retry *backoff, sent time.Time) {
-	retry.reset()
+func (s *Session) alive(backoff *retry.Backoff, sent time.Time) {
+	backoff.Reset()
 	s.confirm(sent)
 	s.m.succeed()
 }
 
-// confirm notes the time at which a request was sent that the coordinator has
-// acknowledged: its own clock for the session started then or later.
+// confirm records when a request was sent that the coordinator has acknowledged: the
+// coordinator restarted the session timeout then or later.
 func (s *Session) confirm(sent time.Time) { s.beaten.Store(int64(sent.Sub(s.m.began))) }
 
 // lose ends the session for good.
@@ -271,7 +274,7 @@ func (s *Session) lose(err error) {
 	close(s.lost)
 	s.revoke(fmt.Errorf("%w: %w", ErrFenced, err))
 	s.m.cfg.Log.Warn("consumer group membership lost", "group", s.m.cfg.Group, "topic", s.m.cfg.Topic,
-		"generation", s.Generation, "error", err)
+		"generation", s.Generation, "err", err)
 }
 
 func (s *Session) lostErr() error {

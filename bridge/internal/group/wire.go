@@ -2,22 +2,22 @@ package group
 
 import "github.com/segmentio/kafka-go/protocol"
 
-// Three of kafka-go's group messages do not serve: its Heartbeat and LeaveGroup responses
-// have the error code where the wire has the throttle time, so that every error of the
-// broker is read as success, and its JoinGroup ends before the version that tells a
-// returning static leader to keep the assignment (KIP-814).
+// Three of kafka-go's group messages are unusable: its Heartbeat and LeaveGroup responses
+// have the error code in the place of the throttle time, so that every error of the broker
+// is read as success, and its JoinGroup lacks the version that lets a returning static
+// leader keep the assignment (KIP-814).
 //
 // The library keeps one table of messages per process and reads it without a lock, so the
 // only safe moment to correct it is before anything runs. That makes this the one init of
-// the repository with an effect on others: from here on kafka-go's Client.JoinGroup,
-// Heartbeat and LeaveGroup must not be used in this process.
+// the repository with a side effect on others: kafka-go's Client.JoinGroup, Heartbeat and
+// LeaveGroup must not be used in this process.
 func init() {
 	protocol.Register(&joinRequest{}, &joinResponse{})
 	protocol.Register(&heartbeatRequest{}, &heartbeatResponse{})
 	protocol.Register(&leaveRequest{}, &leaveResponse{})
 }
 
-// The versions start where static membership does (Apache Kafka 2.3).
+// The versions start with static membership (Apache Kafka 2.3).
 
 type joinRequest struct {
 	_ struct{} `kafka:"min=v6,max=v9,tag"`

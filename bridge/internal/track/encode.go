@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// MaxMetadata is the most bytes Commit returns as metadata: what a Kafka broker accepts by
-// default (offset.metadata.max.bytes).
+// MaxMetadata is the largest size of the metadata that Commit returns: what a Kafka broker
+// accepts by default (offset.metadata.max.bytes).
 const MaxMetadata = 4096
 
 // A map is written as text:
 //
 //	tw1 FORM BASE64(CRC PAYLOAD)
 //
-// without the blanks. tw1 is the version. FORM is b or r. CRC is four bytes, the
-// Castagnoli sum of the committed offset (eight bytes, big endian), the form and the
-// payload: a map that is damaged, cut short, or stands beside another offset than its own
-// would otherwise mark records as done that nobody delivered.
+// without the spaces. tw1 is the version. FORM is b or r. CRC is four bytes, the Castagnoli
+// checksum of the committed offset (eight bytes, big endian), the form and the payload: a
+// map that is damaged, truncated, or committed with another offset would otherwise mark
+// records as done that were never delivered.
 //
-// Form b is a bitset: bit i (least significant first) is the offset i+1 above the
-// committed one. Form r is runs, as unsigned varints: so many not done, so many done, and
-// so on, from the committed offset up; it ends with a run of done. The shorter form is
-// used.
+// Form b is a bitset: bit i (least significant first) is the offset i+1 above the committed
+// one. Form r is run lengths, as unsigned varints: a number of offsets not done, then a
+// number done, and so on, from the committed offset up; the last run is done. The shorter
+// form is used.
 const (
 	version  = "tw1"
 	formBits = 'b'
@@ -35,20 +35,20 @@ const (
 	maxPayload = (MaxMetadata-prefixLen)*3/4 - crc32.Size
 	maxBits    = maxPayload * 8
 
-	// maxOffset is far above any offset of a log, and far enough below the largest number
-	// that no sum of two overflows.
+	// maxOffset is far above any offset of a log, and low enough that no sum of two
+	// overflows.
 	maxOffset = 1 << 62
 
-	// headroom is how many records may follow after Full said false: a fetch hands out
-	// some more before it is asked again.
+	// headroom is how many records may still be received after Full has returned false: a
+	// fetch passes on some more before it asks again.
 	headroom = 128
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode returns the map of what is done above the watermark, "" when nothing is or when
-// it does not fit: without a map records are delivered again after a restart, but none is
-// lost.
+// encode returns the map of the done offsets above the watermark, "" when there are none or
+// the map does not fit: without a map records are delivered again after a restart, but none
+// is lost.
 func (t *Tracker) encode(watermark int64) string {
 	runs := t.doneRuns(watermark)
 	if len(runs) == 0 {
@@ -69,7 +69,7 @@ func (t *Tracker) encode(watermark int64) string {
 	return version + string(form) + base64.RawStdEncoding.EncodeToString(buf)
 }
 
-// buffer is the scratch memory with room for the sum in front.
+// buffer returns the scratch memory with room for the checksum at its start.
 func (t *Tracker) buffer() []byte { return append(t.scratch[:0], make([]byte, crc32.Size)...) }
 
 func appendRuns(buf []byte, watermark int64, runs []span) []byte {
@@ -94,10 +94,10 @@ func appendBits(buf []byte, watermark int64, runs []span, n int) []byte {
 	return buf
 }
 
-// worstRuns is the most bytes that form r can need for holes offsets that are not done
-// within reach offsets. Each hole costs one byte and one run of done, and a run costs its
-// second byte only for 128 offsets, its third for 16384, and so on: longer holes cost less
-// than the offsets they hold.
+// worstRuns is the largest size of form r for a number of holes, offsets that are not done,
+// within reach offsets. Each hole costs one byte and one run of done offsets, and a run
+// costs its second byte only from 128 offsets on, its third from 16384, and so on: adjacent
+// holes cost less than separate ones.
 func worstRuns(holes, reach int64) int64 {
 	n := 2 * (holes + 1)
 	for shift := 7; shift < 63; shift += 7 {
@@ -113,10 +113,10 @@ func sum(committed int64, form byte, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, payload)
 }
 
-// decode reads the map that stands beside a committed offset.
+// decode reads the map that was committed with an offset.
 func decode(committed int64, metadata string) ([]span, error) {
 	if len(metadata) > MaxMetadata {
-		return nil, fmt.Errorf("metadata of %d bytes is longer than a map can be", len(metadata))
+		return nil, fmt.Errorf("metadata of %d bytes is too long for a map", len(metadata))
 	}
 	text, ok := strings.CutPrefix(metadata, version)
 	if !ok || text == "" {
@@ -128,7 +128,7 @@ func decode(committed int64, metadata string) ([]span, error) {
 		return nil, fmt.Errorf("map is not base64: %w", err)
 	}
 	if len(buf) < crc32.Size {
-		return nil, errors.New("map is cut short")
+		return nil, errors.New("map is truncated")
 	}
 	payload := buf[crc32.Size:]
 	if binary.BigEndian.Uint32(buf) != sum(committed, form, payload) {
@@ -156,7 +156,7 @@ func decodeRuns(committed int64, payload []byte) ([]span, error) {
 		for i := range length {
 			v, n := binary.Uvarint(payload)
 			if n <= 0 || v == 0 || v > maxOffset-next {
-				return nil, errors.New("map holds a run of no possible length")
+				return nil, errors.New("map contains a run of an impossible length")
 			}
 			length[i], payload, next = v, payload[n:], next+v
 		}

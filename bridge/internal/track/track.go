@@ -1,13 +1,12 @@
-// Package track knows how far one partition is done.
+// Package track keeps track of the finished records of one partition.
 //
-// A Tracker follows the records of one partition from the moment they are fetched until
-// they are finished, in whatever order that happens, and says what may be committed: the
-// lowest offset that is not finished, and beside it, as commit metadata, a map of the
-// offsets above it that are. With both a restart goes on without delivering again what was
-// finished before.
+// A Tracker follows the records of a partition from when they are fetched until they are
+// finished, in any order, and returns what may be committed: the lowest offset that is not
+// finished and, as commit metadata, a map of the finished offsets above it. With both, a
+// restarted process does not deliver finished records again.
 //
-// It is a data structure and nothing else: no clock, no goroutine, no network. It is not
-// safe for concurrent use; the loop of the partition owns it.
+// It is a pure data structure: no clock, no goroutine, no network. It is not safe for
+// concurrent use; the loop of the partition owns it.
 package track
 
 import (
@@ -15,35 +14,36 @@ import (
 	"slices"
 )
 
-// word is 64 neighbouring offsets, of which those in flight have their bit set. An offset
-// below Tracker.next whose bit is clear is done, or never existed: compaction and
-// transaction markers leave offsets that no fetch returns, and both count the same.
+// word covers 64 consecutive offsets; those in flight have their bit set. An offset below
+// Tracker.next whose bit is clear is done or does not exist: compaction and transaction
+// markers leave offsets that no fetch returns. Both count the same.
 type word struct {
 	base int64 // first offset, a multiple of 64
 	open uint64
 }
 
-// span is the offsets from first to last, both included.
+// span is the offsets from first to last, inclusive.
 type span struct{ first, last int64 }
 
 // Tracker is the state of one partition. Use New.
 type Tracker struct {
-	next     int64 // lowest offset never received; -1 before the first when nothing was committed
+	next     int64 // lowest offset not yet received; -1 before the first when nothing was committed
 	inFlight int
 
-	// words holds the offsets in flight, ascending. It is a ring: words[head] is the
-	// lowest, size of them are in use. The lowest word always has a bit set; others may be
-	// empty until the ring is next full.
+	// words holds the offsets in flight, ascending. It is a ring buffer: words[head] is
+	// the lowest, and size of them are in use. The lowest word always has a bit set; others
+	// may be empty until the ring is full.
 	words []word
 	head  int
 	size  int
 
-	// restored is what the metadata of New said was done, as far as it was not received
-	// again yet. It goes into the next map too: a second restart must not forget it.
+	// restored holds the offsets that are done according to the metadata given to New and
+	// have not been received again yet. It goes into the next map too, so that a second
+	// restart still knows of them.
 	restored []span
 	ignored  string
 
-	// What Commit returned last, so that it can tell whether anything changed.
+	// What Commit returned last, to find out whether anything changed.
 	dirty    bool
 	offset   int64
 	metadata string
@@ -51,10 +51,10 @@ type Tracker struct {
 	runs     []span
 }
 
-// New starts from what a consumer group stores for the partition: the committed offset, -1
-// when there is none, and the commit's metadata. Metadata that is not a map of this
-// package, or not the one of this offset, is ignored: the worst that follows is that
-// records are delivered again. Ignored tells why.
+// New starts from what a consumer group stores for the partition: the committed offset, or
+// -1 when there is none, and the commit's metadata. Metadata that is not a map of this
+// package, or belongs to another offset, is ignored: at worst, records are delivered again.
+// Ignored returns the reason.
 func New(committed int64, metadata string) *Tracker {
 	t := &Tracker{next: max(committed, -1), offset: max(committed, -1), metadata: metadata}
 	if metadata == "" {
@@ -69,12 +69,12 @@ func New(committed int64, metadata string) *Tracker {
 	return t
 }
 
-// Ignored says why the metadata given to New was ignored, "" when it was not.
+// Ignored returns why the metadata given to New was ignored, "" when it was not.
 func (t *Tracker) Ignored() string { return t.ignored }
 
-// Received says that the record at offset was fetched. Offsets must ascend; those left out
-// are taken as not existing. It returns false when the record is not to be delivered: it
-// is done according to the metadata given to New, or was received before. When it returns
+// Received records that the record at offset was fetched. Offsets must ascend; skipped ones
+// are taken not to exist. It returns false when the record must not be delivered: it is
+// done according to the metadata given to New, or was received before. When it returns
 // true, Done must follow once for the offset.
 func (t *Tracker) Received(offset int64) bool {
 	if offset < t.next || offset < 0 {
@@ -87,16 +87,16 @@ func (t *Tracker) Received(offset int64) bool {
 	return true
 }
 
-// Skip says that no record below next is still to come: a fetch went past offsets that
-// hold none. Without it a partition that ends in a transaction marker would never be seen
-// as done.
+// Skip records that no record below next will follow: a fetch went past offsets without
+// records. Without it a partition that ends in a transaction marker would never count as
+// done.
 func (t *Tracker) Skip(next int64) {
 	if next > t.next {
 		t.advance(next)
 	}
 }
 
-// Done says that the record at offset is finished. It returns false, and does nothing,
+// Done records that the record at offset is finished. It returns false, and does nothing,
 // when the offset is not in flight.
 func (t *Tracker) Done(offset int64) bool {
 	w := t.find(offset)
@@ -114,9 +114,9 @@ func (t *Tracker) Done(offset int64) bool {
 }
 
 // Commit returns what to commit: every offset below offset is done, and metadata, at most
-// MaxMetadata bytes, maps those above it that are. offset is -1 as long as nothing was
-// ever committed or received. changed is false when it is what the last call returned, or
-// what New was given. Whoever could not store the answer calls Recommit.
+// MaxMetadata bytes, is a map of the done offsets above it. offset is -1 until something
+// was committed or received. changed is false when the result is that of the last call, or
+// what New was given. A caller that could not store the result calls Recommit.
 func (t *Tracker) Commit() (offset int64, metadata string, changed bool) {
 	if !t.dirty {
 		return t.offset, t.metadata, false
@@ -129,17 +129,16 @@ func (t *Tracker) Commit() (offset int64, metadata string, changed bool) {
 	return offset, metadata, changed
 }
 
-// Recommit makes the next Commit say that something changed: the last answer was not
-// stored.
+// Recommit makes the next Commit report a change, because its last result was not stored.
 func (t *Tracker) Recommit() {
 	t.dirty = true
-	t.metadata = "-" // no map looks like this, so the next one differs
+	t.metadata = "-" // never a valid map, so the next one differs
 }
 
-// Full reports that no more records should be received: the map might not fit into the
-// metadata, in the worst order in which those in flight can finish. It is exact enough
-// that records in flight below 1000, or a reach of the map below 24,000 offsets, never
-// fill it.
+// Full reports that no more records should be received: if those in flight finish in the
+// worst order, the map might not fit into the metadata. The estimate is close enough that
+// fewer than 1000 records in flight, or a map over fewer than 24,000 offsets, never make a
+// tracker full.
 func (t *Tracker) Full() bool {
 	reach := t.reach() + headroom
 	if reach <= maxBits {
@@ -148,10 +147,10 @@ func (t *Tracker) Full() bool {
 	return worstRuns(int64(t.inFlight+len(t.restored))+headroom, reach) > maxPayload
 }
 
-// InFlight is how many records were received and are not done.
+// InFlight returns the number of records that were received and are not done.
 func (t *Tracker) InFlight() int { return t.inFlight }
 
-// Blocking is the lowest offset in flight, the one that holds the commit back; -1 when
+// Blocking returns the lowest offset in flight, which holds back the commit; -1 when
 // nothing is in flight.
 func (t *Tracker) Blocking() int64 {
 	if t.size == 0 {
@@ -160,7 +159,7 @@ func (t *Tracker) Blocking() int64 {
 	return t.words[t.head].lowest()
 }
 
-// Next is the offset to fetch next; -1 when nothing was committed or received.
+// Next returns the offset to fetch next; -1 when nothing was committed or received.
 func (t *Tracker) Next() int64 { return t.next }
 
 func (t *Tracker) watermark() int64 {
@@ -170,7 +169,7 @@ func (t *Tracker) watermark() int64 {
 	return t.words[t.head].lowest()
 }
 
-// reach is how many offsets a map from the watermark has to cover.
+// reach is the number of offsets that a map from the watermark has to cover.
 func (t *Tracker) reach() int64 {
 	end := t.next
 	if n := len(t.restored); n > 0 {
@@ -179,8 +178,8 @@ func (t *Tracker) reach() int64 {
 	return end - t.watermark()
 }
 
-// advance moves next up and past what was restored there, so that restored never touches
-// it. It reports whether the offset below next was restored.
+// advance moves next up, and past the restored spans it reaches, so that none of them
+// touches it. It reports whether the offset below next was restored.
 func (t *Tracker) advance(next int64) (done bool) {
 	t.next, t.dirty = next, true
 	for len(t.restored) > 0 && t.restored[0].first <= t.next {
@@ -203,8 +202,8 @@ func (t *Tracker) open(offset int64) {
 
 func (t *Tracker) at(i int) *word { return &t.words[(t.head+i)&(len(t.words)-1)] }
 
-// find returns the word of an offset. In a log without wide gaps its place is known;
-// otherwise it is below that place and searched for.
+// find returns the word of an offset. In a log without wide gaps its index follows from
+// the offset; otherwise it is lower, and a binary search finds it.
 func (t *Tracker) find(offset int64) *word {
 	if t.size == 0 || offset < t.words[t.head].base {
 		return nil
@@ -228,9 +227,9 @@ func (t *Tracker) find(offset int64) *word {
 	return nil
 }
 
-// push adds an empty word at the end. A full ring is first rid of its empty words and
-// grows only when half of it was in use, so that an offset that blocks for days costs the
-// memory of what is in flight, not of what has passed it.
+// push adds an empty word at the end. A full ring first drops its empty words and grows
+// only when half of it was in use, so that an offset that blocks for days costs memory for
+// what is in flight, not for what has overtaken it.
 func (t *Tracker) push(base int64) {
 	if t.size == len(t.words) {
 		kept := make([]word, 0, max(8, len(t.words)))
@@ -249,11 +248,11 @@ func (t *Tracker) push(base int64) {
 	*t.at(t.size - 1) = word{base: base}
 }
 
-// doneRuns returns the done offsets above the watermark as runs, ascending, no two of them
-// touching. The slice is reused.
+// doneRuns returns the done offsets above the watermark as runs, ascending and never
+// adjacent. The slice is reused.
 func (t *Tracker) doneRuns(watermark int64) []span {
 	t.runs = t.runs[:0]
-	from := watermark // lowest offset not yet known to be in flight or in a run
+	from := watermark // lowest offset not yet found to be in flight or in a run
 	for i := range t.size {
 		w := t.at(i)
 		for open := w.open; open != 0; open &= open - 1 {

@@ -14,11 +14,11 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/track"
 )
 
-// oracle is the obvious implementation: every offset by itself.
+// oracle is the obvious implementation: it keeps every offset by itself.
 type oracle struct {
 	next int64
 	open map[int64]bool // in flight
-	done map[int64]bool // done and known so, at or above the last commit
+	done map[int64]bool // done, at or above the last commit
 }
 
 func (o *oracle) watermark() int64 {
@@ -34,7 +34,7 @@ func (o *oracle) watermark() int64 {
 
 func (o *oracle) received(offset int64) bool {
 	for ; o.next < offset; o.next++ {
-		o.done[o.next] = true // a gap: nothing there to deliver
+		o.done[o.next] = true // a gap, with nothing to deliver
 	}
 	o.next = offset + 1
 	if o.done[offset] {
@@ -44,8 +44,8 @@ func (o *oracle) received(offset int64) bool {
 	return true
 }
 
-// TestAgainstOracle drives a tracker and the oracle through the same life, with restarts
-// from what was last committed, and compares all they can be asked.
+// TestAgainstOracle applies the same steps to a tracker and the oracle, with restarts from
+// the last commit, and compares the results of all their methods.
 func TestAgainstOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := rapid.Int64Range(0, 1000).Draw(t, "start")
@@ -62,7 +62,7 @@ func TestAgainstOracle(t *testing.T) {
 				}
 			case 1, 2, 3, 4: // a record is fetched
 				for head < end && !log[head] {
-					head++ // behind the end of the log a fetch returns what is there
+					head++ // below the end of the log a fetch returns only existing records
 				}
 				log[head] = true
 				got, want := tr.Received(head), o.received(head)
@@ -79,13 +79,13 @@ func TestAgainstOracle(t *testing.T) {
 				delete(o.open, offset)
 				o.done[offset] = true
 				if !tr.Done(offset) || tr.Done(offset) {
-					t.Fatalf("Done(%d) is not true once", offset)
+					t.Fatalf("Done(%d) must be true once, then false", offset)
 				}
 			case 9: // a crash right after a commit
 				offset, metadata, _ := tr.Commit()
 				tr = track.New(offset, metadata)
 				if why := tr.Ignored(); why != "" {
-					t.Fatalf("own map ignored: %s", why)
+					t.Fatalf("the tracker's own map was ignored: %s", why)
 				}
 				head, o.next, o.open = offset, offset, map[int64]bool{}
 			}
@@ -111,23 +111,23 @@ func compare(t *rapid.T, tr *track.Tracker, o *oracle) {
 		t.Fatalf("Commit() = %d, want %d", offset, want)
 	}
 	if len(metadata) > track.MaxMetadata {
-		t.Fatalf("metadata of %d bytes", len(metadata))
+		t.Fatalf("metadata of %d bytes, want at most %d", len(metadata), track.MaxMetadata)
 	}
 	if _, _, changed := tr.Commit(); changed {
-		t.Fatal("Commit() changed twice")
+		t.Fatal("a second Commit() reports a change")
 	}
 	again := track.New(offset, metadata)
 	for i := offset; i < o.next+70; i++ {
 		if got := !again.Received(i); got != o.done[i] && i >= offset {
-			t.Fatalf("after a restart at %d, done(%d) = %t, want %t (map %q)", offset, i, got, o.done[i], metadata)
+			t.Fatalf("after a restart at %d, offset %d counts as done: %t, want %t (map %q)", offset, i, got, o.done[i], metadata)
 		}
 	}
 }
 
-// TestNeverTooBig fills trackers in the worst ways and looks whether the map still fits as
-// long as Full allowed each record.
+// TestNeverTooBig fills trackers in the worst ways and checks that the map fits as long as
+// Full allowed each record.
 func TestNeverTooBig(t *testing.T) {
-	shapes := map[string]func(i int, r *rand.Rand) bool{ // which records finish at once
+	shapes := map[string]func(i int, r *rand.Rand) bool{ // which records finish immediately
 		"first blocks":       func(i int, _ *rand.Rand) bool { return i > 0 },
 		"every other":        func(i int, _ *rand.Rand) bool { return i%2 == 1 },
 		"none":               func(int, *rand.Rand) bool { return false },
@@ -155,7 +155,7 @@ func TestNeverTooBig(t *testing.T) {
 				}
 			}
 			t.Logf("%d offsets, %d in flight", offset, len(open))
-			// What is in flight finishes in any order: the map must fit all the time.
+			// The records in flight finish in any order: the map must always fit.
 			r.Shuffle(len(open)-1, func(i, j int) { open[i+1], open[j+1] = open[j+1], open[i+1] })
 			for n, o := range open[1:] {
 				tr.Done(o)
@@ -163,7 +163,7 @@ func TestNeverTooBig(t *testing.T) {
 					continue
 				}
 				if at, metadata, _ := tr.Commit(); metadata == "" || len(metadata) > track.MaxMetadata {
-					t.Fatalf("with %d in flight up to %d the map at %d has %d bytes", tr.InFlight(), offset, at, len(metadata))
+					t.Fatalf("with %d records in flight up to offset %d the map at %d has %d bytes, want 1 to 4096", tr.InFlight(), offset, at, len(metadata))
 				}
 			}
 		})
@@ -197,8 +197,8 @@ func TestRecommit(t *testing.T) {
 	}
 }
 
-// TestForeignMetadata: what another program wrote, or what was damaged, is ignored with a
-// reason, and nothing counts as done because of it.
+// TestForeignMetadata: metadata that another program wrote, or that is damaged, is ignored
+// with a reason, and no record counts as done because of it.
 func TestForeignMetadata(t *testing.T) {
 	tr := track.New(100, "")
 	for i := range int64(50) {
@@ -217,9 +217,9 @@ func TestForeignMetadata(t *testing.T) {
 		"newer version":       {100, "tw2" + good[3:]},
 		"another offset":      {101, good},
 		"offset reset to -1":  {-1, good},
-		"cut short":           {100, good[:len(good)-2]},
+		"truncated":           {100, good[:len(good)-2]},
 		"only the version":    {100, "tw1"},
-		"no sum":              {100, "tw1b"},
+		"no checksum":         {100, "tw1b"},
 		"another form":        {100, "tw1r" + good[4:]},
 		"unknown form":        {100, "tw1x" + good[4:]},
 		"one character other": {100, good[:12] + string(good[12]^1) + good[13:]},
@@ -229,7 +229,7 @@ func TestForeignMetadata(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := track.New(c.committed, c.metadata)
 			if tr.Ignored() == "" {
-				t.Fatal("not ignored")
+				t.Fatal("metadata was accepted")
 			}
 			for i := max(c.committed, 0); i < 200; i++ {
 				if !tr.Received(i) {
@@ -258,8 +258,7 @@ func TestNoAllocationPerRecord(t *testing.T) {
 	}
 }
 
-// FuzzNew: whatever stands where the map should be, New neither panics nor makes a tracker
-// that lies.
+// FuzzNew: with any metadata, New neither panics nor returns an inconsistent tracker.
 func FuzzNew(f *testing.F) {
 	f.Add(int64(10), "tw1bAAAA")
 	f.Add(int64(-1), "")
@@ -267,7 +266,7 @@ func FuzzNew(f *testing.F) {
 	f.Fuzz(func(t *testing.T, committed int64, metadata string) { live(t, committed, metadata) })
 }
 
-// FuzzSealed does the same with payloads under a sum that is right.
+// FuzzSealed is FuzzNew for payloads with a valid checksum.
 func FuzzSealed(f *testing.F) {
 	f.Add(int64(10), true, []byte{1, 2, 1, 200, 1})
 	f.Add(int64(10), false, []byte{0xfe, 0x01, 0x80})
@@ -281,11 +280,11 @@ func FuzzSealed(f *testing.F) {
 	})
 }
 
-// live restores a tracker, lets a few records pass, and restores that one.
+// live restores a tracker, receives a few records, and restores it again.
 func live(t *testing.T, committed int64, metadata string) {
 	tr := track.New(committed, metadata)
 	if tr.Ignored() == "" && metadata != "" && committed < 0 {
-		t.Fatal("map without a committed offset accepted")
+		t.Fatal("a map without a committed offset was accepted")
 	}
 	if committed >= 1<<62 {
 		return
@@ -293,21 +292,21 @@ func live(t *testing.T, committed int64, metadata string) {
 	for range 3 {
 		at := max(tr.Next(), 0)
 		if !tr.Received(at) {
-			t.Fatalf("offset %d, the next, counts as done", at)
+			t.Fatalf("offset %d, the next one, counts as done", at)
 		}
 		tr.Full()
 	}
 	low := tr.Blocking()
 	offset, metadata, _ := tr.Commit()
 	if offset != low || len(metadata) > track.MaxMetadata {
-		t.Fatalf("commit %d with %d bytes, blocking %d", offset, len(metadata), low)
+		t.Fatalf("Commit() = %d with %d bytes of metadata, want the blocking offset %d", offset, len(metadata), low)
 	}
 	again := track.New(offset, metadata)
 	if why := again.Ignored(); why != "" {
-		t.Fatalf("own map ignored: %s", why)
+		t.Fatalf("the tracker's own map was ignored: %s", why)
 	}
 	if !tr.Done(low) || !again.Received(low) || again.Blocking() != low {
-		t.Fatalf("blocking %d, then %d", low, again.Blocking())
+		t.Fatalf("Blocking() = %d, and %d after a restart", low, again.Blocking())
 	}
 }
 
