@@ -18,6 +18,7 @@ import (
 
 	auditor "github.com/taskwire/taskwire/auditor/app"
 	bridge "github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 	"github.com/taskwire/taskwire/internal/process"
 	notifier "github.com/taskwire/taskwire/notifier/app"
@@ -138,11 +139,7 @@ type world struct {
 
 // newWorld has no system yet.
 func newWorld(work string) (*world, error) {
-	base, err := freePorts()
-	if err != nil {
-		return nil, err
-	}
-	w := &world{work: work, data: filepath.Join(work, "data"), base: base, env: map[string]string{}}
+	w := &world{work: work, data: filepath.Join(work, "data"), base: freeport.Base(), env: map[string]string{}}
 	return w, errors.Join(os.MkdirAll(w.data, 0o700), os.MkdirAll(w.logDir(), 0o700))
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 // TestClusterUnderLoad rolls each Deployment and kills each container, and the
@@ -27,11 +29,7 @@ func TestClusterUnderLoad(t *testing.T) {
 	if err := errors.Join(deployed.empty(t.Context()), deployed.restore()); err != nil {
 		t.Fatal(err)
 	}
-	base, err := freePorts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{work: t.TempDir(), base: base}
+	w := &world{work: t.TempDir(), base: freeport.Base()}
 	w.data = w.work
 	ports := startForward(namespace, "deployment/taskapi", w.address(8000), 8000)
 	t.Cleanup(ports.stop)

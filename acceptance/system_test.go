@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,35 +32,6 @@ type system interface {
 	ended(name string) (status string, ended bool)
 	brokers() string // bootstrap servers
 	close() error
-}
-
-// nextBase hands out port bases below the ephemeral range, where no outgoing
-// connection can sit on a port while its service restarts.
-var nextBase atomic.Int64
-
-func freePorts() (int, error) {
-	nextBase.CompareAndSwap(0, int64(10000+os.Getpid()%500*20))
-	for range 500 {
-		base := int(nextBase.Add(4))
-		if base+1100 > 32000 {
-			nextBase.Store(10000)
-			continue
-		}
-		if free(base, base+1, base+2, base+3, base+1000, base+1001, base+1002, base+1003, base+1092) {
-			return base, nil
-		}
-	}
-	return 0, errors.New("no free ports between 10000 and 32000")
-}
-
-func free(ports ...int) bool {
-	for _, port := range ports {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil || l.Close() != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // address is where the script finds what the documents put at localhost:port.
