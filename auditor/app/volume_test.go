@@ -36,10 +36,10 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			if status, _, body := volumetest.Call(t, "GET", base+"/entries", "", ""); status != 503 {
 				t.Errorf("a query while waiting: %d %s", status, body)
 			}
-			v.Mend(t)
+			v.Fix(t)
 			volumetest.AwaitReady(t, base)
-			p.Await(t, "ready after all") // said after it is so
-			if p.Count(loaded) != 1 || p.Count("not ready, trying again every second: "+reason) != 1 {
+			p.Await(t, "volume available, service ready") // said after it is so
+			if p.Count(loaded) != 1 || p.Count(`"msg":"volume unavailable, retrying every second","err":"`+reason) != 1 {
 				t.Errorf("want one line that says why and then %s:\n%s", loaded, p.Log())
 			}
 			status, _, body := volumetest.Call(t, "POST", base+"/", cloudEvent, body("task.updated", "t", entries+1))
@@ -119,8 +119,8 @@ func TestDamageFoundAfterTheWaitIsExit1(t *testing.T) {
 		}
 		v.Break(t)
 		p := auditorOn(t, path)
-		p.Await(t, "not ready, trying again")
-		v.Mend(t)
+		p.Await(t, "volume unavailable")
+		v.Fix(t)
 		if status := p.Exit(); status != 1 || p.Count("is damaged at byte") != 1 {
 			t.Errorf("exit %d, want 1 with the damage:\n%s", status, p.Log())
 		}

@@ -31,10 +31,10 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			p := apiOn(t, path)
 			base, ops := p.URLs(t)
 			checkHeld(t, base, ops, v.Reason)
-			v.Mend(t)
+			v.Fix(t)
 			volumetest.AwaitReady(t, base)
-			p.Await(t, "ready after all") // said after it is so
-			if p.Count("not ready, trying again every second: task store: ") != 1 || p.Count("ready after all") != 1 {
+			p.Await(t, "volume available, service ready") // said after it is so
+			if p.Count(`"msg":"volume unavailable, retrying every second","err":"task store: `) != 1 || p.Count("volume available, service ready") != 1 {
 				t.Errorf("want one line for the wait and one for its end:\n%s", p.Log())
 			}
 			if status, _, body := volumetest.Call(t, "POST", base+"/tasks", "application/json", `{"title": "late"}`); status != 201 {

@@ -1,6 +1,6 @@
-// Package volumetest gives a real process a volume that it really cannot use.
-// Root may write everywhere, so when root runs the tests the process runs as
-// somebody else, as it does in a pod.
+// Package volumetest gives a real process a volume that it cannot use. Root may
+// write everywhere, so when root runs the tests the process runs as another
+// user, as it does in a pod.
 package volumetest
 
 import (
@@ -17,20 +17,20 @@ import (
 	"github.com/taskwire/taskwire/internal/apptest"
 )
 
-// nobody is any user without rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
 // Volume is a folder and one way to make it unusable.
 type Volume struct {
 	Name   string
 	Dir    string
-	Reason string // in the words of the system
+	Reason string // the system's error text
 	Break  func(*testing.T)
-	Mend   func(*testing.T)
+	Fix    func(*testing.T)
 }
 
-// Each runs test for every kind of broken volume that can be had here: modes
-// anywhere; a read-only and a full file system where the tester may mount.
+// Each runs test for every kind of broken volume that this machine allows: file
+// modes anywhere; a read-only and a full file system where the user may mount.
 func Each(t *testing.T, test func(*testing.T, Volume)) {
 	for _, make := range append(mounts(t), modes) {
 		v := make(t)
@@ -38,7 +38,7 @@ func Each(t *testing.T, test func(*testing.T, Volume)) {
 	}
 }
 
-// modes takes the folder and what is in it away from its owner.
+// modes removes the owner's write permission on the folder and its files.
 func modes(t *testing.T) Volume {
 	dir := folder(t)
 	set := func(of, in os.FileMode) func(*testing.T) {
@@ -55,11 +55,11 @@ func modes(t *testing.T) Volume {
 	return Volume{"not permitted", dir, "permission denied", set(0o500, 0o400), set(0o700, 0o600)}
 }
 
-// folder is one that the process owns and can reach.
+// folder makes a folder that the process owns and can reach.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	err := os.Chmod(filepath.Dir(dir), 0o755) // else for its owner only
+	err := os.Chmod(filepath.Dir(dir), 0o755) // TempDir's parent is 0700
 	if os.Getuid() == 0 {
 		err = errors.Join(err, os.Chown(dir, nobody, nobody))
 	}
@@ -69,8 +69,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// Start runs this test binary with these variables, as nobody when the tester
-// is root.
+// Start runs this test binary with these variables, as nobody when the user is
+// root.
 func Start(t *testing.T, env ...string) *apptest.Process {
 	t.Helper()
 	path := filepath.Join(folder(t), "program")
@@ -85,8 +85,8 @@ func Start(t *testing.T, env ...string) *apptest.Process {
 	return apptest.Exec(t, cmd)
 }
 
-// copyProgram puts the test binary where its new owner can run it: go test
-// builds into a folder of the tester's own.
+// copyProgram copies the test binary to a folder where its new owner can run it:
+// go test builds into a folder that only the user may enter.
 func copyProgram(path string) error {
 	from, err := os.Open(os.Args[0])
 	if err != nil {
@@ -110,7 +110,7 @@ func copyProgram(path string) error {
 func StopWhileWaiting(t *testing.T, v Volume, start func() *apptest.Process) {
 	t.Helper()
 	v.Break(t)
-	defer v.Mend(t)
+	defer v.Fix(t)
 	p := start()
 	_, ops := p.URLs(t)
 	if status, _, body := Call(t, "GET", ops+"/readyz", "", ""); status != 503 || !strings.Contains(body, v.Reason) {
@@ -127,7 +127,7 @@ func AwaitReady(t *testing.T, base string) {
 	apptest.Await(t, "the service is ready", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
 }
 
-// Call gives status, Retry-After and body; 0 when nobody answers.
+// Call returns status, Retry-After and body; status 0 when there is no answer.
 func Call(t *testing.T, method, url, contentType, body string) (status int, retryAfter, answer string) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
@@ -137,7 +137,7 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 	req.Header.Set("Content-Type", contentType)
 	req.Close = true // leaves no goroutine behind
 
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
+	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // only tests use this package
 	if err != nil {
 		return 0, "", err.Error()
 	}
