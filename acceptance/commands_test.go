@@ -19,6 +19,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // command is one word of the scripts; README.md describes each.
@@ -185,22 +187,13 @@ func poll(ctx context.Context, try func() error) error {
 	}
 }
 
-// pause is the time between two looks; false when ctx has ended.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(25 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
+// pause is the time between two attempts; false when ctx has ended.
+func pause(ctx context.Context) bool { return retry.Pause(ctx, 25*time.Millisecond) == nil }
 
 // await WHAT ...: waits until it holds.
 func await(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: await audit N | log NAME PATTERN [N] | lag GROUP | committed GROUP N | ready NAME | unready NAME PATTERN | answer URL PATTERN | end NAME")
+		return errors.New("usage: await audit N | log NAME PATTERN [N] | lag GROUP | committed GROUP N | ready NAME | unready NAME PATTERN | metric NAME [LABEL=VALUE ...] N | end NAME")
 	}
 	try, err := condition(ctx, w, args[0], args[1:])
 	if err != nil {
@@ -226,8 +219,9 @@ func condition(ctx context.Context, w *world, what string, args []string) (func(
 		return func() error { _, err := w.probe(ctx, subject, "readyz"); return err }, nil
 	case what == "unready" && len(args) == 2:
 		return func() error { return w.unready(ctx, subject, args[1]) }, nil
-	case what == "answer" && len(args) == 2:
-		return answers(ctx, w, subject, args[1])
+	case what == "metric":
+		m, err := parseMetric(args)
+		return func() error { return w.metric(ctx, m) }, err
 	case what == "end" && len(args) == 1:
 		return func() error {
 			if _, ended := w.system.ended(subject); !ended {
@@ -330,28 +324,6 @@ func (w *world) unready(ctx context.Context, name, pattern string) error {
 		return fmt.Errorf("%s is not ready, but does not say %q: %w", name, pattern, errors.Join(err, reErr))
 	}
 	return nil
-}
-
-func answers(ctx context.Context, w *world, url, pattern string) (func() error, error) {
-	re, err := regexp.Compile("(?m)" + pattern)
-	if err != nil {
-		return nil, err
-	}
-	port := regexp.MustCompile(`localhost:(\d+)`)
-	url = port.ReplaceAllStringFunc(url, func(m string) string {
-		n, _ := strconv.Atoi(strings.TrimPrefix(m, "localhost:"))
-		return w.address(n)
-	})
-	return func() error {
-		_, body, err := get(ctx, url)
-		if err != nil {
-			return err
-		}
-		if !re.MatchString(body) {
-			return fmt.Errorf("%s does not answer %q but: %s", url, pattern, body)
-		}
-		return nil
-	}, nil
 }
 
 // produce KEY FILE [HEADER:VALUE ...]: one record as it is; FILE - is a tombstone.
