@@ -24,7 +24,7 @@ const broker = "broker"
 
 func services() []string { return []string{"taskapi", "bridge", "notifier", "auditor"} }
 
-// system is the running system as a script sees it: names, not processes.
+// system is the running system as scripts see it: names, not processes.
 type system interface {
 	start(name string) error // returns before it listens
 	stop(name string) error  // SIGTERM; nil when it drained and exited 0
@@ -34,7 +34,7 @@ type system interface {
 	close() error
 }
 
-// address is where the script finds what the documents put at localhost:port.
+// address returns the script's own address for localhost:port of the documents.
 func (w *world) address(port int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(w.base+port-8000))
 }
@@ -46,7 +46,7 @@ func (w *world) openLog(name string) (*os.File, error) {
 	return os.OpenFile(w.logFile(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// logs is the end of every service's log, for a script that failed.
+// logs returns the end of every service's log, for a failed script.
 func (w *world) logs() string {
 	var b strings.Builder
 	for _, name := range services() {
@@ -57,14 +57,14 @@ func (w *world) logs() string {
 		if cut := len(text) - 4000; cut > 0 {
 			text = text[cut:]
 		}
-		fmt.Fprintf(&b, "---- end of %s's log\n%s", name, text)
+		fmt.Fprintf(&b, "---- end of the log of %s\n%s", name, text)
 	}
 	return b.String()
 }
 
 func (w *world) lookup(key string) (string, bool) { v, ok := w.env[key]; return v, ok }
 
-// oneProcess has the services in the test's own process.
+// oneProcess runs the services in the test's own process.
 type oneProcess struct {
 	stack *stack.Stack
 	files []*os.File
@@ -100,7 +100,7 @@ func (o *oneProcess) stop(name string) error  { return o.stack.Stop(name) }
 func (o *oneProcess) brokers() string         { return strings.Join(o.stack.Brokers(), ",") }
 
 func (o *oneProcess) kill(string) error {
-	return errors.New("a service in this process cannot be killed alone; begin the script with [!processes] skip")
+	return errors.New("cannot kill a service of this process alone; begin the script with [!processes] skip")
 }
 
 func (o *oneProcess) ended(string) (string, bool) { return "", false }
@@ -113,11 +113,11 @@ func (o *oneProcess) close() error {
 	return errors.Join(errs...)
 }
 
-// brokerUnderTest is the Kafka that processes use.
+// brokerUnderTest is the Kafka of the processes.
 type brokerUnderTest interface {
 	start() error
-	stop() error  // keeps the data: it is what a script does to see the others wait
-	close() error // after the script
+	stop() error  // keeps the data
+	close() error // at the end of the script
 	addrs() []string
 }
 
@@ -150,7 +150,7 @@ func (b *embeddedBroker) close() error { return b.stop() }
 type processes struct {
 	w       *world
 	kafka   brokerUnderTest
-	bin     string // folder of the programs that start starts; "": this binary is all of them
+	bin     string // folder of the programs; "" = this binary under their names
 	running map[string]*child
 }
 
@@ -189,7 +189,7 @@ func (p *processes) start(name string) error {
 	return nil
 }
 
-// settings is a whole environment: nothing of the tester's own leaks in.
+// settings returns the complete environment of a service; nothing of the test's own leaks in.
 func (p *processes) settings(name string) []string {
 	w := p.w
 	port := map[string]int{"taskapi": 8000, "bridge": 8001, "notifier": 8002, "auditor": 8003}[name]
