@@ -527,7 +527,7 @@ func (y *system) need() map[string]int {
 	n["rate-before"] = max(1, int(y.Rate*float64(y.Workers))/20)
 	n["info"], n["redeliveries"], n["rebalances"], n["notices"] = 1, 1, 1, 1
 	for _, kind := range plan {
-		n["bitten:"+kind], n["recovered:"+kind] = 1, 1
+		n["effective:"+kind], n["recovered:"+kind] = 1, 1
 	}
 	if slices.Contains(plan, "sink") && strings.Contains(y.Answers, "cut-after") {
 		n["dedup-hits"] = 1
