@@ -191,7 +191,7 @@ func (w *world) refused(t *testing.T) bool {
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	last := lines[len(lines)-1]
 	t.Log(last)
-	return strings.Contains(last, `"level":"ERROR"`) && strings.Contains(last, "cannot start: ")
+	return strings.Contains(last, `"level":"ERROR"`) && strings.Contains(last, `"msg":"cannot start"`)
 }
 
 // clients change tasks; each repeats a call with the same key until the answer is

@@ -8,6 +8,7 @@
 //	bridge dlq list              dead letters, a line each
 //	bridge dlq show -offset N    one of them whole
 //	bridge dlq watch             each as it comes
+//	bridge --version             version, revision and Go release
 //
 // Admin API on the public port:
 //

@@ -1,23 +1,24 @@
 // Command dev runs the whole of taskwire in one process: the four services and
 // an embedded broker. It needs Go and nothing else.
 //
-//	go run ./dev [-data DIR] [-port-base N]
+//	go run ./dev [-data DIR] [-port-base N] [-version]
 //
-// It prints where everything listens, the path of the audit log and one curl
-// line to try; logs follow on stderr. Everything listens on 127.0.0.1 only.
+// It prints the addresses, the path of the audit log and one curl line to try;
+// logs follow on stderr. Everything listens on 127.0.0.1 only.
 //
 //	-data DIR      folder of the tasks, the broker's log and audit.log (./data);
 //	               it survives a restart, and one instance at a time may use it
 //	-port-base N   task API at N, bridge N+1, notifier N+2, auditor N+3, their
 //	               operator ports 1000 higher, the broker at N+1092 (8000)
+//	-version       print version, revision and Go release, and exit
 //
 // With KAFKA_BOOTSTRAP_SERVERS set, that cluster is used instead of the
-// embedded broker. The other variables of the services (see each --help) are
-// passed on, but for addresses and paths, which follow from the two flags.
+// embedded broker. The services read their other variables as usual (see each
+// --help), except addresses and paths, which follow from the two flags.
 //
 // Ctrl-C or SIGTERM drains the task API, the bridge, the sinks and the broker,
-// in this order, and exits 0; a second one ends the process at once. Exit 1 is
-// a fault, with one line that says which; exit 2 is a wrong flag or setting.
+// in this order, and exits 0; a second signal kills the process. Exit 1 is an
+// error while starting or running, in one line; exit 2 is a wrong flag or setting.
 //
 // The embedded broker is for development. Run Apache Kafka for anything else.
 package main
@@ -36,6 +37,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/taskwire/taskwire/internal/build"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
 	"github.com/taskwire/taskwire/internal/stack"
@@ -46,7 +48,7 @@ var source string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// As soon as the first signal came the default is back, so that a second one kills.
+	// The first signal restores the default, so that a second one kills.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 }
@@ -57,12 +59,15 @@ func run(ctx context.Context, args []string, lookup env.Lookup, stdout, stderr i
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, process.Manual(source))
 		return process.ExitOK
+	case errors.Is(err, errVersion):
+		fmt.Fprintln(stdout, build.Read().Line("dev"))
+		return process.ExitOK
 	case err != nil:
 		return fail(stderr, err)
 	}
 	s, err := stack.Start(ctx, opts)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return process.ExitOK // stopped while it loaded
+		return process.ExitOK // stopped while starting
 	}
 	if err != nil {
 		return fail(stderr, err)
@@ -75,20 +80,27 @@ func run(ctx context.Context, args []string, lookup env.Lookup, stdout, stderr i
 	return process.ExitOK
 }
 
-// options turns the command line and the environment into what the stack needs.
+// errVersion is a command line that asks for the version only.
+var errVersion = errors.New("version asked for")
+
+// options turns the command line and the environment into the stack's options.
 func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options, error) {
 	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // fail prints the mistake, once
+	flags.SetOutput(io.Discard) // fail prints the mistake
 	data := flags.String("data", "data", "")
 	base := flags.Int("port-base", 8000, "")
+	version := flags.Bool("version", false, "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return stack.Options{}, err
 		}
 		return stack.Options{}, process.Usagef("%v", err)
 	}
+	if *version {
+		return stack.Options{}, errVersion
+	}
 	if flags.NArg() > 0 {
-		return stack.Options{}, process.Usagef("unknown argument %q; dev takes -data and -port-base", flags.Arg(0))
+		return stack.Options{}, process.Usagef("unknown argument %q; dev takes -data, -port-base and -version", flags.Arg(0))
 	}
 	if *base < 1 || *base > 65535-1092 {
 		return stack.Options{}, process.Usagef("-port-base: want 1 to %d, have %d", 65535-1092, *base)
@@ -104,12 +116,13 @@ func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options,
 	}, settings.Err()
 }
 
-// fail prints one line a mistake and chooses the exit status.
+// fail prints one line for each mistake and chooses the exit status.
 func fail(stderr io.Writer, err error) int {
 	var usage *process.UsageError
 	var settings *env.Error
-	// The services name the variable for a taken port; here a flag decides.
-	advice := strings.NewReplacer("set LISTEN_ADDR", "choose other ports with -port-base", "set OPS_ADDR", "choose other ports with -port-base")
+	// The services name the variable of a taken port or file; here a flag decides.
+	advice := strings.NewReplacer("set LISTEN_ADDR", "choose other ports with -port-base", "set OPS_ADDR", "choose other ports with -port-base",
+		"set AUDIT_LOG_PATH to a new file", "choose another folder with -data")
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(stderr, "dev: "+strings.TrimSuffix(advice.Replace(line), "\n"))
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,13 +116,13 @@ func TestATakenPortIsNamed(t *testing.T) {
 		}
 		defer l.Close()
 		line := refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
-		if strings.Contains(line, "_ADDR") {
-			t.Errorf("log = %q, want no name of a variable: dev does not read it", line)
+		if strings.Contains(line, "_ADDR") || !strings.Contains(line, "-port-base") {
+			t.Errorf("log = %q, want the flag -port-base and no variable: dev reads none", line)
 		}
 	}
 }
 
-func TestAStopWhileItLoads(t *testing.T) {
+func TestAStopWhileStarting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, log apptest.Log
@@ -143,7 +144,25 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// refused runs dev, which must end by itself with one line that contains want.
+func TestVersion(t *testing.T) {
+	var out, log apptest.Log
+	status := run(t.Context(), []string{"--version"}, env.Map(nil), &out, &log)
+	if want := ", " + runtime.Version() + " "; status != process.ExitOK || !strings.HasPrefix(out.String(), "dev ") || !strings.Contains(out.String(), want) {
+		t.Errorf("exit status %d with %q", status, out.String())
+	}
+}
+
+// An audit log of the original system is not this program's to continue.
+func TestTheLogOfTheOriginalSystemIsRefused(t *testing.T) {
+	data := t.TempDir()
+	line := `{"event_id": "evt-001", "event_type": "task.created", "occurred_at": "2025-01-15T10:30:00+00:00", "data": {"task_id": "abc123"}, "metadata": {"source": "task-api"}, "audited_at": "2025-01-15T10:30:01.000000"}` + "\n"
+	if err := os.WriteFile(filepath.Join(data, "audit.log"), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeport.Base())}, process.ExitFault, "rename it or choose another folder with -data")
+}
+
+// refused runs dev, which must exit by itself with one line that contains want.
 func refused(t *testing.T, args []string, status int, want string) string {
 	t.Helper()
 	var out, log apptest.Log

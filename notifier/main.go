@@ -16,6 +16,8 @@
 //
 // Delivery is at least once: an event that is delivered twice is logged twice.
 //
+// notifier --help prints this text, notifier --version what was built.
+//
 // Settings, all from the environment:
 //
 //	LISTEN_ADDR          public address                                  :8002

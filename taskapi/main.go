@@ -19,6 +19,8 @@
 //
 // The operator port serves /healthz, /readyz and /metrics.
 //
+// taskapi --help prints this text, taskapi --version what was built.
+//
 // # Environment
 //
 //	LISTEN_ADDR                 :8000            public address; PORT, when set, wins with :PORT

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/internal/failpoint"
@@ -28,16 +29,16 @@ import (
 type Service struct {
 	http    *httpd.Server
 	config  ledger.Config
-	ledger  *ledger.Ledger // nil while missing says why it cannot be opened
-	missing error
+	ledger  *ledger.Ledger // nil while it cannot be opened
+	missing error          // why New could not open the log, nil when it did
 	log     *slog.Logger
 	metrics metrics
-	scans   chan struct{} // one place for each query that may read the log at a time
-	fullLog quiet
+	scans   chan struct{}  // limits the queries that read the log at a time
+	fullLog rate.Sometimes // one log line for many posts to a full disk
 }
 
-// New binds the ports, locks the log and reads it whole; it serves nothing yet.
-// A volume that cannot be used now is no fault: Run waits for it.
+// New binds the ports, locks the log and reads all of it; it serves nothing yet.
+// A volume that cannot be used yet is not an error: Run waits for it.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	return open(ctx, cfg, log, pointed)
 }
@@ -48,18 +49,18 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), fullLog: quiet{every: 10 * time.Second}}
+	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	s.metrics = newMetrics()
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap}
 	s.missing = s.load(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
 	}
-	server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
+	server.SetUnavailable(s.missing) // before Run serves its first answer
 	return s, nil
 }
 
-// load opens the log and sets what is served with it.
+// load opens the log, and sets the handler and the checks that need it.
 func (s *Service) load(ctx context.Context) error {
 	l, err := ledger.Open(ctx, s.config)
 	if err != nil {
@@ -67,19 +68,20 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	s.ledger = l
 	s.metrics.register(s.http.Registry(), l)
-	s.tellRecovery(s.config.Path)
+	s.logRecovery(s.config.Path)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
 	return nil
 }
 
-func (s *Service) tellRecovery(path string) {
+func (s *Service) logRecovery(path string) {
 	r := s.ledger.Recovered()
 	if t := r.Torn; t != nil {
-		s.log.Warn(fmt.Sprintf("The last write to %s was not finished: %d bytes from byte %d on moved to %s", path, t.Bytes, t.Offset, t.Kept), "reason", t.Reason)
+		s.log.Warn("unfinished last write moved out of the audit log", "path", path, "byte", t.Offset, "bytes", t.Bytes, "kept", t.Kept, "reason", t.Reason)
 	}
-	s.log.Info(fmt.Sprintf("Loaded %d previously seen events", r.Entries), "path", path, "version_gaps", r.Steps)
+	// The number is part of the message by contract.
+	s.log.Info(fmt.Sprintf("Loaded %d previously seen events", r.Entries), "path", path, "version_gaps", r.VersionGaps)
 	s.log.Info("posts are not authenticated: anyone who can reach the port can append")
 }
 
@@ -107,8 +109,8 @@ func (s *Service) Addr() net.Addr { return s.http.Addr() }
 // OpsAddr is the operator address with its real port.
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 
-// Run serves until ctx ends or the log fails, drains, and lets go of the log.
-// A fault is returned also when it came during the drain.
+// Run serves until ctx ends or the log fails, drains, and closes the log. It
+// returns the log's fault even when that came during the drain.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
@@ -125,7 +127,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	if s.ledger == nil {
-		return err // stopped while it waited
+		return err // stopped while it waited for the volume
 	}
 	if err == nil {
 		err = s.ledger.Fault()
@@ -133,7 +135,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(err, s.ledger.Close())
 }
 
-// Close releases what a service that never ran has acquired.
+// Close releases the ports and the log of a service that never ran.
 func (s *Service) Close() error {
 	err := s.http.Close()
 	if s.ledger != nil {

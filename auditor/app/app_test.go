@@ -16,12 +16,17 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/taskwire/taskwire/auditor/app"
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/httpd"
 )
 
 // auditor is a running service and its log file.
@@ -98,13 +103,19 @@ func TestAnswersOfTheContract(t *testing.T) {
 	a.expect(a.post(body("task.completed", "abc123", 5)), 201, `{"seq":3,"duplicate":false}`)
 
 	lines := ledgertest.Check(t, a.path, 3)
-	if lines[0].Type != "task.created" || *lines[0].OccurredAt != "2025-01-15T10:30:00Z" || lines[0].Metadata.CorrelationID != "req-789" ||
-		lines[0].Metadata.Source != "task-api" || string(lines[0].Data) != `{"task_id":"abc123","title":"a <b> &  c","status":"pending","owner_id":null}` ||
-		fmt.Sprint(lines[0].Attributes) != "map[datacontenttype:application/json partitionkey:abc123 specversion:1.0 subject:abc123 taskversion:1]" {
-		t.Errorf("line 1: %+v", lines[0])
+	occurredAt := "2025-01-15T10:30:00Z"
+	want := ledgertest.Line{
+		Seq: 1, ID: "abc123-1", Type: "task.created", OccurredAt: &occurredAt,
+		Data: json.RawMessage(`{"task_id":"abc123","title":"a <b> &  c","status":"pending","owner_id":null}`),
+		Attributes: map[string]any{"datacontenttype": "application/json", "partitionkey": "abc123", "specversion": "1.0",
+			"subject": "abc123", "taskversion": json.Number("1")},
+	}
+	want.Metadata.CorrelationID, want.Metadata.Source = "req-789", "task-api"
+	if diff := cmp.Diff(want, lines[0], cmpopts.IgnoreFields(ledgertest.Line{}, "AuditedAt")); diff != "" {
+		t.Errorf("line 1 (-want +got):\n%s", diff)
 	}
 	a.checkLog([]string{"Loaded 0 previously seen events", "AUDIT: task.created - task_id=abc123", "AUDIT: task.updated - task_id=abc123",
-		"ALARM: an event came again with other content; entry 1 stands, the new one was refused", "AUDIT: task.completed - task_id=abc123", "gap in the versions of a task"})
+		"ALARM: event refused: the log has the same source and id with other content", "AUDIT: task.completed - task_id=abc123", "task version gap"})
 	metrics := a.get(a.OpsURL + "/metrics").Body
 	for _, want := range []string{"taskwire_audit_entries_total 3", "taskwire_audit_duplicates_total 1", "taskwire_audit_conflicts_total 1",
 		"taskwire_audit_version_gaps_total 1", "taskwire_audit_fsync_seconds_count 3", `taskwire_http_requests_total{code="201",route="/",service="auditor"} 3`} {
@@ -134,8 +145,8 @@ func (a *auditor) checkLog(want []string) {
 			got = append(got, entry.Msg)
 		}
 	}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		a.t.Errorf("log\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	if diff := cmp.Diff(want, got); diff != "" {
+		a.t.Errorf("log messages (-want +got):\n%s", diff)
 	}
 }
 
@@ -210,8 +221,8 @@ func TestQueries(t *testing.T) {
 	}
 	log, _ := os.ReadFile(a.path)
 	first, _, _ := bytes.Cut(log, []byte("\n"))
-	if got := a.get(a.URL + "/entries/1"); got.Status != 200 || got.Body != string(first) || got.Type != "application/json" {
-		t.Errorf("entry 1 is not its line: %+v", got)
+	if diff := cmp.Diff(reply{Status: 200, Body: string(first), Type: "application/json"}, a.get(a.URL+"/entries/1")); diff != "" {
+		t.Errorf("entry 1 is not its line (-want +got):\n%s", diff)
 	}
 	for path, status := range map[string]int{"/entries/14": 404, "/entries/0": 404, "/entries/x": 404, "/entries?limit=0": 400, "/entries?limit=x": 400,
 		"/entries?after=-1": 400, "/tasks/none/history": 404, "/none": 404, "/": 405} {
@@ -234,7 +245,7 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// brokenDisk fails when told.
+// brokenDisk fails when a test sets full or dead.
 type brokenDisk struct {
 	ledger.File
 	full, dead atomic.Bool
@@ -290,7 +301,7 @@ func TestFailedFsyncEndsTheService(t *testing.T) {
 			req.Header.Set("Content-Type", "application/cloudevents+json")
 			resp, err := a.Client.Do(req)
 			if err != nil {
-				return // it is going down
+				return // the auditor is stopping
 			}
 			resp.Body.Close()
 			if resp.StatusCode != 503 {
@@ -314,8 +325,9 @@ func TestFromEnv(t *testing.T) {
 		}
 	}
 	cfg, err := app.FromEnv(env.Map(nil))
-	if err != nil || cfg.Path != "audit.log" || cfg.HTTP.Addr != ":8003" || cfg.HTTP.OpsAddr != ":9003" {
-		t.Errorf("defaults %+v: %v", cfg, err)
+	want := app.Config{Path: "audit.log", HTTP: httpd.Config{Service: "auditor", Addr: ":8003", OpsAddr: ":9003", Grace: 25 * time.Second}}
+	if diff := cmp.Diff(want, cfg); err != nil || diff != "" {
+		t.Errorf("defaults (-want +got): %v\n%s", err, diff)
 	}
 }
 

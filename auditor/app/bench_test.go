@@ -24,8 +24,8 @@ import (
 
 // BenchmarkAppend posts new events over 64 kept connections to the auditor, and
 // to a bare loop behind a plain net/http server that appends the same bodies and
-// fsyncs what has gathered. The two take turns, so that a busy machine slows
-// both; x-bare is the auditor's rate over the bare one's.
+// fsyncs them in groups. The two take turns, so that a busy machine slows both;
+// x-bare is the auditor's rate divided by the bare one's.
 func BenchmarkAppend(b *testing.B) {
 	const turn = 1000
 	auditorURL, opsURL := startForBench(b)
@@ -37,7 +37,7 @@ func BenchmarkAppend(b *testing.B) {
 	var took [2]time.Duration
 	posts := 0
 	for n := 0; b.Loop(); n++ {
-		// Short turns, so that a machine that is busy at times is so for both.
+		// Short turns, so that load on the machine affects both.
 		for i, url := range []string{auditorURL, bareURL} {
 			took[i] += load(b, client, url, n, turn)
 		}

@@ -18,7 +18,7 @@ func Cat() process.Sub {
 	return process.Sub{Name: "cat", Usage: "[PATH]", Run: func(ctx context.Context, lookup env.Lookup, args []string, stdout, _ io.Writer) error {
 		path := env.NewReader(lookup).String("AUDIT_LOG_PATH", defaultPath)
 		if len(args) > 1 {
-			return process.Usagef("cat takes one path at most")
+			return process.Usagef("cat takes at most one path")
 		}
 		if len(args) == 1 {
 			path = args[0]
@@ -27,8 +27,8 @@ func Cat() process.Sub {
 	}}
 }
 
-// cat prints whole lines only: what stands after the last line feed is being
-// written, or was never acknowledged.
+// cat prints complete lines only: bytes after the last line feed are being
+// written, or were never acknowledged.
 func cat(ctx context.Context, path string, w io.Writer) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -64,16 +64,16 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// visible escapes what a terminal might obey. Data is stored as it came, and
-// JSON allows DEL and the C1 controls inside strings; escaped they are the same
-// JSON.
+// visible escapes control characters for a terminal. Data is stored as received,
+// and JSON allows DEL and the C1 controls inside strings; escaped they are the
+// same JSON.
 func visible(line []byte) []byte {
 	out := make([]byte, 0, len(line))
 	for i := 0; i < len(line); {
 		r, n := utf8.DecodeRune(line[i:])
 		switch {
 		case r == utf8.RuneError && n <= 1:
-			out = fmt.Appendf(out, `\x%02x`, line[i]) // not a log of ours; still nothing for the terminal
+			out = fmt.Appendf(out, `\x%02x`, line[i]) // not an audit log, but still safe to print
 		case r < 0x20 && r != '\n' && r != '\t', r >= 0x7f && r < 0xa0:
 			out = fmt.Appendf(out, `\u%04x`, r)
 		default:

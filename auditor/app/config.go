@@ -7,11 +7,11 @@ import (
 
 const defaultPath = "audit.log"
 
-// Config is everything the auditor can be told.
+// Config holds all settings of the auditor.
 type Config struct {
 	HTTP httpd.Config
 
-	// Path of the log, AUDIT_LOG_PATH. Its directory must exist.
+	// Path of the log, AUDIT_LOG_PATH. Its folder must exist.
 	Path string
 }
 
@@ -22,10 +22,10 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP: httpd.ConfigFromEnv(r, "auditor", 8003),
 		Path: r.String("AUDIT_LOG_PATH", defaultPath),
 	}
-	// A setting that asks for protection and does nothing would be worse than none.
+	// A security setting that is silently ignored would be worse than an error.
 	for _, key := range []string{"WEBHOOK_SECRET_FILE", "AUDIT_SIGNING_KEY_FILE"} {
 		if r.String(key, "") != "" {
-			r.Fail(key, "is not built in yet; unset it")
+			r.Fail(key, "is not supported yet; unset it")
 		}
 	}
 	return cfg, r.Err()

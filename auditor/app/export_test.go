@@ -3,5 +3,5 @@ package app
 // Open is New with a layer over the log's file.
 var Open = open
 
-// Visible is the test's door to what cat does on a terminal.
+// Visible is visible for tests outside the package.
 var Visible = visible

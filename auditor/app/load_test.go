@@ -13,17 +13,17 @@ import (
 	"github.com/taskwire/taskwire/internal/freeport"
 )
 
-// A stop that comes while a big log is still read ends the process at once
-// and cleanly: it had begun nothing.
+// A stop while a large log is being read ends the process at once and cleanly:
+// nothing was served yet.
 func TestSIGTERMWhileTheLogIsRead(t *testing.T) {
 	for entries := 50_000; ; entries *= 4 {
 		path := filepath.Join(t.TempDir(), "audit.log")
 		writeEntries(t, path, entries)
 		status, output := terminateOnceBound(t, path)
 		if strings.Contains(output, "previously seen events") && entries < 5_000_000 {
-			continue // this machine had read it before the signal came
+			continue // the log was read before the signal arrived
 		}
-		if status != 0 || !strings.Contains(output, "stopped before it had started") || strings.Contains(output, "listening") {
+		if status != 0 || !strings.Contains(output, "stopped while starting") || strings.Contains(output, "listening") {
 			t.Errorf("%d entries: exit %d\n%s", entries, status, output)
 		}
 		return
@@ -47,8 +47,8 @@ func writeEntries(t *testing.T, path string, n int) {
 	}
 }
 
-// terminateOnceBound stops an auditor that has its ports; it takes them before
-// it reads the log.
+// terminateOnceBound stops an auditor once it has its ports, which it binds
+// before it reads the log.
 func terminateOnceBound(t *testing.T, path string) (status int, output string) {
 	t.Helper()
 	addr := freeport.Addr()

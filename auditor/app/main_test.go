@@ -10,7 +10,7 @@ import (
 	"github.com/taskwire/taskwire/internal/process"
 )
 
-// TestMain runs the test binary as the auditor itself when a test started it as one.
+// TestMain runs the auditor when a test started this binary as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("AUDITOR_TEST_PROCESS") != "" {
 		process.Main("auditor", "", app.FromEnv, app.New, app.Cat())

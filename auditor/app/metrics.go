@@ -17,13 +17,13 @@ type metrics struct {
 func newMetrics() metrics {
 	return metrics{
 		duplicates: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "taskwire_audit_duplicates_total", Help: "Events that were in the log already, with the same content.",
+			Name: "taskwire_audit_duplicates_total", Help: "Events that were already in the log, with the same content.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "taskwire_audit_conflicts_total", Help: "Events refused because one of the same source and id has other content. Any is an alarm.",
+			Name: "taskwire_audit_conflicts_total", Help: "Events refused because an entry with the same source and id has other content. Alert on any.",
 		}),
 		fsync: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "taskwire_audit_fsync_seconds", Help: "Time of each fsync of the log.",
+			Name: "taskwire_audit_fsync_seconds", Help: "Duration of each fsync of the log.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),
 	}
@@ -31,13 +31,13 @@ func newMetrics() metrics {
 
 func (m metrics) synced(took time.Duration, _ int) { m.fsync.Observe(took.Seconds()) }
 
-// register adds what the log itself counts: these two go on across restarts.
+// register adds the counters of the log itself: these two continue across restarts.
 func (m metrics) register(reg *prometheus.Registry, l *ledger.Ledger) {
 	reg.MustRegister(m.duplicates, m.conflicts, m.fsync,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "taskwire_audit_entries_total", Help: "Entries in the log, also those of earlier runs.",
+			Name: "taskwire_audit_entries_total", Help: "Entries in the log, including earlier runs.",
 		}, func() float64 { return float64(l.Len()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "taskwire_audit_version_gaps_total", Help: "Entries whose task version does not follow the one before, also those of earlier runs.",
-		}, func() float64 { return float64(l.Steps()) }))
+			Name: "taskwire_audit_version_gaps_total", Help: "Entries whose task version does not follow the one before, including earlier runs.",
+		}, func() float64 { return float64(l.VersionGaps()) }))
 }

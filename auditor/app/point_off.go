@@ -4,5 +4,5 @@ package app
 
 import "github.com/taskwire/taskwire/auditor/internal/ledger"
 
-// pointed is nothing over the log's file: the points are in test builds only.
+// pointed adds no layer over the log's file: fail points are in test builds only.
 var pointed func(ledger.File) ledger.File

@@ -13,13 +13,13 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// pointed puts the points of the disk under the ledger, which itself imports
-// nothing, and knows what a loss of power would leave: the bytes of the last
-// Sync that returned nil, less those of one that failed. As on a real disk, the
-// Sync after a failed one succeeds and brings none of them back.
+// pointed adds the fail points of the disk below the ledger, which has none of its
+// own, and records what a power loss would leave: the bytes of the last Sync that
+// returned nil, without those of one that failed. As on a real disk, the Sync
+// after a failed one succeeds and does not bring them back.
 func pointed(f ledger.File) ledger.File {
 	p := &pointedFile{File: f}
-	// The ledger synced the file before it gave it away.
+	// The ledger synced the file before it called Wrap.
 	end, _ := f.(io.Seeker).Seek(0, io.SeekEnd) // the ledger writes with O_APPEND
 	p.size, p.synced = end, end
 	failpoint.Power = p.losePower
@@ -28,10 +28,10 @@ func pointed(f ledger.File) ledger.File {
 
 type pointedFile struct {
 	ledger.File
-	mu      sync.Mutex // over each step, so that nothing is written once power is lost
+	mu      sync.Mutex // held in each step, so that nothing is written after the power loss
 	size    int64
 	synced  int64
-	lost    [][2]int64 // what a failed Sync dropped
+	lost    [][2]int64 // the bytes that a failed Sync dropped
 	written bool       // recovery is over
 }
 
@@ -87,7 +87,7 @@ func (p *pointedFile) Truncate(size int64) error {
 	return err
 }
 
-// losePower leaves the mutex locked: the process ends now.
+// losePower leaves the mutex locked: the process is about to end.
 func (p *pointedFile) losePower() {
 	p.mu.Lock()
 	_ = p.File.Truncate(p.synced)

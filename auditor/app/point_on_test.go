@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// What a loss of power leaves is what was synced, and nothing of a sync that failed.
-func TestLossOfPowerKeepsWhatWasSynced(t *testing.T) {
+// A power loss leaves what was synced, and nothing of a sync that failed.
+func TestAPowerLossKeepsWhatWasSynced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -43,6 +43,6 @@ func TestLossOfPowerKeepsWhatWasSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := "old\nsynced\n\x00\x00\x00\x00\x00\x00\x00\x00late\n"; string(got) != want {
-		t.Errorf("after the loss of power: %q, want %q", got, want)
+		t.Errorf("after the power loss: %q, want %q", got, want)
 	}
 }

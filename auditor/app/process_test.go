@@ -23,8 +23,8 @@ func spawn(t *testing.T, path string) (p *apptest.Process, url string) {
 	return p, url
 }
 
-// Every 201 that was seen is in the log once, however often the auditor is
-// killed, also when events that were answered are posted again.
+// Every event answered with 201 is in the log once, however often the auditor is
+// killed, and even when it is posted again.
 func TestKillUnderLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	acked := map[string]int64{}
@@ -60,8 +60,8 @@ func TestKillUnderLoad(t *testing.T) {
 		if status := p.Exit(); status != -1 {
 			t.Fatalf("exit status = %d, want -1: killed", status)
 		}
-		// What the killed one left may end with an unfinished line: the next start
-		// cuts it, so the file is judged at the end.
+		// The killed process may leave an unfinished line: the next start cuts it, so
+		// the file is checked at the end.
 	}
 	p, _ := spawn(t, path)
 	if status := p.Terminate(); status != 0 {
@@ -70,7 +70,7 @@ func TestKillUnderLoad(t *testing.T) {
 	lines := ledgertest.Check(t, path, -1)
 	for id, seq := range acked {
 		if seq < 1 || seq > int64(len(lines)) || lines[seq-1].ID != id {
-			t.Errorf("%s was acknowledged as entry %d and is not there", id, seq)
+			t.Errorf("%s was acknowledged as entry %d and is missing", id, seq)
 		}
 	}
 	t.Logf("%d entries, %d acknowledged", len(lines), len(acked))

@@ -15,18 +15,18 @@ import (
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	maxPage      = 8 << 20 // bytes; a page has one entry at least
+	maxPage      = 8 << 20 // bytes; a page has at least one entry
 	maxHistory   = 10_000
 )
 
-// entries answers {"entries":[...],"next_after":n}: lines of the log as they
-// stand there, byte for byte, and the number to ask on from, null at the end.
+// entries answers {"entries":[...],"next_after":n}: lines of the log, byte for
+// byte, and the value of after for the next page, null at the end.
 func (s *Service) entries(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	after, ok1 := number(q.Get("after"), 0, 0, 1<<53)
 	limit, ok2 := number(q.Get("limit"), defaultLimit, 1, maxLimit)
 	if !ok1 || !ok2 {
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusBadRequest, Detail: "after is an entry's number, limit is 1 to 1000"})
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusBadRequest, Detail: "after must be the number of an entry, limit must be 1 to 1000"})
 		return
 	}
 	body := []byte(`{"entries":[`)
@@ -93,7 +93,7 @@ type version struct {
 
 func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 	h := history{TaskID: r.PathValue("id"), Versions: []version{}}
-	last := map[string]int64{} // by source: another source counts for itself
+	last := map[string]int64{} // by source: each source numbers its own versions
 	var bad error
 	err := s.find(r.Context(), 0, ledger.Filter{TaskID: h.TaskID}, func(_ int64, line []byte) bool {
 		e, err := ledger.ParseLine(line)
@@ -139,8 +139,8 @@ func versionOf(e ledger.Entry, last map[string]int64) version {
 	return v
 }
 
-// find waits for its turn to read the log: many readers at once would take the
-// disk and the processors from those who append.
+// find waits for its turn to read the log: many readers at once would take disk
+// and processors from the appends.
 func (s *Service) find(ctx context.Context, after int64, f ledger.Filter, yield func(int64, []byte) bool) error {
 	select {
 	case s.scans <- struct{}{}:
@@ -153,13 +153,13 @@ func (s *Service) find(ctx context.Context, after int64, f ledger.Filter, yield 
 
 func (s *Service) queryFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() == nil {
-		s.log.Error("query the log: " + err.Error())
+		s.log.Error("query failed", "err", err)
 	}
 	httpd.WriteProblem(w, httpd.Problem{Status: http.StatusInternalServerError, Detail: "the log could not be read"})
 }
 
 func notFound(w http.ResponseWriter) {
-	httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "nothing of that name is in the log"})
+	httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "not in the log"})
 }
 
 func reply(w http.ResponseWriter, v any) {
@@ -172,7 +172,7 @@ func reply(w http.ResponseWriter, v any) {
 
 func send(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // a reader that went away can ask again
+	_, _ = w.Write(append(body, '\n')) // a client that disconnected can ask again
 }
 
 func number(s string, def, low, high int64) (int64, bool) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
@@ -35,9 +34,8 @@ func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result
 	return results
 }
 
-// entryOf takes each attribute in its canonical text, so that an event is the
-// same event in structured and binary form; the version alone is a number, in
-// either form.
+// entryOf stores each attribute as its canonical text, so that an event is the
+// same in structured and binary form; only the version is a number, in both.
 func entryOf(e event.Event) ledger.Entry {
 	entry := ledger.Entry{ID: e.ID(), Source: e.Source(), Type: e.Type()}
 	if data := e.Data(); len(data) > 0 {
@@ -64,23 +62,22 @@ func entryOf(e event.Event) ledger.Entry {
 	return entry
 }
 
-// result turns an outcome into the answer, the log line and the metric. It is
-// the only place that does.
+// result is the one place that turns an outcome into the answer, the log line
+// and the metric.
 func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
 	var conflict *ledger.ConflictError
 	var invalid *ledger.InvalidError
 	switch {
 	case out.Err == nil && out.Duplicate:
 		s.metrics.duplicates.Inc()
-		s.log.Debug("seen before", "event_id", e.ID, "event_type", e.Type, "seq", out.Seq)
+		s.log.Debug("duplicate event", "event_id", e.ID, "event_type", e.Type, "seq", out.Seq)
 		return sink.Result{Status: http.StatusOK, Body: answer{out.Seq, true}}
 	case out.Err == nil:
-		s.tellNew(e, out)
+		s.logNew(e, out)
 		return sink.Result{Status: http.StatusCreated, Body: answer{out.Seq, false}}
 	case errors.As(out.Err, &conflict):
 		s.metrics.conflicts.Inc()
-		s.log.Error(fmt.Sprintf("ALARM: an event came again with other content; entry %d stands, the new one was refused", conflict.Seq),
-			"event_id", e.ID, "event_type", e.Type, "task_id", e.TaskID(), "seq", conflict.Seq)
+		s.log.Error("ALARM: event refused: the log has the same source and id with other content", "event_id", e.ID, "event_type", e.Type, "task_id", e.TaskID(), "seq", conflict.Seq)
 		return sink.Result{Problem: &httpd.Problem{Status: http.StatusConflict, Title: "Same event, other content",
 			Detail: fmt.Sprintf("entry %d has the same source and id and other content", conflict.Seq)}}
 	case errors.As(out.Err, &invalid):
@@ -90,46 +87,24 @@ func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
 	return s.unable(out.Err)
 }
 
-func (s *Service) tellNew(e *ledger.Entry, out ledger.Outcome) {
+func (s *Service) logNew(e *ledger.Entry, out ledger.Outcome) {
 	task := e.TaskID()
+	// Type and task are part of the message by contract.
 	s.log.Info("AUDIT: "+e.Type+" - task_id="+task, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq)
-	if step := out.Step; step != nil {
-		what := "gap in the versions of a task"
-		if step.Back() {
-			what = "step back in the versions of a task"
-		}
-		s.log.Warn(what, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq, "version", step.Version, "last_version", step.Last)
+	if gap := out.VersionGap; gap != nil {
+		s.log.Warn("task version gap", "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq,
+			"version", gap.Version, "last_version", gap.Last, "step_back", gap.Back())
 	}
 }
 
-// unable answers for what is not the event's fault. The reason goes to the log
-// only: a sender can do nothing about it but wait.
+// unable answers when the cause is not the event. The reason goes to the log only:
+// a sender can only wait.
 func (s *Service) unable(err error) sink.Result {
 	retry := time.Second
 	var full *ledger.FullError
 	if errors.As(err, &full) {
 		retry = full.RetryAfter()
-		if s.fullLog.speak(time.Now()) {
-			s.log.Error("cannot store events: " + err.Error())
-		}
+		s.fullLog.Do(func() { s.log.Error("cannot store events", "err", err) })
 	}
 	return sink.Result{RetryAfter: retry, Problem: &httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "cannot store events now"}}
-}
-
-// quiet lets a message through once in a while.
-type quiet struct {
-	every time.Duration
-
-	mu   sync.Mutex
-	next time.Time // guarded by mu
-}
-
-func (q *quiet) speak(now time.Time) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if now.Before(q.next) {
-		return false
-	}
-	q.next = now.Add(q.every)
-	return true
 }

@@ -19,8 +19,8 @@ func auditorOn(t *testing.T, path string) *apptest.Process {
 	return volumetest.Start(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")
 }
 
-// A volume that cannot be used does not end the auditor: it says why, takes
-// nothing, and goes on by itself once the volume is mended.
+// A volume that cannot be used does not stop the auditor: it reports why, accepts
+// nothing, and continues by itself once the volume is fixed.
 func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
 		path := filepath.Join(v.Dir, "audit.log")
@@ -32,15 +32,15 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			p := auditorOn(t, path)
 			base, ops := p.URLs(t)
 			reason := "audit log: open " + path + ": " + v.Reason
-			checkHeld(t, base, ops, reason)
+			checkUnavailable(t, base, ops, reason)
 			if status, _, body := volumetest.Call(t, "GET", base+"/entries", "", ""); status != 503 {
 				t.Errorf("a query while waiting: %d %s", status, body)
 			}
 			v.Fix(t)
 			volumetest.AwaitReady(t, base)
-			p.Await(t, "volume available, service ready") // said after it is so
-			if p.Count(loaded) != 1 || p.Count(`"msg":"volume unavailable, retrying every second","err":"`+reason) != 1 {
-				t.Errorf("want one line that says why and then %s:\n%s", loaded, p.Log())
+			p.Await(t, "volume available, service ready") // logged after /readyz changes
+			if p.Count(loaded) != 1 || p.Count(`"msg":"volume unavailable, retrying every second","service":"auditor","err":"`+reason) != 1 {
+				t.Errorf("want one line with the reason and then %s:\n%s", loaded, p.Log())
 			}
 			status, _, body := volumetest.Call(t, "POST", base+"/", cloudEvent, body("task.updated", "t", entries+1))
 			if status != 201 || !strings.Contains(body, `"duplicate":false`) {
@@ -57,14 +57,14 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 	})
 }
 
-func checkHeld(t *testing.T, base, ops, reason string) {
+func checkUnavailable(t *testing.T, base, ops, reason string) {
 	t.Helper()
 	for _, at := range []string{base, ops} {
 		if status, _, body := volumetest.Call(t, "GET", at+"/readyz", "", ""); status != 503 || body != reason+"\n" {
 			t.Errorf("readyz: %d %q, want 503 with %s", status, body, reason)
 		}
 		if status, _, body := volumetest.Call(t, "GET", at+"/healthz", "", ""); status != 200 || body != "ok\n" {
-			t.Errorf("healthz: %d %q; a restart would mend nothing", status, body)
+			t.Errorf("healthz: %d %q; a restart would not help", status, body)
 		}
 	}
 	status, retryAfter, answer := volumetest.Call(t, "POST", base+"/", cloudEvent, body("task.created", "early", 1))
@@ -73,8 +73,8 @@ func checkHeld(t *testing.T, base, ops, reason string) {
 	}
 }
 
-// holdsUp says whether the volume keeps a log of so many entries from being
-// opened: a full one does not, once the file is there. Its posts get 503.
+// holdsUp reports whether the volume prevents opening a log with that many
+// entries: a full one does not, once the file exists. Its posts are answered 503.
 func holdsUp(v volumetest.Volume, entries int) bool {
 	return v.Name != "out of blocks" && (v.Name != "out of inodes" || entries == 0)
 }
@@ -87,31 +87,31 @@ func TestAStopWhileWaitingForTheVolume(t *testing.T) {
 	})
 }
 
-// What waiting does not mend ends the auditor with one line: nobody is coming.
-func TestWhatWaitingDoesNotMendIsExit1(t *testing.T) {
+// An error that waiting does not fix ends the auditor with one line.
+func TestAnUnrecoverableErrorIsExit1(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none", "audit.log"): "no such file or directory",
+		filepath.Join(dir, "none", "audit.log"): "folder " + filepath.Join(dir, "none") + ": no such file or directory; create it or set AUDIT_LOG_PATH",
 		dir:                                     "is a directory",
 	} {
 		p := auditorOn(t, path)
 		if status := p.Exit(); status != 1 || p.Count(want) != 1 || strings.Count(p.Log(), "\n") != 1 {
-			t.Errorf("%s: exit %d, want 1 and one line that says %s:\n%s", path, status, want, p.Log())
+			t.Errorf("%s: exit %d, want 1 and one line with %s:\n%s", path, status, want, p.Log())
 		}
 	}
 }
 
-// A wait does not lead past damage: it is found when the volume can be read.
+// Damage is found even after a wait, when the volume can be read.
 func TestDamageFoundAfterTheWaitIsExit1(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
 		if !holdsUp(v, 3) {
 			return
 		}
 		path := filepath.Join(v.Dir, "audit.log")
-		if err := os.WriteFile(path, []byte("{\"seq\":2}\n{\"seq\":3}\nthis is no audit log\n"), 0o666); err != nil {
+		if err := os.WriteFile(path, []byte("{\"seq\":2}\n{\"seq\":3}\nthis is not an audit log\n"), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chown(path, 65534, 65534); os.Getuid() == 0 && err != nil {

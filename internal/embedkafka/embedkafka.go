@@ -1,7 +1,7 @@
 // Package embedkafka is a Kafka broker inside the process, for development and
 // tests only: one node, no replication, no fsync. It is franz-go's kfake. With
-// a data folder its topics, producers and group offsets survive a restart, also
-// one after SIGKILL.
+// a data folder its topics, producers and group offsets survive a restart, even
+// after SIGKILL.
 package embedkafka
 
 import (
@@ -20,11 +20,11 @@ import (
 	"github.com/taskwire/taskwire/internal/filelock"
 )
 
-// Config is where the broker listens and lives.
+// Config says where the broker listens and keeps its data.
 type Config struct {
-	Addr    string                                              // host:port as clients reach it; port 0 or "" takes a free one of 127.0.0.1
+	Addr    string                                              // host:port as clients reach it; port 0 or "" takes a free port of 127.0.0.1
 	DataDir string                                              // "" keeps everything in memory
-	Topics  map[string]int                                      // topic to partitions, made when missing
+	Topics  map[string]int                                      // topic to number of partitions; missing ones are created
 	Listen  func(network, address string) (net.Listener, error) // nil for the network
 	Options []kfake.Opt                                         // tests: more brokers, SASL, TLS, limits
 }
@@ -38,15 +38,15 @@ type Broker struct {
 	close   func() error // runs once
 }
 
-// Start returns when the broker answers. A port that is taken and a data folder
-// that another broker holds are errors that say so.
+// Start returns when the broker answers. A taken port and a data folder that
+// another broker uses are errors that name it.
 func Start(cfg Config) (*Broker, error) {
 	b := &Broker{faults: &faults{}}
 	b.close = sync.OnceValue(b.stop)
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.ListenFn(listener(cfg)), kfake.WithLogger(b.faults)}
 	if cfg.DataDir != "" {
 		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-			return nil, fmt.Errorf("make the broker's data folder: %w", err)
+			return nil, fmt.Errorf("create the broker's data folder: %w", err)
 		}
 		var err error
 		if b.lock, err = filelock.Take(filepath.Join(cfg.DataDir, "lock")); err != nil {
@@ -65,7 +65,7 @@ func Start(cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// create makes what is missing. The library's own seeding does nothing once
+// create creates the missing topics. The library's own seeding does nothing once
 // the data folder exists.
 func (b *Broker) create(topics map[string]int) error {
 	for _, topic := range slices.Sorted(maps.Keys(topics)) {
@@ -81,19 +81,20 @@ func (b *Broker) create(topics map[string]int) error {
 
 func lockError(dir string, err error) error {
 	if errors.Is(err, filelock.ErrHeld) {
-		return fmt.Errorf("the broker's data in %s is in use by another process; stop it or choose another folder", dir)
+		return fmt.Errorf("the broker's data in %s is in use by another process; stop it or choose another folder with -data", dir)
 	}
 	return fmt.Errorf("lock the broker's data in %s: %w", dir, err)
 }
 
 func startError(cfg Config, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("the broker's address %s is in use by another process", cfg.Addr)
+		// dev is the only program with this broker, so the advice is a flag of dev.
+		return fmt.Errorf("port %s of the embedded broker is taken by another program; stop it or choose other ports with -port-base", cfg.Addr)
 	}
 	return fmt.Errorf("start the embedded broker on %s: %w", cfg.Addr, err)
 }
 
-// listener replaces the address that kfake would choose by the one of cfg.
+// listener replaces the address that kfake would choose with cfg.Addr.
 func listener(cfg Config) func(network, address string) (net.Listener, error) {
 	listen := cfg.Listen
 	if listen == nil {
@@ -116,7 +117,7 @@ func (b *Broker) Addr() string { return b.addr }
 func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
 
 // Close stops the broker; with a data folder everything is on disk when it
-// returns nil. Closing again does nothing and returns the same.
+// returns nil. A second Close does nothing and returns the same.
 func (b *Broker) Close() error { return b.close() }
 
 func (b *Broker) stop() error {
@@ -128,16 +129,16 @@ func (b *Broker) unlock() error {
 	if b.lock == nil {
 		return nil
 	}
-	return b.lock.Close() // closing gives up the lock
+	return b.lock.Close() // closing releases the lock
 }
 
-// faults keeps what the library only logs: errors, such as a full disk.
+// faults keeps the errors that the library only logs, such as a full disk.
 type faults struct {
 	mu    sync.Mutex
 	lines []error
 }
 
-// keptFaults bounds what a broker with a full disk remembers.
+// keptFaults bounds the list on a full disk.
 const keptFaults = 10
 
 // Logf is called from the broker's goroutines.

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestTopicsAreMadeWhenMissingAndKept(t *testing.T) {
+func TestMissingTopicsAreCreatedAndKept(t *testing.T) {
 	cfg := embedkafka.Config{DataDir: t.TempDir(), Topics: map[string]int{"a": 2}}
 	for _, topics := range []map[string]int{{"a": 2}, {"a": 7, "b": 3}} {
 		cfg.Topics = topics
@@ -20,7 +20,7 @@ func TestTopicsAreMadeWhenMissingAndKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := len(b.Cluster().PartitionInfos("a")); got != 2 {
-			t.Errorf("a has %d partitions, want the 2 it was made with", got)
+			t.Errorf("a has %d partitions, want the 2 it was created with", got)
 		}
 		if got := len(b.Cluster().PartitionInfos("b")); got != topics["b"] {
 			t.Errorf("b has %d partitions, want %d", got, topics["b"])
@@ -34,7 +34,7 @@ func TestTopicsAreMadeWhenMissingAndKept(t *testing.T) {
 	}
 }
 
-func TestWhatIsInUseIsRefusedInOneLine(t *testing.T) {
+func TestWhatIsInUseIsNamedInOneLine(t *testing.T) {
 	dir := t.TempDir()
 	b, err := embedkafka.Start(embedkafka.Config{DataDir: dir})
 	if err != nil {
@@ -46,7 +46,7 @@ func TestWhatIsInUseIsRefusedInOneLine(t *testing.T) {
 		want string
 	}{
 		"data":    {embedkafka.Config{DataDir: dir}, dir + " is in use by another process"},
-		"address": {embedkafka.Config{DataDir: t.TempDir(), Addr: b.Addr()}, b.Addr() + " is in use by another process"},
+		"address": {embedkafka.Config{DataDir: t.TempDir(), Addr: b.Addr()}, b.Addr() + " of the embedded broker is taken by another program"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := embedkafka.Start(c.cfg)
@@ -64,7 +64,7 @@ func TestDataFolderIsFreeAfterAFailedStart(t *testing.T) {
 	}
 	dir := t.TempDir()
 	if _, err := embedkafka.Start(embedkafka.Config{DataDir: dir, Addr: b.Addr()}); err == nil {
-		t.Fatal("two brokers have one address")
+		t.Fatal("two brokers on one address")
 	}
 	if err := b.Close(); err != nil {
 		t.Fatal(err)

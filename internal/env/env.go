@@ -1,6 +1,6 @@
 // Package env turns environment variables into typed settings. The environment
-// is a parameter, so that tests pass a map, and every mistake is collected, so
-// that an operator sees all of them at once instead of one per start.
+// is a parameter, so that tests pass a map. Every mistake is collected, so that
+// an operator sees all of them at once and not one per start.
 package env
 
 import (
@@ -14,21 +14,21 @@ import (
 	"time"
 )
 
-// Lookup finds one variable; os.LookupEnv is one.
+// Lookup returns the value of a variable, like os.LookupEnv.
 type Lookup func(key string) (string, bool)
 
-// Map looks variables up in m; for tests and for programs that host several services.
+// Map returns a Lookup in m, for tests and for programs that run several services.
 func Map(m map[string]string) Lookup {
 	return func(key string) (string, bool) { v, ok := m[key]; return v, ok }
 }
 
-// Error lists every mistake found, one line each, in the order they were read.
+// Error lists every mistake, one line each, in the order they were found.
 type Error struct{ Mistakes []string }
 
 func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
 
-// Reader reads settings and remembers what was wrong with them. A value that
-// is set but empty counts as not set, as Kubernetes manifests leave them.
+// Reader reads settings and collects the mistakes in them. A variable that is set
+// but empty counts as unset: Kubernetes manifests often leave one empty.
 type Reader struct {
 	lookup   Lookup
 	mistakes []string
@@ -119,22 +119,22 @@ func (r *Reader) URL(key, def string) string {
 	return v
 }
 
-// CheckURL says what keeps v from being the address of a sink. The value is
-// not repeated when it carries credentials.
+// CheckURL returns why v cannot be the address of a sink. The error never
+// contains v, which may contain credentials.
 func CheckURL(v string) error {
 	u, err := url.Parse(v)
 	switch {
 	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
 		return fmt.Errorf("want an absolute http or https address such as http://localhost:8002/")
 	case u.User != nil:
-		return fmt.Errorf("an address must not carry credentials")
+		return fmt.Errorf("an address must not contain credentials")
 	case u.Fragment != "":
-		return fmt.Errorf("an address must not carry a fragment")
+		return fmt.Errorf("an address must not contain a fragment")
 	}
 	return nil
 }
 
-// Addr accepts host:port, where host may be empty and port 0 asks for a free one.
+// Addr accepts host:port; host may be empty, port 0 stands for a free port.
 func (r *Reader) Addr(key, def string) string {
 	v := r.String(key, def)
 	if err := checkAddr(v); err != nil {
@@ -155,7 +155,7 @@ func checkAddr(v string) error {
 	return nil
 }
 
-// List splits at commas and drops blanks.
+// List splits at commas and drops empty items.
 func (r *Reader) List(key, def string) []string {
 	var out []string
 	for item := range strings.SplitSeq(r.String(key, def), ",") {
@@ -181,7 +181,7 @@ func (r *Reader) HostPorts(key, def string) []string {
 	return out
 }
 
-// File is the path of a file that can be opened for reading now, or "".
+// File is the path of a file that can be read now, or "".
 func (r *Reader) File(key string) string {
 	path := r.String(key, "")
 	if path == "" {

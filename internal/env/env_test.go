@@ -52,7 +52,7 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 		`D: want a duration such as 25s from 0s to 1h0m0s, have "5 parsecs"`,
 		`E: want one of info, warn, have "loud"`,
 		`U: want an absolute http or https address such as http://localhost:8002/`,
-		`P: an address must not carry credentials`,
+		`P: an address must not contain credentials`,
 		`A: want host:port or :port, have "nowhere"`,
 		`A2: want a port from 0 to 65535, have ":70000"`,
 		`H: want host:port, have "b"`,
@@ -64,7 +64,7 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 	}
 }
 
-func TestFileThatCanBeRead(t *testing.T) {
+func TestAReadableFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)

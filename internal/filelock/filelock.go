@@ -1,4 +1,4 @@
-// Package filelock lets one process at a time have a file.
+// Package filelock lets one process at a time hold a file.
 package filelock
 
 import (
@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// ErrHeld says that another process has the lock.
+// ErrHeld: another process has the lock.
 var ErrHeld = syscall.EWOULDBLOCK
 
-// Take locks the file at path, which it makes when it is missing, or says
-// ErrHeld at once. Closing the file gives the lock back, and so does the kernel
-// when the process ends, however it ends: the file may stay.
+// Take locks the file at path, creating it if it is missing, or returns ErrHeld
+// at once. Closing the file releases the lock, and so does the kernel however
+// the process ends: the file may stay.
 func Take(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package httpd gives every service its two listeners: the public port with
-// the service's own routes, and the operator port with metrics and profiles.
-// Health and readiness answer on both.
+// Package httpd gives every service its two listeners: the public port with the
+// service's own routes, and the operator port with metrics and profiles. Both
+// serve health and readiness.
 package httpd
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/taskwire/taskwire/internal/env"
 )
 
-// Config is the part of the settings that all services have.
+// Config holds the settings that all services have.
 type Config struct {
 	Service string        // one word: taskapi, bridge, notifier, auditor
 	Addr    string        // public listener, LISTEN_ADDR or :PORT
@@ -69,7 +69,7 @@ type Server struct {
 	unavailable atomic.Pointer[error] // why there is nothing to serve yet
 }
 
-// Listen binds both ports and serves neither yet. A taken port is an error that names it.
+// Listen binds both ports and serves neither yet. The error for a taken port names it.
 func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	public, err := listen(ctx, cfg.Addr, "LISTEN_ADDR")
 	if err != nil {
@@ -87,6 +87,10 @@ func listen(ctx context.Context, addr, variable string) (net.Listener, error) {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("port %s is taken by another program; stop it or set %s", addr, variable)
 	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without the address, which the setting shows better
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (%s): %w", addr, variable, err)
 	}
@@ -99,10 +103,10 @@ func (s *Server) Addr() net.Addr { return s.public.Addr() }
 // OpsAddr is the operator address with its real port.
 func (s *Server) OpsAddr() net.Addr { return s.ops.Addr() }
 
-// Registry is the service's own metrics registry.
+// Registry is the service's metrics registry.
 func (s *Server) Registry() *prometheus.Registry { return s.registry }
 
-// Handle sets what the public port serves beside /healthz and /readyz.
+// Handle sets what the public port serves besides /healthz and /readyz.
 func (s *Server) Handle(h http.Handler) { s.handler = h }
 
 // Live adds checks to /healthz: is the service making progress?
@@ -133,7 +137,7 @@ func (s *Server) servePublic(w http.ResponseWriter, r *http.Request) {
 	WriteProblem(w, Problem{Status: http.StatusServiceUnavailable, Detail: "the service cannot use its files yet; /readyz has the reason"})
 }
 
-// Close releases the ports of a server that never served.
+// Close releases the ports of a server that was never served.
 func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Close()) }
 
 // Serve answers on both ports until ctx ends. Then it turns readiness off,

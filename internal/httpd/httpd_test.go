@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/env"
@@ -91,8 +93,9 @@ func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if h := resp.Header; resp.StatusCode != 503 || h.Get("Retry-After") != "1" || h.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("post = %d %v", resp.StatusCode, h)
+	got := []string{resp.Status, resp.Header.Get("Retry-After"), resp.Header.Get("Content-Type")}
+	if diff := cmp.Diff([]string{"503 Service Unavailable", "1", "application/problem+json"}, got); diff != "" {
+		t.Errorf("post (-want +got):\n%s", diff)
 	}
 	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	s.Live(httpd.Check{Name: "ledger", Func: func() error { return errors.New("gone") }})
@@ -106,8 +109,9 @@ func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 
 func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
-	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, "taskwire_build_info{") {
-		t.Errorf("metrics on the operator port = %d", code)
+	info := `taskwire_build_info{goversion="` + runtime.Version() + `",revision="`
+	if code, body := get(t, "http://"+s.OpsAddr().String()+"/metrics"); code != 200 || !strings.Contains(body, info) {
+		t.Errorf("metrics on the operator port = %d without %s", code, info)
 	}
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
 		if code, _ := get(t, "http://"+s.Addr().String()+path); code != 404 {
@@ -164,10 +168,19 @@ func TestATakenPortIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatCannotBeBoundIsNamedOnce(t *testing.T) {
+	const reserved = "192.0.2.1:1" // no machine has this address
+	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: reserved, OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "listen on "+reserved+" (LISTEN_ADDR): ") || strings.Count(err.Error(), reserved) != 1 {
+		t.Errorf("Listen = %v, want the address and its setting, once", err)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
-	if cfg := httpd.ConfigFromEnv(r, "notifier", 8002); cfg.Addr != ":8080" || cfg.OpsAddr != ":9002" || cfg.Grace != 25*time.Second || r.Err() != nil {
-		t.Errorf("cfg = %+v, %v", cfg, r.Err())
+	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second}
+	if diff := cmp.Diff(want, httpd.ConfigFromEnv(r, "notifier", 8002)); diff != "" || r.Err() != nil {
+		t.Errorf("ConfigFromEnv (-want +got): %v\n%s", r.Err(), diff)
 	}
 	r = env.NewReader(env.Map(map[string]string{"OPS_ADDR": ":8002", "LOG_LEVEL": "loud"}))
 	httpd.ConfigFromEnv(r, "notifier", 8002)

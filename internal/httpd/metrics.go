@@ -2,40 +2,27 @@ package httpd
 
 import (
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/taskwire/taskwire/internal/build"
 )
 
 func newRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "taskwire_build_info", Help: "1, with the version of the program in its labels.",
-	}, []string{"version", "goversion"})
-	info.WithLabelValues(version(), runtime.Version()).Set(1)
+		Name: "taskwire_build_info", Help: "1; the labels describe the build.",
+	}, []string{"version", "revision", "goversion"})
+	b := build.Read()
+	info.WithLabelValues(b.Version, b.Revision, b.Go).Set(1)
 	reg.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return reg
 }
 
-// version is the module's version, or the revision the program was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
-}
-
-// Instrument counts requests and times them. route names the matched pattern
+// Instrument counts and times requests. route returns the pattern that matched,
 // after the request was served, never the path as sent: labels stay bounded.
 func Instrument(reg prometheus.Registerer, service string, route func(*http.Request) string) func(http.Handler) http.Handler {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -9,7 +9,7 @@ import (
 // Check is one condition of health or readiness.
 type Check struct {
 	Name string
-	Func func() error // nil when it holds; else what is missing and what to do; must not block
+	Func func() error // nil, or what is missing and what to do; must not block
 }
 
 func (s *Server) probes(mux *http.ServeMux) {
@@ -33,7 +33,7 @@ func (s *Server) probes(mux *http.ServeMux) {
 	})
 }
 
-// answer is 200 "ok", or 503 with one line for each check that does not hold.
+// answer writes 200 "ok", or 503 with one line for each check that fails.
 func answer(w http.ResponseWriter, checks []Check, missing []string) {
 	for _, c := range checks {
 		if err := c.Func(); err != nil {

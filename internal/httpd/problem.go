@@ -5,23 +5,23 @@ import (
 	"net/http"
 )
 
-// Problem is an error answer as RFC 9457 describes it. It never repeats a
-// value of the caller's.
+// Problem is an error response as defined by RFC 9457. It never contains a value
+// that the caller sent.
 type Problem struct {
-	Type   string        `json:"type"` // about:blank unless a URI says more
+	Type   string        `json:"type"` // about:blank, or the URI of a description
 	Title  string        `json:"title"`
 	Status int           `json:"status"`
 	Detail string        `json:"detail,omitempty"`
 	Errors []ProblemItem `json:"errors,omitempty"`
 }
 
-// ProblemItem points at one wrong place of a body.
+// ProblemItem points to one mistake in a body.
 type ProblemItem struct {
 	Pointer string `json:"pointer"` // JSON pointer, "#/title"
 	Detail  string `json:"detail"`
 }
 
-// WriteProblem answers with p; a missing type and title follow from the status.
+// WriteProblem responds with p; a missing type and title are set from the status.
 func WriteProblem(w http.ResponseWriter, p Problem) {
 	if p.Type == "" {
 		p.Type = "about:blank"
@@ -31,10 +31,10 @@ func WriteProblem(w http.ResponseWriter, p Problem) {
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // strings and ints always marshal
+		panic(err) // strings and integers always marshal
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n')) // a client that went away needs no answer
+	_, _ = w.Write(append(body, '\n')) // a client that disconnected needs no response
 }

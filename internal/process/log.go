@@ -12,16 +12,16 @@ import (
 	"github.com/taskwire/taskwire/internal/env"
 )
 
-// LogSettings reads LOG_FORMAT and LOG_LEVEL leniently: wrong values are
-// reported by the service's own FromEnv, which needs a logger before that.
+// LogSettings reads LOG_FORMAT and LOG_LEVEL and ignores wrong values: the
+// service's own FromEnv reports them, and it runs after the logger is made.
 func LogSettings(lookup env.Lookup) (format, level string) {
 	r := env.NewReader(lookup)
 	return r.String("LOG_FORMAT", "auto"), r.String("LOG_LEVEL", "info")
 }
 
-// NewLogger writes one line a record to w, with service as its first
+// NewLogger writes one line per record to w, with service as its first
 // attribute: JSON, or coloured text when format is text, or auto and w is a
-// terminal. Both escape line feeds in values, so user input never makes a line.
+// terminal. Both escape line feeds in values, so user input never adds a line.
 func NewLogger(w io.Writer, format, level, service string) *slog.Logger {
 	var at slog.Level
 	if err := at.UnmarshalText([]byte(level)); err != nil {

@@ -1,5 +1,5 @@
 // Package process is what the main of every service shares: the manual, the
-// logger, signals and the exit status. It holds the only os.Exit.
+// version, the logger, signals and the exit status. It has the only os.Exit.
 package process
 
 import (
@@ -14,13 +14,14 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/taskwire/taskwire/internal/build"
 	"github.com/taskwire/taskwire/internal/env"
 )
 
 // Exit statuses, the same for every program.
 const (
 	ExitOK    = 0
-	ExitFault = 1 // a fault while running; the last log line says which
+	ExitFault = 1 // an error while starting or running; the last log line has it
 	ExitUsage = 2 // a wrong setting, argument or subcommand; nothing was opened
 )
 
@@ -31,15 +32,15 @@ type Service interface {
 	Addr() net.Addr
 }
 
-// Sub is a subcommand. Its error ends the program with ExitFault, or with
-// ExitUsage when it is a *UsageError or an *env.Error.
+// Sub is a subcommand. When Run fails the program exits with ExitFault, or with
+// ExitUsage when the error is a *UsageError or an *env.Error.
 type Sub struct {
 	Name  string
 	Usage string // arguments, as shown in the list of subcommands
 	Run   func(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error
 }
 
-// UsageError is a mistake in how the program was called.
+// UsageError is a mistake on the command line.
 type UsageError struct{ Message string }
 
 func (e *UsageError) Error() string { return e.Message }
@@ -49,9 +50,9 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{Message: fmt.Sprintf(format, args...)}
 }
 
-// Main runs the service name: source is the program's own main.go, whose
-// package comment is the manual that --help prints, so that `go doc` and
-// --help never differ. It does not return.
+// Main runs the service called name. source is the program's own main.go: its
+// package comment is the manual that --help prints, so that `go doc` and --help
+// never differ. Main does not return.
 func Main[C any, S Service](name, source string, fromEnv func(env.Lookup) (C, error),
 	open func(context.Context, C, *slog.Logger) (S, error), subs ...Sub) {
 	p := program[C, S]{name: name, manual: Manual(source), fromEnv: fromEnv, open: open, subs: subs}
@@ -66,8 +67,8 @@ type program[C any, S Service] struct {
 }
 
 func (p program[C, S]) run(args []string, lookup env.Lookup, stdout, stderr io.Writer) int {
-	// The first signal asks for a drain. Restoring the default as soon as it
-	// came makes a second one end the process at once.
+	// The first signal asks for a drain. It also restores the default, so that a
+	// second one kills the process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer context.AfterFunc(ctx, stop)()
 	defer stop()
@@ -78,6 +79,9 @@ func (p program[C, S]) run(args []string, lookup env.Lookup, stdout, stderr io.W
 	switch args[0] {
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, p.manual)
+		return ExitOK
+	case "version", "-version", "--version":
+		fmt.Fprintln(stdout, build.Read().Line(p.name))
 		return ExitOK
 	}
 	for _, sub := range p.subs {
@@ -90,7 +94,7 @@ func (p program[C, S]) run(args []string, lookup env.Lookup, stdout, stderr io.W
 }
 
 func (p program[C, S]) known() string {
-	names := []string{"(none, to serve)", "help"}
+	names := []string{"(none, to serve)", "help", "version"}
 	for _, sub := range p.subs {
 		names = append(names, strings.TrimSpace(sub.Name+" "+sub.Usage))
 	}
@@ -107,22 +111,22 @@ func (p program[C, S]) serve(ctx context.Context, lookup env.Lookup, stderr io.W
 	}
 	service, err := p.open(ctx, cfg, log)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		log.Info("stopped before it had started")
-		return ExitOK // nothing was begun, so there is nothing to drain
+		log.Info("stopped while starting")
+		return ExitOK // nothing is served yet, so there is nothing to drain
 	}
 	if err != nil {
-		log.Error("cannot start: " + err.Error())
+		log.Error("cannot start", "err", err)
 		return ExitFault
 	}
 	if err := service.Run(ctx); err != nil {
-		log.Error("stopped by a fault: " + err.Error())
+		log.Error("service failed", "err", err)
 		return ExitFault
 	}
 	log.Info("stopped")
 	return ExitOK
 }
 
-// status prints err, one line a mistake, and chooses the exit status.
+// status prints err, one line for each mistake, and chooses the exit status.
 func status(who string, err error, stderr io.Writer) int {
 	var usage *UsageError
 	var settings *env.Error
@@ -142,7 +146,7 @@ func status(who string, err error, stderr io.Writer) int {
 	return ExitFault
 }
 
-// Manual is the text of the package comment that opens a Go source file.
+// Manual returns the text of the package comment at the top of a Go source file.
 func Manual(source string) string {
 	comment, _, _ := strings.Cut(source, "\npackage ")
 	var b strings.Builder

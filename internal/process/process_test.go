@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +40,7 @@ func sample(run func(context.Context) error, settings, opening error) program[st
 
 func TestExitStatus(t *testing.T) {
 	ok := func(context.Context) error { return nil }
-	fault := errors.New("disk gone")
+	failed := errors.New("disk gone")
 	for name, c := range map[string]struct {
 		p      program[struct{}, service]
 		args   []string
@@ -47,10 +48,11 @@ func TestExitStatus(t *testing.T) {
 		out    string
 	}{
 		"clean run":           {sample(ok, nil, nil), nil, ExitOK, "stopped"},
-		"fault while running": {sample(func(context.Context) error { return fault }, nil, nil), nil, ExitFault, "disk gone"},
-		"cannot open":         {sample(ok, nil, fault), nil, ExitFault, "cannot start: disk gone"},
+		"error while running": {sample(func(context.Context) error { return failed }, nil, nil), nil, ExitFault, `"msg":"service failed","service":"sample","err":"disk gone"`},
+		"cannot open":         {sample(ok, nil, failed), nil, ExitFault, `"msg":"cannot start","service":"sample","err":"disk gone"`},
 		"wrong settings":      {sample(ok, &env.Error{Mistakes: []string{"A: bad", "B: bad"}}, nil), nil, ExitUsage, "sample: A: bad\nsample: B: bad\n"},
 		"help":                {sample(ok, nil, nil), []string{"--help"}, ExitOK, "the manual"},
+		"version":             {sample(ok, nil, nil), []string{"--version"}, ExitOK, ", " + runtime.Version() + " "},
 		"subcommand":          {sample(ok, nil, nil), []string{"check"}, ExitOK, "fine"},
 		"subcommand misused":  {sample(ok, nil, nil), []string{"check", "x"}, ExitUsage, "sample check: check takes no argument"},
 		"unknown subcommand":  {sample(ok, nil, nil), []string{"serv"}, ExitUsage, `unknown subcommand "serv"`},
@@ -78,8 +80,8 @@ func TestSIGTERMEndsRunsContext(t *testing.T) {
 	}
 }
 
-// A service that loads much may be stopped before it serves. Another fault at
-// that moment is still a fault.
+// A service may be stopped while it loads. Another error at that moment is still
+// an error.
 func TestSIGTERMWhileOpening(t *testing.T) {
 	damage := errors.New("damaged at byte 7")
 	for want, opening := range map[int]func(context.Context) error{

@@ -49,11 +49,11 @@ func doorOf[C any, S service](fromEnv func(env.Lookup) (C, error), open func(con
 	}
 }
 
-// settings is the environment of one service: what the stack decides, over
-// what the caller passes on.
+// settings is the environment of one service: what the stack decides, then the
+// caller's.
 func (s *Stack) settings(name string) env.Lookup {
 	decided := map[string]string{
-		"PORT":                    "", // set by a platform, it would give all four the same port
+		"PORT":                    "", // when a platform sets it, all four would listen there
 		"LISTEN_ADDR":             s.addrs[name],
 		"OPS_ADDR":                s.ops[name],
 		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(s.brokers(), ","),
@@ -64,8 +64,9 @@ func (s *Stack) settings(name string) env.Lookup {
 	}
 	defaults := map[string]string{}
 	if len(s.opts.Brokers) == 0 {
-		// Nobody else could make a topic on a broker of our own, and nobody else
-		// is in its groups: a fixed member need not wait for its own ghost after a kill.
+		// Nothing else creates topics on the embedded broker, and nothing else is in
+		// its groups: a fixed member need not wait for its old session to expire
+		// after a kill.
 		defaults["KAFKA_CREATE_TOPICS"] = "true"
 		defaults["KAFKA_GROUP_INSTANCE_ID"] = "stack"
 	}

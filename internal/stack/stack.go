@@ -1,7 +1,8 @@
 // Package stack runs the whole system in one process: the embedded broker and
 // the four services, each made by the same app.New as its own program, so that
 // the combined mode has no wiring of its own. It decides only ports, the data
-// folder and who talks to whom; every other setting comes from the caller.
+// folder and the addresses of the services for each other; every other setting
+// comes from the caller.
 //
 // Only dev and tests import it.
 package stack
@@ -26,11 +27,11 @@ import (
 // Broker is the name of the embedded broker for Start, Stop and Restart.
 const Broker = "broker"
 
-// Options say where the stack lives; the zero value of each but DataDir is usable.
+// Options configure a stack; the zero value of each but DataDir is usable.
 type Options struct {
-	DataDir  string                            // tasks.db, kafka/, audit.log and what belongs to it
-	PortBase int                               // taskapi; the rest as Ports says; 0 = free ports
-	Brokers  []string                          // a cluster that exists; empty = the embedded broker
+	DataDir  string                            // tasks.db, kafka/, audit.log and the files beside it
+	PortBase int                               // see assignPorts; 0 = free ports
+	Brokers  []string                          // an existing cluster; empty = the embedded broker
 	Env      env.Lookup                        // settings the stack does not decide itself, asked at each start; nil = none
 	Log      func(service string) *slog.Logger // nil = silent
 }
@@ -39,7 +40,7 @@ type Options struct {
 type Stack struct {
 	opts   Options
 	unlock func() error
-	faults chan error // one per service that ended without being told to
+	faults chan error // one per service that ended without a stop
 
 	mu      sync.Mutex // guards everything below; held while one service starts or stops
 	broker  *embedkafka.Broker
@@ -56,11 +57,11 @@ type instance struct {
 	err    error
 }
 
-// names lists what a stack holds in the order it must stop: nothing stops
-// before those that send to it. Starting goes the other way.
+// names lists the parts of a stack in the order they must stop: each stops after
+// those that send to it. Starting goes the other way.
 func names() []string { return []string{"taskapi", "bridge", "notifier", "auditor", Broker} }
 
-// Open takes the data folder and starts nothing yet.
+// Open locks the data folder and starts nothing yet.
 func Open(opts Options) (*Stack, error) {
 	if opts.Env == nil {
 		opts.Env = env.Map(nil)
@@ -69,7 +70,7 @@ func Open(opts Options) (*Stack, error) {
 		opts.Log = func(string) *slog.Logger { return slog.New(slog.DiscardHandler) }
 	}
 	if err := os.MkdirAll(opts.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data folder: %w", err)
+		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
 	unlock, err := lock(opts.DataDir)
 	if err != nil {
@@ -93,7 +94,7 @@ func Start(ctx context.Context, opts Options) (*Stack, error) {
 	return s, nil
 }
 
-// Start starts the services named, or all; those that run already are left alone.
+// Start starts the services named, or all; running ones are not touched.
 func (s *Stack) Start(ctx context.Context, which ...string) error {
 	if len(which) == 0 {
 		which = names()
@@ -164,7 +165,7 @@ func (s *Stack) start(ctx context.Context, name string) error {
 		defer close(in.done)
 		in.err = service.Run(run)
 		switch {
-		case run.Err() != nil: // it was told to
+		case run.Err() != nil: // it was stopped
 		case in.err != nil:
 			s.report(fmt.Errorf("%s: %w", name, in.err))
 		default:
@@ -174,7 +175,7 @@ func (s *Stack) start(ctx context.Context, name string) error {
 	return nil
 }
 
-// report never blocks: the first fault is what ends Run, later ones are in the log.
+// report never blocks: the first error ends Run, later ones are in the log.
 func (s *Stack) report(err error) {
 	select {
 	case s.faults <- err:
@@ -258,8 +259,8 @@ func (s *Stack) Restart(ctx context.Context, which ...string) error {
 	return errors.Join(s.Stop(which...), s.Start(ctx, which...))
 }
 
-// Run returns after ctx has ended, or a service has by itself, and everything
-// is stopped in order. It is nil when all of it was clean.
+// Run waits until ctx ends or a service ends by itself, then stops everything in
+// order. It returns nil when all of it was clean.
 func (s *Stack) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -269,7 +270,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	}
 }
 
-// Close stops everything in order and gives the data folder back.
+// Close stops everything in order and releases the data folder.
 func (s *Stack) Close() error { return errors.Join(s.Stop(), s.unlock()) }
 
 // URL is the public address of a service, with a slash at its end.
@@ -301,9 +302,9 @@ func (s *Stack) brokers() []string {
 	return []string{s.kafka}
 }
 
-// assignPorts writes the ports that dev documents: services from base on,
-// operator ports 1000 higher, the broker 1092 higher. Loopback only: nothing
-// of a development system asks for a password.
+// assignPorts sets the ports that dev documents: services from PortBase on,
+// operator ports 1000 higher, the broker 1092 higher. Loopback only: a
+// development system asks nobody for a password.
 func (s *Stack) assignPorts() {
 	for i, name := range []string{"taskapi", "bridge", "notifier", "auditor"} {
 		s.addrs[name], s.ops[name] = loopback(s.opts.PortBase, i), loopback(s.opts.PortBase, 1000+i)

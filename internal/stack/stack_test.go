@@ -58,7 +58,7 @@ func TestAServiceComesBackAtItsAddress(t *testing.T) {
 			t.Fatalf("restart %s: %v", name, err)
 		}
 		if s.URL("taskapi") != before {
-			t.Errorf("the task API moved from %s to %s", before, s.URL("taskapi"))
+			t.Errorf("the task API's address changed from %s to %s", before, s.URL("taskapi"))
 		}
 		create(t, s, "after "+name)
 		awaitEntries(t, s, n+2)

@@ -47,7 +47,7 @@ func Retry(ctx context.Context, log *slog.Logger, reason error, setUnavailable f
 			log.Error("volume unavailable, retrying every second", "err", reason)
 		}
 		if retry.Pause(ctx, time.Second) != nil {
-			return nil
+			return nil //nolint:nilerr // a stop during the wait is not an error
 		}
 	}
 	switch {

@@ -34,7 +34,7 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			v.Fix(t)
 			volumetest.AwaitReady(t, base)
 			p.Await(t, "volume available, service ready") // said after it is so
-			if p.Count(`"msg":"volume unavailable, retrying every second","err":"task store: `) != 1 || p.Count("volume available, service ready") != 1 {
+			if p.Count(`"msg":"volume unavailable, retrying every second","service":"taskapi","err":"task store: `) != 1 || p.Count("volume available, service ready") != 1 {
 				t.Errorf("want one line for the wait and one for its end:\n%s", p.Log())
 			}
 			if status, _, body := volumetest.Call(t, "POST", base+"/tasks", "application/json", `{"title": "late"}`); status != 201 {

@@ -14,7 +14,7 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 )
 
-// BenchmarkAppend is 64 goroutines that append one entry each and wait.
+// BenchmarkAppend is 64 goroutines that append an entry at a time and wait.
 func BenchmarkAppend(b *testing.B) {
 	var syncs atomic.Int64
 	l, err := ledger.Open(context.Background(), ledger.Config{Path: logPath(b), OnSync: func(time.Duration, int) { syncs.Add(1) }})
@@ -40,8 +40,8 @@ func BenchmarkAppend(b *testing.B) {
 	b.ReportMetric(float64(b.N)/float64(syncs.Load()), "appends/fsync")
 }
 
-// BenchmarkOpen starts on a log of a million entries, three to a task, and tells
-// what start and index cost. LEDGER_BENCH_ENTRIES asks for another size.
+// BenchmarkOpen opens a log of a million entries, three per task, and measures
+// the time and the memory of the index. LEDGER_BENCH_ENTRIES sets another size.
 func BenchmarkOpen(b *testing.B) {
 	n := 1_000_000
 	if s := os.Getenv("LEDGER_BENCH_ENTRIES"); s != "" {
@@ -85,7 +85,7 @@ func fill(b *testing.B, path string, n int) {
 		batch = append(batch, newEntry(fmt.Sprintf("0195a1b2-c3d4-7e5f-8a6b-%012d", i/3), i%3+1))
 		if len(batch) == cap(batch) || i == n-1 {
 			for _, out := range l.Append(batch...) {
-				if out.Err != nil || out.Step != nil {
+				if out.Err != nil || out.VersionGap != nil {
 					b.Fatal(out)
 				}
 			}

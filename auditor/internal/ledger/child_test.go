@@ -51,8 +51,8 @@ func startChild(t *testing.T, role, path string) (*exec.Cmd, *bufio.Scanner) {
 	return cmd, bufio.NewScanner(out)
 }
 
-// childLoad appends for ever, some events of earlier runs among them, and
-// prints the id of each entry after it was acknowledged.
+// childLoad appends for ever, including some events of earlier runs, and prints
+// the id of each entry after it was acknowledged.
 func childLoad(l *ledger.Ledger) error {
 	start := int(l.Len())
 	var wg sync.WaitGroup
@@ -63,7 +63,7 @@ func childLoad(l *ledger.Ledger) error {
 				if out := l.Append(e)[0]; out.Err != nil {
 					return
 				}
-				// One write call per line: lines of several goroutines do not mix.
+				// One write call per line, so that lines of several goroutines do not mix.
 				if _, err := os.Stdout.WriteString(e.ID + "\n"); err != nil {
 					return
 				}
@@ -86,7 +86,7 @@ func TestKillUnderLoad(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		for out.Scan() { // what it had said before it died counts too
+		for out.Scan() { // the lines before the kill count too
 			acked[out.Text()] = true
 		}
 		if err := cmd.Wait(); err == nil {
@@ -101,14 +101,14 @@ func TestKillUnderLoad(t *testing.T) {
 		}
 		for id := range acked {
 			if !found[id] {
-				t.Errorf("round %d: %s was acknowledged and is lost", round, id)
+				t.Errorf("round %d: %s was acknowledged and is missing", round, id)
 			}
 		}
 	}
 }
 
-// childLimit meets the file size limit at every offset of a line, and goes on
-// each time when the limit is lifted.
+// childLimit hits the file size limit at every offset of a line, and continues
+// each time when the limit is raised.
 func childLimit(l *ledger.Ledger, path string) error {
 	lift := func(limit uint64) error {
 		var r syscall.Rlimit
@@ -144,7 +144,7 @@ func childLimit(l *ledger.Ledger, path string) error {
 		}
 	}
 	if fulls.Load() < 200 {
-		return fmt.Errorf("the limit was met %d times only", fulls.Load())
+		return fmt.Errorf("the limit was hit only %d times", fulls.Load())
 	}
 	return nil
 }

@@ -1,11 +1,11 @@
 package ledger
 
-// InFlight is how many entries are in flight.
+// InFlight is the number of entries in flight.
 func InFlight(l *Ledger) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.inFlight)
 }
 
-// ValidJSON is the test's door to the own JSON checker.
+// ValidJSON is validJSON for tests outside the package.
 var ValidJSON = validJSON

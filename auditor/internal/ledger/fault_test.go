@@ -17,8 +17,8 @@ import (
 
 var errDisk = errors.New("disk on fire")
 
-// faultyFile fails where a function says so. It also keeps the promise of the
-// seam itself: nothing may be written over, and nothing cut below what was synced.
+// faultyFile fails where one of its functions does. It also checks the ledger:
+// nothing may be cut below what was synced.
 type faultyFile struct {
 	ledger.File
 	write    func(p []byte) (int, error) // writes what it returns, then fails with the error
@@ -76,7 +76,7 @@ func (f *faultyFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-// openFaulty opens an empty log on a file that can be broken later.
+// openFaulty opens an empty log on a file that can fail later.
 func openFaulty(t *testing.T) (*ledger.Ledger, *faultyFile, string) {
 	t.Helper()
 	path := logPath(t)
@@ -120,8 +120,8 @@ func TestNoAnswerBeforeTheFsync(t *testing.T) {
 	ledgertest.Check(t, path, 16*30)
 }
 
-// awaitInFlight waits until n entries are on their way; the one who holds the
-// disk waits for the test meanwhile.
+// awaitInFlight waits until n entries are in flight; the writer waits for the
+// test meanwhile.
 func awaitInFlight(t *testing.T, l *ledger.Ledger, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ledger.InFlight(l) < n; runtime.Gosched() {
@@ -163,7 +163,7 @@ func TestWaitersShareOneFsync(t *testing.T) {
 	ledgertest.Check(t, path, waiters+1)
 }
 
-func TestDiskFullIsNotTheEnd(t *testing.T) {
+func TestAFullDiskIsTemporary(t *testing.T) {
 	t.Parallel()
 	for name, short := range map[string]func(p []byte) int{
 		"nothing written":         func([]byte) int { return 0 },
@@ -184,7 +184,7 @@ func TestDiskFullIsNotTheEnd(t *testing.T) {
 					ledgertest.Check(t, path, 1)
 				}
 				if l.Full() == nil {
-					t.Error("not reported as full")
+					t.Error("Full = nil on a full disk")
 				}
 				mustAppend(t, l, newEntry("a", 1), ledger.Outcome{Seq: 1, Duplicate: true})
 				f.write = nil
@@ -203,8 +203,8 @@ func TestFaultsAreFinal(t *testing.T) {
 	t.Parallel()
 	eio := &os.PathError{Op: "x", Err: syscall.EIO}
 	for name, c := range map[string]struct {
-		breakIt func(f *faultyFile, path string)
-		kept    int // entries in the file afterwards
+		inject func(f *faultyFile, path string)
+		kept   int // entries in the file afterwards
 	}{
 		"fsync fails and nothing is there": {func(f *faultyFile, path string) {
 			f.sync = func() error { return errors.Join(eio, os.Truncate(path, f.synced.Load())) }
@@ -220,7 +220,7 @@ func TestFaultsAreFinal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, f, path := openFaulty(t)
 			mustAppend(t, l, newEntry("a", 1), ledger.Outcome{Seq: 1})
-			c.breakIt(f, path)
+			c.inject(f, path)
 			var fault *ledger.FaultError
 			if out := l.Append(newEntry("a", 2))[0]; !errors.As(out.Err, &fault) || out.Seq != 0 {
 				t.Fatalf("append: %+v", out)
@@ -233,7 +233,7 @@ func TestFaultsAreFinal(t *testing.T) {
 				}
 			}
 			if f.syncs.Load() != syncs {
-				t.Error("a failed fsync was tried again")
+				t.Error("a failed fsync was retried")
 			}
 			select {
 			case <-l.Failed():
@@ -253,8 +253,8 @@ func TestFaultsAreFinal(t *testing.T) {
 	}
 }
 
-// A batch that waits while the fsync before it fails must not be written.
-func TestFaultReachesThoseWhoWait(t *testing.T) {
+// A batch that waits while the previous fsync fails must not be written.
+func TestAFaultEndsTheWait(t *testing.T) {
 	t.Parallel()
 	l, f, path := openFaulty(t)
 	syncing, goOn := make(chan struct{}), make(chan struct{})
@@ -277,10 +277,10 @@ func TestFaultReachesThoseWhoWait(t *testing.T) {
 	awaitInFlight(t, l, 2)
 	close(goOn)
 	wg.Wait()
-	ledgertest.Check(t, path, 1) // in the file, acknowledged to nobody
+	ledgertest.Check(t, path, 1) // in the file, not acknowledged
 }
 
-func TestTooMuchWaiting(t *testing.T) {
+func TestTheLimitOfPendingBytes(t *testing.T) {
 	t.Parallel()
 	path := logPath(t)
 	syncing, goOn := make(chan struct{}), make(chan struct{})

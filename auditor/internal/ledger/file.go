@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 )
 
 // A File is what the ledger needs of the log's file. Write appends at the end,
-// whole or with an error; after Sync returned nil, what was written survives a
-// loss of power.
+// all of it or with an error; after Sync returns nil, what was written survives a
+// power loss.
 type File interface {
 	io.ReaderAt
 	io.Writer
@@ -20,20 +21,23 @@ type File interface {
 	Close() error
 }
 
-// openLog opens or creates the log for appending, takes the lock and makes the
-// file's name durable:
+// openLog opens or creates the log for appending, locks it and makes the file's
+// name durable:
 //
 //	open(path, O_RDWR|O_APPEND|O_CREAT|O_NOFOLLOW, 0640)
-//	flock(LOCK_EX|LOCK_NB)    one writer; the kernel drops the lock with the process
+//	flock(LOCK_EX|LOCK_NB)    one writer; the kernel releases the lock when the process ends
 //	fsync(file)               lines that a killed process left in the page cache
-//	fsync(directory)          the name, also when the one who created it was killed
+//	fsync(directory)          the name, even if the process that created it was killed
 //
-// The first fsync is needed before anything is answered: a line of a killed
-// process may be found again, called a duplicate and so acknowledged.
+// The first fsync has to come before any answer: a line of a killed process may
+// be found again, answered as a duplicate and so acknowledged.
 func openLog(path string) (*lockedFile, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if errors.Is(err, syscall.ELOOP) {
-		return nil, 0, fmt.Errorf("open %s: is a symbolic link; name the file itself", path)
+		return nil, 0, fmt.Errorf("open %s: is a symbolic link; set AUDIT_LOG_PATH to the file itself", path)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // the file is created, so a folder is missing
+		return nil, 0, fmt.Errorf("folder %s: %w; create it or set AUDIT_LOG_PATH to a new file", filepath.Dir(path), syscall.ENOENT)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -45,8 +49,8 @@ func openLog(path string) (*lockedFile, int64, error) {
 	return &lockedFile{f}, size, nil
 }
 
-// lockedFile gives up the lock before it closes: a child process that is just
-// being started shares the open file for a moment, and the lock with it.
+// lockedFile releases the lock before it closes: a child process that is being
+// started shares the open file, and so the lock, for a moment.
 type lockedFile struct{ *os.File }
 
 func (f *lockedFile) Close() error {
@@ -73,7 +77,7 @@ func claim(f *os.File, path string) (int64, error) {
 	if err := syncDir(path); err != nil {
 		return 0, err
 	}
-	// The size counts from here: the lock is held, nobody else appends.
+	// The lock is held: from here on nothing else appends.
 	if info, err = f.Stat(); err != nil {
 		return 0, err
 	}
@@ -92,13 +96,13 @@ func syncDir(path string) error {
 	return dir.Close()
 }
 
-// noRoom tells a full disk, quota or size limit from a failing one.
+// noRoom reports whether err is a full disk, quota or size limit, not a failing disk.
 func noRoom(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
-// keepAside copies the log's bytes from offset on into a new file and makes it
-// durable, content first and name second.
+// keepAside copies the log's bytes between two offsets into a new file and makes
+// it durable, content first and name second.
 func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
@@ -106,7 +110,7 @@ func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			// A half copy would pass for a whole one.
+			// A partial copy would look like a complete one.
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
@@ -119,9 +123,9 @@ func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
 	return syncDir(path)
 }
 
-// Room is the error of the last write when it found no room and the file system
-// has none still. It is nil again as soon as there is some, without waiting for
-// an append: one that is not ready gets none.
+// Room is the error of the last write when there was no room and there still is
+// none. It becomes nil as soon as there is room, not at the next append: a
+// service that is not ready receives none.
 func (l *Ledger) Room() error {
 	full := l.Full()
 	if full == nil {

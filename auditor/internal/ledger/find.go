@@ -9,8 +9,8 @@ import (
 // A Filter selects entries; an empty member selects all.
 type Filter struct{ TaskID, Type string }
 
-// Find is Lines for the entries that match. It reads the log from after on: its
-// cost is the log's length, not the number of matches.
+// Find is Lines for the entries that match. It reads the log from after on: the
+// cost depends on the log's length, not on the number of matches.
 func (l *Ledger) Find(ctx context.Context, after int64, f Filter, yield func(seq int64, line []byte) bool) error {
 	task, typ := appendString(nil, f.TaskID), appendString([]byte(`"event_type":`), f.Type)
 	var bad error
@@ -34,8 +34,8 @@ func (l *Ledger) Find(ctx context.Context, after int64, f Filter, yield func(seq
 	return err
 }
 
-// cannotBeAbout sorts most lines out without reading them: where nothing is
-// escaped, an id that is there stands there letter by letter.
+// cannotBeAbout rejects most lines without parsing them: in a line without
+// escapes, an id can only appear literally.
 func cannotBeAbout(line, task []byte) bool {
 	return !bytes.Contains(line, task) && bytes.IndexByte(line, '\\') < 0
 }

@@ -1,36 +1,36 @@
-// Package ledger is the auditor's log: a file of JSON lines that only grows.
+// Package ledger is the auditor's log: an append-only file of JSON lines.
 //
 // # The line
 //
-// One event is one line, in the order of arrival:
+// An event is one line, in order of arrival:
 //
 //	{"seq":1,"event_id":"...","event_type":"task.created","occurred_at":"...",
 //	 "data":{...},"metadata":{"correlation_id":"...","source":"task-api"},
 //	 "attributes":{"datacontenttype":"application/json",...,"taskversion":1},
 //	 "audited_at":"2025-01-15T10:30:01.000000Z"}
 //
-// without the line feeds and with exactly one at the end. Members always stand
-// in this order and without spaces; attributes are sorted by name and hold every
-// context attribute that has no member of its own. occurred_at and
-// correlation_id are null when the event has none. data is left out when there
-// is none, and is data_base64 when it is not JSON; LineData has the one rule by
-// which data may differ from what was received. Nothing of the event is left
-// out and nothing stands twice: ParseLine gives the event back.
+// without the line feeds and with exactly one at the end. Members always have
+// this order and no spaces between them; attributes are sorted by name and hold
+// every context attribute that has no member of its own. occurred_at and
+// correlation_id are null when the event has none. data is absent when there is
+// none, and is data_base64 when it is not JSON; LineData is the only rule by
+// which data may differ from what was received. Nothing of the event is left out
+// or written twice: ParseLine returns the event.
 //
 // # The guarantees
 //
 //   - Append returns without error after the lines are on disk: one write and
 //     one fsync per batch, and only then an answer.
-//   - An event, told by source and id, is in the log once, for ever. The same
-//     event again is a duplicate; other content under the same source and id is
-//     a conflict.
-//   - After a failed fsync nothing is acknowledged any more. After a failed
-//     write the log is cut back to its last good length.
-//   - Open cuts off a last write that was not finished, keeps what it cut beside
-//     the log, and refuses a log that is damaged anywhere else.
+//   - An event, identified by source and id, is in the log once, for ever. The
+//     same event again is a duplicate; other content under the same source and
+//     id is a conflict.
+//   - After a failed fsync nothing is acknowledged. After a failed write the log
+//     is cut back to its last good length.
+//   - Open removes a last write that was not finished, keeps the removed bytes
+//     beside the log, and refuses a log that is damaged anywhere else.
 //
-// What Open cannot see is a line that was altered into another valid line; that
-// takes a tree of hashes over the lines.
+// Open cannot detect a line that was altered into another valid line; that needs
+// a tree of hashes over the lines.
 package ledger
 
 import (
@@ -46,30 +46,30 @@ import (
 const (
 	// maxLine bounds what is held in memory for one line.
 	maxLine = 16 << 20
-	// markEvery is the distance of the entries whose offset is kept in memory;
-	// finding another one means reading at most this many lines.
+	// markEvery is the distance between the entries whose offset is kept in
+	// memory: finding an entry reads at most this many lines.
 	markEvery = 64
-	// defaultMaxPending bounds the lines that wait for the disk.
+	// defaultMaxPending bounds the lines that wait to be written.
 	defaultMaxPending = 64 << 20
 )
 
-// Config says where the log is and who is told about it.
+// Config says where the log is and what observes it.
 type Config struct {
 	// Path of the log. Its directory must exist.
 	Path string
 
-	// MaxPending is how many bytes may wait to be written (64 MiB). What comes
-	// above that is refused with ErrBusy.
+	// MaxPending is how many bytes may wait to be written (64 MiB). Entries beyond
+	// that are refused with ErrBusy.
 	MaxPending int
 
-	// Now gives audited_at (time.Now). Order and de-duplication do not use it.
+	// Now is the clock for audited_at (time.Now). Order and de-duplication do not use it.
 	Now func() time.Time
 
-	// OnSync is told how long each fsync took and how many entries it made
+	// OnSync receives how long each fsync took and how many entries it made
 	// durable. It runs between batches and must not block.
 	OnSync func(took time.Duration, entries int)
 
-	// Wrap puts a layer over the log's file; tests make disks fail with it.
+	// Wrap adds a layer over the log's file, for tests with failing disks.
 	Wrap func(File) File
 }
 
@@ -79,77 +79,45 @@ type Ledger struct {
 	file      File
 	recovered Recovery
 
-	// line is owned by whoever writes: the holder of busy.
+	// line belongs to the goroutine that writes: the holder of busy.
 	line []byte
 
-	// mu guards all below. It is never held over a write or an fsync, and it
-	// covers every place where an event may be: the batch that gathers, the
-	// batch in writing (both in inFlight) and the index of what is on disk. A
-	// batch moves from inFlight to the index in one step under mu, so there is
-	// no moment in which an event is in neither.
+	// mu guards all fields below. It is never held during a write or an fsync, and
+	// it covers every place where an event may be: the batch that collects, the
+	// batch being written (both in inFlight) and the index of what is on disk. A
+	// batch moves from inFlight to the index in one step under mu, so an event is
+	// always in one of them.
 	mu       sync.Mutex
-	busy     bool             // somebody writes, or was told to
-	gather   *batch           // what the next writer takes; nil when nothing waits
-	writing  *batch           // what the writer has taken
-	pending  int              // bytes in gather and in the batch in writing
+	busy     bool             // a goroutine writes, or has its turn
+	gather   *batch           // the next batch to write; nil when nothing waits
+	writing  *batch           // the batch being written
+	pending  int              // bytes in those two batches
 	inFlight map[key]*claimed // every entry of those two batches
 	index    *index
 	versions *versions
-	steps    int64   // irregular versions, since the log began
-	marks    []int64 // offset of the entries 1, 1+markEvery, 1+2*markEvery ...
+	gaps     int64   // version gaps, since the log began
+	marks    []int64 // offsets of the entries 1, 1+markEvery, 1+2*markEvery ...
 	entries  int64   // number of entries on disk
-	size     int64   // length of the log that is on disk
-	full     error   // the last batch found no room
+	size     int64   // length of the log on disk
+	full     error   // why the last batch had no room
 	fault    error   // final; see FaultError
 	scratch  []byte  // for lines read while mu is held
 	failed   chan struct{}
 	closed   bool
 }
 
-// A batch is what one write and one fsync make durable.
-type batch struct {
-	claims []*claimed
-	turn   chan struct{} // closed when its first entry's goroutine is to write it
-	done   chan struct{} // closed when it is durable, or err says why not
-	err    error         // set before done is closed
-}
-
-// claimed is a new entry on its way to the disk. The writer sets seq and step
-// before the batch is done.
-type claimed struct {
-	rendered
-	hash  uint64
-	batch *batch
-	seq   int64
-	step  *Step
-}
-
-// An Outcome is what became of one entry. With Err nil the entry is on disk.
+// An Outcome is the result for one entry. With Err nil the entry is on disk.
 type Outcome struct {
-	Seq       int64
-	Duplicate bool  // it was there before, or another goroutine brought it at the same time
-	Step      *Step // its task version does not follow the one before
-	Err       error
+	Seq        int64
+	Duplicate  bool        // it was in the log, or another goroutine appended it at the same time
+	VersionGap *VersionGap // nil when the task version follows the one before
+	Err        error
 }
 
-// Recovery is what Open found.
-type Recovery struct {
-	Entries int64
-	Steps   int64 // irregular task versions
-	Torn    *Torn // nil when the log ended with a whole line
-}
-
-// Torn is a last write that was not finished. No entry of it was acknowledged.
-type Torn struct {
-	Offset int64  // where the log was cut
-	Bytes  int64  // how many bytes were cut off
-	Kept   string // the file that has them
-	Reason string // what was wrong with them
-}
-
-// Open opens or creates the log, reads it whole and takes the lock. It fails
-// with ErrLocked when somebody else has the log, and with a *DamageError when it
-// is not what this package wrote.
+// Open opens or creates the log, locks it and reads all of it. It fails with
+// ErrLocked when another process has the log open, with ErrOriginal for a log of
+// the original system, and with a *DamageError when the file is otherwise not
+// what this package wrote.
 func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -176,30 +144,30 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		l.freeTables()
 		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.file.Close())
 	}
-	l.recovered.Entries, l.recovered.Steps = l.entries, l.steps
+	l.recovered.Entries, l.recovered.VersionGaps = l.entries, l.gaps
 	return l, nil
 }
 
-// Recovered says what Open found.
+// Recovered returns what Open found.
 func (l *Ledger) Recovered() Recovery { return l.recovered }
 
 // Len is the number of entries on disk.
 func (l *Ledger) Len() int64 { l.mu.Lock(); defer l.mu.Unlock(); return l.entries }
 
-// Steps is the number of irregular task versions since the log began.
-func (l *Ledger) Steps() int64 { l.mu.Lock(); defer l.mu.Unlock(); return l.steps }
+// VersionGaps is the number of entries with a VersionGap since the log began.
+func (l *Ledger) VersionGaps() int64 { l.mu.Lock(); defer l.mu.Unlock(); return l.gaps }
 
-// Failed is closed when the ledger has met a fault it cannot go on from.
+// Failed is closed after an error from which the ledger cannot continue.
 func (l *Ledger) Failed() <-chan struct{} { return l.failed }
 
 // Fault is the *FaultError that closed Failed, or nil.
 func (l *Ledger) Fault() error { l.mu.Lock(); defer l.mu.Unlock(); return l.fault }
 
-// Full is the error of the last write when it found no room, or nil.
+// Full is the error of the last write when there was no room, or nil.
 func (l *Ledger) Full() error { l.mu.Lock(); defer l.mu.Unlock(); return l.full }
 
-// Append makes the entries durable and says of each what became of it. Their
-// order is kept, and a failure of one does not stop the others.
+// Append makes the entries durable and returns the outcome of each. Their order
+// is kept, and an error of one does not stop the others.
 func (l *Ledger) Append(entries ...Entry) []Outcome {
 	outs := make([]Outcome, len(entries))
 	claims := make([]*claimed, len(entries))
@@ -214,8 +182,8 @@ func (l *Ledger) Append(entries ...Entry) []Outcome {
 	lead := l.admit(claims, outs)
 	if lead != nil {
 		<-lead.turn
-		// Those the batch before has just answered, and those about to call, may
-		// still join: with 64 callers a third fewer fsyncs.
+		// Callers that the previous batch has just answered may still join this one:
+		// with 64 callers a third fewer fsyncs.
 		runtime.Gosched()
 		l.write(lead)
 	}
@@ -227,9 +195,9 @@ func (l *Ledger) Append(entries ...Entry) []Outcome {
 	return outs
 }
 
-// admit decides about each entry under one lock: known, in flight, or new. In
-// claims it leaves what must be waited for, nil where the outcome stands. It
-// returns the batch that the caller has to write, if there is one.
+// admit decides for each entry under one lock: known, in flight, or new. In
+// claims it leaves the entries to wait for, nil where the outcome is final. It
+// returns the batch that the caller has to write, or nil.
 func (l *Ledger) admit(claims []*claimed, outs []Outcome) (lead *batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -269,7 +237,7 @@ func (l *Ledger) admit(claims []*claimed, outs []Outcome) (lead *batch) {
 	return lead
 }
 
-// unable says why nothing can be appended. mu is held.
+// unable returns why nothing can be appended, or nil. mu is held.
 func (l *Ledger) unable() error {
 	if l.fault != nil {
 		return l.fault
@@ -280,28 +248,9 @@ func (l *Ledger) unable() error {
 	return nil
 }
 
-// enqueue adds the entry to the batch that gathers. Whoever begins a batch
-// writes it: at once when the log is idle, else when the writer before hands
-// over. mu is held.
-func (l *Ledger) enqueue(c *claimed) (lead *batch) {
-	if l.gather == nil {
-		l.gather = &batch{turn: make(chan struct{}), done: make(chan struct{})}
-		lead = l.gather
-		if !l.busy {
-			l.busy = true
-			close(lead.turn)
-		}
-	}
-	c.batch = l.gather
-	l.gather.claims = append(l.gather.claims, c)
-	l.inFlight[c.key] = c
-	l.pending += len(c.content)
-	return lead
-}
-
-// settle waits until the entry's batch is through and fills in the outcome.
-// The fault is asked for again: what another batch made durable in the moment
-// of a failing fsync is not acknowledged either, only sent once more.
+// settle waits until the entry's batch is done and fills in the outcome. It
+// checks Fault again: an entry that was made durable just before another batch's
+// fsync failed is not acknowledged either, and will be delivered once more.
 func (l *Ledger) settle(c *claimed, out *Outcome) {
 	<-c.batch.done
 	err := c.batch.err
@@ -317,126 +266,12 @@ func (l *Ledger) settle(c *claimed, out *Outcome) {
 	case out.Duplicate:
 		out.Seq = c.seq
 	default:
-		out.Seq, out.Step = c.seq, c.step
+		out.Seq, out.VersionGap = c.seq, c.gap
 	}
 }
 
-// write makes one batch durable and hands over to the next one. The caller
-// holds busy.
-func (l *Ledger) write(b *batch) {
-	l.mu.Lock()
-	l.gather, l.writing = nil, b
-	err, next, size := l.fault, l.entries+1, l.size
-	l.mu.Unlock()
-
-	var offsets []int64
-	var grown int64
-	if err == nil {
-		offsets, grown = l.compose(b, next, size)
-		err = l.store(b, size)
-	}
-	l.mu.Lock()
-	if err == nil {
-		l.publish(b, offsets, size+grown)
-	}
-	l.finish(b, err)
-	l.mu.Unlock()
-}
-
-// compose renders the batch into l.line, in the order of arrival.
-func (l *Ledger) compose(b *batch, seq, size int64) (offsets []int64, grown int64) {
-	l.line = l.line[:0]
-	now := l.cfg.Now()
-	offsets = make([]int64, len(b.claims))
-	for i, c := range b.claims {
-		offsets[i] = size + int64(len(l.line))
-		c.seq = seq + int64(i)
-		l.line = appendLine(l.line, c.seq, c.content, now)
-	}
-	return offsets, int64(len(l.line))
-}
-
-// store is one write and one fsync:
-//
-//	write ok, fsync ok         durable
-//	write failed, no room      cut back to size; a later batch may succeed
-//	write failed otherwise     a fault
-//	cut or fsync failed        a fault; fsync is never tried twice, because the
-//	                           second one may report success for lost pages
-func (l *Ledger) store(b *batch, size int64) error {
-	if _, err := l.file.Write(l.line); err != nil {
-		if cut := l.file.Truncate(size); cut != nil {
-			return &FaultError{fmt.Errorf("cut audit log %s back to %d bytes: %w", l.cfg.Path, size, errors.Join(cut, err))}
-		}
-		if noRoom(err) {
-			return &FullError{err}
-		}
-		return &FaultError{fmt.Errorf("write audit log: %w", err)}
-	}
-	began := time.Now()
-	if err := l.file.Sync(); err != nil {
-		return &FaultError{fmt.Errorf("fsync audit log: %w", err)}
-	}
-	if l.cfg.OnSync != nil {
-		l.cfg.OnSync(time.Since(began), len(b.claims))
-	}
-	return nil
-}
-
-// publish puts a durable batch into the index. mu is held.
-func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
-	for i, c := range b.claims {
-		if c.task != "" {
-			task := l.versions.hash([]byte(c.key.source), []byte(c.task))
-			if c.step = l.versions.see(task, c.version); c.step != nil {
-				l.steps++
-			}
-		}
-		l.note(c.hash, c.seq, offsets[i])
-	}
-	l.size = size
-}
-
-// note adds an entry that is on disk. mu is held, or nobody else has l yet.
-func (l *Ledger) note(hash uint64, seq, offset int64) {
-	if (seq-1)%markEvery == 0 {
-		l.marks = append(l.marks, offset)
-	}
-	l.index.add(hash, seq)
-	l.entries = seq
-}
-
-// finish tells everyone who waits and hands the log on. mu is held.
-func (l *Ledger) finish(b *batch, err error) {
-	var full *FullError
-	var fault *FaultError
-	switch {
-	case errors.As(err, &fault) && l.fault == nil:
-		l.fault = err
-		close(l.failed)
-	case errors.As(err, &full):
-		l.full = err
-	case err == nil:
-		l.full = nil
-	}
-	for _, c := range b.claims {
-		delete(l.inFlight, c.key)
-		l.pending -= len(c.content)
-	}
-	b.err = err
-	close(b.done)
-	if l.gather != nil {
-		close(l.gather.turn)
-		return
-	}
-	l.busy, l.writing = false, nil
-	if cap(l.line) > 1<<20 {
-		l.line = nil // one large batch must not be kept for ever
-	}
-}
-
-// Close waits for the batches that are under way and lets go of the log. Appends
-// that come later fail with ErrClosed.
+// Close waits for the batches in progress and releases the log. Later appends
+// fail with ErrClosed.
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -458,7 +293,7 @@ func (l *Ledger) Close() error {
 	return l.file.Close()
 }
 
-// freeTables is the end of the index: mu is held, and nobody writes any more.
+// freeTables frees the index: mu is held, and nothing is written after it.
 func (l *Ledger) freeTables() {
 	l.index.free()
 	l.versions.free()

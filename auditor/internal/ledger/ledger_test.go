@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 )
@@ -81,7 +84,7 @@ func TestLineIsTheDocumentedOne(t *testing.T) {
 		`"attributes":{"datacontenttype":"application/json","specversion":"1.0","subject":"abc123","taskversion":1},` +
 		`"audited_at":"2025-01-15T10:30:01.000005Z"}` + "\n"
 	if string(got) != want {
-		t.Fatalf("line\n%s want\n%s", got, want)
+		t.Fatalf("line (-want +got):\n%s", cmp.Diff(want, string(got)))
 	}
 }
 
@@ -92,7 +95,7 @@ func TestEventIsRebuiltFromItsLine(t *testing.T) {
 	}
 	cases := map[string]struct {
 		entry ledger.Entry
-		data  string // how the data comes back, when not as it went in
+		data  string // the data that is read back, when it differs
 	}{
 		"members, spacing and numbers kept": {entry: ledger.Entry{Data: []byte(`{"b" : 1.50e+3,  "a":[ ],"b":"\u00e9/\/"}`)}},
 		"line feeds become spaces":          {entry: ledger.Entry{Data: []byte("{\r\n\t\"a\": \"x\\ny\"\n}\n")}, data: "{  \t\"a\": \"x\\ny\" }"},
@@ -103,7 +106,7 @@ func TestEventIsRebuiltFromItsLine(t *testing.T) {
 		"empty data is data":                {entry: ledger.Entry{Data: []byte{}}},
 		"no data":                           {entry: ledger.Entry{}},
 		"bad UTF-8 in a JSON string":        {entry: ledger.Entry{Data: []byte("\"\xff\"")}},
-		"nested beyond all measure":         {entry: ledger.Entry{Data: bytes.Repeat([]byte("["), 5000)}},
+		"nested too deep":                   {entry: ledger.Entry{Data: bytes.Repeat([]byte("["), 5000)}},
 		"terminal escapes":                  {entry: ledger.Entry{Attributes: attrs("application/json", ledger.Attribute{Name: "x", Value: "\x1b[31m \u009b \u2028\n\"\\é€😀"})}},
 		"every kind of attribute":           {entry: ledger.Entry{Attributes: attrs("", ledger.Attribute{Name: "b", Value: true}, ledger.Attribute{Name: "i", Value: int64(-5)}, ledger.Attribute{Name: "s", Value: ""}, ledger.Attribute{Name: "correlationid", Value: int64(7)})}},
 	}
@@ -134,13 +137,9 @@ func TestEventIsRebuiltFromItsLine(t *testing.T) {
 			if string(got.Data) != want || (got.Data == nil) != (c.entry.Data == nil) {
 				t.Errorf("data %q, want %q", got.Data, want)
 			}
-			if len(got.Attributes) != len(c.entry.Attributes) {
-				t.Errorf("attributes %v, want %v", got.Attributes, c.entry.Attributes)
-			}
-			for _, a := range c.entry.Attributes {
-				if got.Attribute(a.Name) != a.Value {
-					t.Errorf("%s: %#v, want %#v", a.Name, got.Attribute(a.Name), a.Value)
-				}
+			byName := cmpopts.SortSlices(func(a, b ledger.Attribute) bool { return a.Name < b.Name })
+			if diff := cmp.Diff(c.entry.Attributes, got.Attributes, byName); diff != "" {
+				t.Errorf("attributes (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -168,7 +167,7 @@ func TestInvalidEntriesAreRefused(t *testing.T) {
 		}
 	}
 	if l.Len() != 1 {
-		t.Errorf("%d entries, want the valid neighbour alone", l.Len())
+		t.Errorf("%d entries, want only the valid one", l.Len())
 	}
 }
 
@@ -206,9 +205,13 @@ func TestOneCallWithTheSameEventTwice(t *testing.T) {
 	other.Type = "task.created"
 	outs := l.Append(newEntry("a", 1), newEntry("a", 1), other, newEntry("a", 2))
 	var conflict *ledger.ConflictError
-	if outs[0].Seq != 1 || outs[0].Duplicate || outs[1].Seq != 1 || !outs[1].Duplicate ||
-		!errors.As(outs[2].Err, &conflict) || conflict.Seq != 1 || outs[3].Seq != 2 {
-		t.Fatalf("%+v", outs)
+	if !errors.As(outs[2].Err, &conflict) || conflict.Seq != 1 {
+		t.Errorf("other content: %+v", outs[2])
+	}
+	outs[2].Err = nil
+	want := []ledger.Outcome{{Seq: 1}, {Seq: 1, Duplicate: true}, {}, {Seq: 2}}
+	if diff := cmp.Diff(want, outs); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	ledgertest.Check(t, path, 2)
 }
@@ -241,36 +244,36 @@ func TestConcurrentPostsOfOneEvent(t *testing.T) {
 	ledgertest.Check(t, path, events)
 }
 
-func TestVersionsOutOfStepAreFlaggedNotRefused(t *testing.T) {
+func TestVersionGapsAreFlaggedNotRefused(t *testing.T) {
 	t.Parallel()
 	path := logPath(t)
 	l := mustOpen(t, ledger.Config{Path: path})
 	for i, c := range []struct {
 		task    string
 		version int
-		want    *ledger.Step
+		want    *ledger.VersionGap
 	}{
-		{"a", 1, nil}, {"a", 2, nil}, {"b", 2, &ledger.Step{Last: 0, Version: 2}}, {"a", 5, &ledger.Step{Last: 2, Version: 5}},
-		{"a", 4, &ledger.Step{Last: 5, Version: 4}}, {"a", 6, nil}, {"b", 3, nil},
+		{"a", 1, nil}, {"a", 2, nil}, {"b", 2, &ledger.VersionGap{Last: 0, Version: 2}}, {"a", 5, &ledger.VersionGap{Last: 2, Version: 5}},
+		{"a", 4, &ledger.VersionGap{Last: 5, Version: 4}}, {"a", 6, nil}, {"b", 3, nil},
 	} {
 		out := l.Append(newEntry(c.task, c.version))[0]
 		if out.Err != nil || out.Seq != int64(i+1) {
 			t.Fatalf("%+v", out)
 		}
-		if (out.Step == nil) != (c.want == nil) || out.Step != nil && *out.Step != *c.want {
-			t.Errorf("%s version %d: %+v, want %+v", c.task, c.version, out.Step, c.want)
+		if diff := cmp.Diff(c.want, out.VersionGap); diff != "" {
+			t.Errorf("%s version %d (-want +got):\n%s", c.task, c.version, diff)
 		}
 	}
-	if l.Steps() != 3 {
-		t.Errorf("%d steps", l.Steps())
+	if l.VersionGaps() != 3 {
+		t.Errorf("VersionGaps = %d, want 3", l.VersionGaps())
 	}
 	mustClose(t, l)
 	l = mustOpen(t, ledger.Config{Path: path})
-	if r := l.Recovered(); r.Steps != 3 || r.Entries != 7 {
-		t.Errorf("recovered %+v", r)
+	if diff := cmp.Diff(ledger.Recovery{Entries: 7, VersionGaps: 3}, l.Recovered()); diff != "" {
+		t.Errorf("Recovered (-want +got):\n%s", diff)
 	}
-	if out := l.Append(newEntry("a", 7))[0]; out.Step != nil {
-		t.Errorf("version 7 after a restart: %+v", out.Step)
+	if out := l.Append(newEntry("a", 7))[0]; out.VersionGap != nil {
+		t.Errorf("version 7 after a restart: %+v", out.VersionGap)
 	}
 }
 
@@ -290,7 +293,7 @@ func TestSecondWriterIsRefused(t *testing.T) {
 	mustOpen(t, ledger.Config{Path: path})
 }
 
-func TestPlacesThatAreNoLog(t *testing.T) {
+func TestPathsThatAreNoLog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	open := func(path string) error {
@@ -303,8 +306,9 @@ func TestPlacesThatAreNoLog(t *testing.T) {
 	if err := open(dir); !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("directory: %v", err)
 	}
-	if err := open(filepath.Join(dir, "no", "audit.log")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing directory: %v", err)
+	missing := open(filepath.Join(dir, "no", "audit.log"))
+	if want := "folder " + filepath.Join(dir, "no") + ": no such file or directory; create it"; !errors.Is(missing, fs.ErrNotExist) || !strings.Contains(missing.Error(), want) {
+		t.Errorf("missing directory: %v, want %s", missing, want)
 	}
 	if err := os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
@@ -322,6 +326,28 @@ func TestPlacesThatAreNoLog(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(foreign); len(b) != 21 {
 		t.Errorf("foreign file was changed: %q", b)
+	}
+}
+
+// The original's json.dumps writes spaces; its documentation shows lines without.
+func TestALogOfTheOriginalSystemIsNamed(t *testing.T) {
+	t.Parallel()
+	compact := `{"event_id":"evt-001","event_type":"task.created","occurred_at":"2025-01-15T10:30:00Z","data":{"task_id":"abc123","title":"Write capstone lesson","status":"pending","owner_id":null},"metadata":{"correlation_id":"req-789","source":"task-api"},"audited_at":"2025-01-15T10:30:01.000000"}` + "\n"
+	spaced := strings.ReplaceAll(strings.ReplaceAll(compact, `":`, `": `), `,"`, `, "`)
+	for name, log := range map[string]string{
+		"compact": compact, "spaced": spaced, "several lines": spaced + spaced, "unfinished": spaced + spaced[:90], "first line unfinished": spaced[:90],
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := writeLog(t, []byte(log))
+			_, err := ledger.Open(context.Background(), ledger.Config{Path: path})
+			var damage *ledger.DamageError
+			if !errors.Is(err, ledger.ErrOriginal) || errors.As(err, &damage) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Open = %v, want %v with the path", err, ledger.ErrOriginal)
+			}
+			if b, _ := os.ReadFile(path); string(b) != log {
+				t.Errorf("the file was changed: %q", b)
+			}
+		})
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain runs the test binary as a process of its own when a test started it
-// to be killed or starved of disk.
+// TestMain runs child when a test started this binary as a process that it kills
+// or deprives of disk space.
 func TestMain(m *testing.M) {
 	if role := os.Getenv("LEDGER_TEST_CHILD"); role != "" {
 		os.Exit(child(role, os.Args[len(os.Args)-1]))

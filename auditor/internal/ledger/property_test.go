@@ -54,8 +54,8 @@ func kindOf(out ledger.Outcome) (int64, string) {
 	return out.Seq, "new"
 }
 
-// Any mix of appends, repetitions, conflicts, full disks, torn ends and
-// restarts gives what the oracle says, and the file agrees after every step.
+// Any mix of appends, repetitions, conflicts, full disks, torn ends and restarts
+// gives the oracle's result, and the file agrees after every step.
 func TestAgainstOracle(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

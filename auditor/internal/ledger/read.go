@@ -13,13 +13,13 @@ var (
 	errTooLong    = fmt.Errorf("the line is longer than %d bytes", maxLine)
 )
 
-// lineReader gives the lines between two offsets.
+// lineReader reads the lines between two offsets.
 type lineReader struct {
 	r       io.ReaderAt
 	off     int64 // where the next read begins
 	end     int64
 	buf     []byte
-	lo, hi  int // what of buf is read and not given
+	lo, hi  int // the part of buf that was read and not returned
 	chunk   int // smallest buffer
 	pending int // bytes of the unfinished line already searched
 }
@@ -28,9 +28,9 @@ func newLineReader(r io.ReaderAt, from, to int64, buf []byte, chunk int) *lineRe
 	return &lineReader{r: r, off: from, end: to, buf: buf[:cap(buf)], chunk: chunk}
 }
 
-// next returns a line without its line feed and its offset. The line is good
+// next returns a line without its line feed, and its offset. The line is valid
 // until the next call. At the end the error is io.EOF, or errUnfinished together
-// with what stands after the last line feed.
+// with the bytes after the last line feed.
 func (l *lineReader) next() (line []byte, at int64, err error) {
 	for {
 		at = l.off - int64(l.hi-l.lo)
@@ -55,7 +55,7 @@ func (l *lineReader) next() (line []byte, at int64, err error) {
 	}
 }
 
-// fill makes room and reads once.
+// fill makes room in buf and reads once.
 func (l *lineReader) fill() error {
 	if need := max(l.chunk, 2*l.pending); len(l.buf) < need {
 		grown := make([]byte, need)
@@ -70,15 +70,15 @@ func (l *lineReader) fill() error {
 	l.hi, l.off = l.hi+n, l.off+int64(n)
 	if err != nil && int64(n) < want {
 		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF // somebody cut the file under us
+			err = io.ErrUnexpectedEOF // the file was truncated meanwhile
 		}
 		return err
 	}
 	return nil
 }
 
-// lookup finds the event in the index and compares it with its line on disk.
-// seq is 0 when it is not there. mu is held.
+// lookup finds the event in the index and compares it with its line on disk. seq
+// is 0 when the log does not have it. mu is held.
 func (l *Ledger) lookup(c *claimed) (seq int64, same bool, err error) {
 	l.index.candidates(c.hash, func(s int64) bool {
 		var r record
@@ -94,9 +94,9 @@ func (l *Ledger) lookup(c *claimed) (seq int64, same bool, err error) {
 	return seq, same, err
 }
 
-// recordAt reads the entry from disk into scratch. A line that cannot be read
-// now, although it could before, ends the process: nothing may be called new or
-// known on its account. mu is held.
+// recordAt reads the entry from disk into scratch. A line that could be read
+// before and cannot now is a fault: whether an event is new or known depends on
+// it. mu is held.
 func (l *Ledger) recordAt(seq int64) (record, error) {
 	line, err := l.lineAt(seq)
 	var r record
@@ -134,7 +134,7 @@ func (l *Ledger) lineAt(seq int64) ([]byte, error) {
 	}
 }
 
-// span is where the marks say the entry is. mu is held.
+// span returns the offsets between which the marks place the entry. mu is held.
 func (l *Ledger) span(seq int64) (from, to int64) {
 	m := int((seq - 1) / markEvery)
 	from, to = l.marks[m], l.size
@@ -157,9 +157,9 @@ func (l *Ledger) Line(seq int64) ([]byte, error) {
 	return found, err
 }
 
-// Lines calls yield with each line that is on disk and whose number is above
-// after, in order, until it returns false. The line is without its line feed and
-// good for the call only. Appends go on meanwhile; what they add is not seen.
+// Lines calls yield with each line on disk whose number is above after, in
+// order, until it returns false. The line has no line feed and is valid during
+// the call only. Appends continue meanwhile; Lines does not read what they add.
 func (l *Ledger) Lines(ctx context.Context, after int64, yield func(seq int64, line []byte) bool) error {
 	seq := max(after, 0) + 1
 	l.mu.Lock()

@@ -10,13 +10,28 @@ import (
 	"sync"
 )
 
+// Recovery is what Open found.
+type Recovery struct {
+	Entries     int64
+	VersionGaps int64 // entries with a VersionGap
+	Torn        *Torn // nil when the log ended with a complete line
+}
+
+// Torn is a last write that was not finished. No entry of it was acknowledged.
+type Torn struct {
+	Offset int64  // where the log was cut
+	Bytes  int64  // how many bytes were cut off
+	Kept   string // the file they were moved to
+	Reason string // why they are not an entry
+}
+
 // load reads the whole log, fills the index and cuts off an unfinished last
-// write. Nobody else has l yet.
+// write. No other goroutine has l yet.
 //
-// Lines are read in chunks, checked by as many goroutines as there are
-// processors, and taken into the index in order.
+// Lines are read in chunks, checked by one goroutine per processor, and added to
+// the index in order.
 func (l *Ledger) load(ctx context.Context, size int64) error {
-	l.size = size // what recordAt may read while the index fills
+	l.size = size // the limit for recordAt while the index fills
 	bad, err := l.loadChunks(ctx, size)
 	if err != nil || bad == nil {
 		return err
@@ -32,7 +47,7 @@ const loadChunk = 4 << 20
 type chunk struct {
 	at    int64
 	lines []byte
-	rest  string // why reading ends after these lines; "" as a rule
+	rest  string // why reading ends after these lines, usually ""
 	found []foundLine
 	bad   *badLine
 	done  chan struct{}
@@ -53,7 +68,7 @@ type badLine struct {
 	at     int64 // offset of the line
 	byte   int64 // offset of the mistake
 	reason string
-	whole  bool // a well-formed entry that should not stand there
+	whole  bool // it is a well-formed entry in the wrong place
 }
 
 func (b *badLine) damage(path string) *DamageError {
@@ -68,7 +83,7 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	var readErr error
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel() // before Wait: a reader that has no taker any more must end
+	defer cancel() // runs before Wait, so that the reader ends after an early return
 	wg.Go(func() {
 		defer close(order)
 		defer close(work)
@@ -96,8 +111,8 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	return nil, readErr
 }
 
-// readChunks cuts the log into chunks. Each goes to a worker and, in order, to
-// the taker.
+// readChunks splits the log into chunks and sends each to a worker and, in order,
+// to loadChunks.
 func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- *chunk) error {
 	var carry []byte
 	for off := int64(0); off < size; {
@@ -137,7 +152,7 @@ func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- 
 	return nil
 }
 
-// check reads the chunk's lines. It runs on a worker and touches the chunk only.
+// check reads the chunk's lines. It runs on a worker and changes only the chunk.
 func (l *Ledger) check(c *chunk) {
 	c.found = make([]foundLine, 0, len(c.lines)/400+1)
 	for at, b := c.at, c.lines; len(b) > 0; {
@@ -161,8 +176,7 @@ func (l *Ledger) check(c *chunk) {
 	}
 }
 
-// take puts a line that was found into the index, if it is the next one and the
-// event's first.
+// take adds a line to the index, if it has the next number and the event is new.
 func (l *Ledger) take(f *foundLine) (*badLine, error) {
 	if f.seq != l.entries+1 {
 		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d follows entry %d", f.seq, l.entries)}, nil
@@ -174,45 +188,47 @@ func (l *Ledger) take(f *foundLine) (*badLine, error) {
 	if seq != 0 {
 		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d is the event of entry %d again", f.seq, seq)}, nil
 	}
-	if f.hasTask && l.versions.see(f.task, f.version) != nil {
-		l.steps++
+	if f.hasTask && l.versions.note(f.task, f.version) != nil {
+		l.gaps++
 	}
 	l.note(f.hash, f.seq, f.at)
 	return nil, nil
 }
 
-// before is the number of an earlier entry of the same event, 0 as a rule.
+// before is the number of an earlier entry of the same event, usually 0.
 func (l *Ledger) before(f *foundLine) (seq int64, err error) {
 	suspect := false
 	l.index.candidates(f.hash, func(int64) bool { suspect = true; return false })
 	if !suspect {
-		return 0, nil // without making strings of every key of the log
+		return 0, nil // the common case allocates no strings
 	}
 	c := claimed{hash: f.hash, rendered: rendered{key: key{source: string(f.source), id: string(f.id)}}}
 	seq, _, err = l.lookup(&c)
 	return seq, err
 }
 
-// cutTail decides whether what begins at the bad line is a last write that was
-// not finished, and if so moves it out of the log.
+// cutTail decides whether the bytes from the bad line on are a last write that
+// was not finished, and if so moves them out of the log.
 //
-// It is one only when nothing well-formed follows: whatever was acknowledged was
-// on disk before the next write began, so a whole entry after the bad line means
+// They are one only if nothing well-formed follows: an acknowledged batch was on
+// disk before the next write began, so a complete entry after the bad line means
 // that acknowledged bytes changed. For the same reason a last entry that is
-// well-formed and should not be there is damage, and so is a tail longer than any
-// write, unless it is the zeros a file system may leave.
+// well-formed but in the wrong place is damage, and so is a tail longer than any
+// write, unless it is the zeros that a file system may leave.
 //
 // The order is: copy, fsync the copy, fsync the directory, cut, fsync the log.
-// A kill in between leaves the tail in the log, and the next start does the same
-// again.
+// A kill in between leaves the tail in the log, and the next start repeats this.
 func (l *Ledger) cutTail(bad *badLine, size int64) error {
 	damage := bad.damage(l.cfg.Path)
 	if bad.whole {
 		return damage
 	}
+	if err := l.refuseOriginal(size); err != nil {
+		return err
+	}
 	if next, err := l.entryAfter(bad.at, size); err != nil || next > 0 {
 		if err == nil {
-			damage.Reason += fmt.Sprintf("; entry %d stands whole after it", next)
+			damage.Reason += fmt.Sprintf("; the complete entry %d follows it", next)
 			return damage
 		}
 		return err
@@ -247,8 +263,8 @@ func (l *Ledger) cutTail(bad *badLine, size int64) error {
 	return nil
 }
 
-// entryAfter looks for a whole entry behind the bad line. It returns its number,
-// 0 when there is none.
+// entryAfter looks for a complete entry after the bad line. It returns its
+// number, 0 when there is none.
 func (l *Ledger) entryAfter(bad, size int64) (int64, error) {
 	r := newLineReader(l.file, bad, size, nil, 1<<20)
 	for {
@@ -257,7 +273,7 @@ func (l *Ledger) entryAfter(bad, size int64) (int64, error) {
 		case errors.Is(err, io.EOF), errors.Is(err, errUnfinished):
 			return 0, nil
 		case errors.Is(err, errTooLong):
-			r.lo, r.pending = r.hi, 0 // no line of ours is in there
+			r.lo, r.pending = r.hi, 0 // too long for an entry
 			continue
 		case err != nil:
 			return 0, fmt.Errorf("read %s: %w", l.cfg.Path, err)
@@ -268,8 +284,8 @@ func (l *Ledger) entryAfter(bad, size int64) (int64, error) {
 	}
 }
 
-// entryIn looks for a whole entry at the end of a line: the bad line itself may
-// hold one, when the line feed before it is what was damaged.
+// entryIn looks for a complete entry at the end of a line: the bad line itself
+// may contain one, when the line feed before it was damaged.
 func entryIn(line []byte) int64 {
 	for {
 		i := bytes.Index(line, []byte(`{"seq":`))
@@ -298,16 +314,36 @@ func (l *Ledger) onlyZeros(from, to int64) (bool, error) {
 	return true, nil
 }
 
-// beginsLikeOurs keeps a file that is not an audit log at all from being taken
-// for one whose first write was not finished, and emptied.
+// beginsLikeOurs keeps a file that is not an audit log from being mistaken for
+// one whose first write was not finished, and emptied.
 func (l *Ledger) beginsLikeOurs(size int64) error {
 	const first = `{"seq":1,"event_id":"`
-	buf := make([]byte, min(int64(len(first)), size))
-	if _, err := l.file.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+	begin, err := l.begin(len(first), size)
+	if err != nil {
 		return err
 	}
-	if string(buf) != first[:len(buf)] {
-		return errors.New("the file does not begin as an audit log of this program does")
+	if begin != first[:len(begin)] {
+		return errors.New("the file does not begin like an audit log of this program")
 	}
 	return nil
+}
+
+// refuseOriginal returns ErrOriginal for a log of the original system: its lines
+// begin with event_id, they have no number.
+func (l *Ledger) refuseOriginal(size int64) error {
+	const first = `{"event_id":`
+	begin, err := l.begin(len(first), size)
+	if err == nil && begin == first {
+		err = fmt.Errorf("%s is %w", l.cfg.Path, ErrOriginal)
+	}
+	return err
+}
+
+// begin returns up to n bytes of the beginning of the log.
+func (l *Ledger) begin(n int, size int64) (string, error) {
+	buf := make([]byte, min(int64(n), size))
+	if _, err := l.file.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read %s: %w", l.cfg.Path, err)
+	}
+	return string(buf), nil
 }

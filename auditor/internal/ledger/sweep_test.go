@@ -12,7 +12,7 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 )
 
-// callFault fails one call on the log's file, before or after it had its effect.
+// callFault fails one call on the log's file, before or after its effect.
 type callFault struct {
 	ledger.File
 	left  int // calls until the one that fails
@@ -61,9 +61,9 @@ func (f *callFault) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-// One workload (a torn log, new events, known ones, another start) is run once
-// for every call it makes on the file, each time with that call failing. After
-// it, whatever was acknowledged is in the log once, and a healthy start goes on.
+// One workload (a torn log, new events, known ones, another start) runs once for
+// every call it makes on the file, with that call failing. Afterwards everything
+// acknowledged is in the log once, and a start without errors continues.
 func TestEveryCallFailsOnce(t *testing.T) {
 	t.Parallel()
 	torn, _ := wholeLog(t, 3)
@@ -90,8 +90,8 @@ func TestEveryCallFailsOnce(t *testing.T) {
 	}
 }
 
-// workload returns the events that were acknowledged, by id. It gives up where
-// the service would end.
+// workload returns the acknowledged events by id. It stops where the service
+// would exit.
 func workload(path string, fault *callFault) map[string]int64 {
 	acked := map[string]int64{}
 	for range 2 {

@@ -5,10 +5,10 @@ import (
 	"syscall"
 )
 
-// uncache drops the page cache of the log's last bytes, so that they are read
-// from the device. After a failed fsync the kernel marks the pages clean: they
-// read well until they are evicted, but the device never got them. Best effort:
-// the kernel keeps what is mapped or locked.
+// uncache drops the log's last bytes from the page cache, so that they are read
+// from the device. After a failed fsync the kernel marks the pages clean: until
+// they are evicted they can be read, but the device never got them. Best effort:
+// the kernel keeps pages that are mapped or locked.
 func uncache(f *os.File, from int64) {
 	const dontNeed = 4 // POSIX_FADV_DONTNEED
 	const pageMask = 4096 - 1

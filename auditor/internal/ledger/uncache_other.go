@@ -4,5 +4,5 @@ package ledger
 
 import "os"
 
-// uncache has no portable form; elsewhere the page cache is trusted.
+// uncache has no portable form: other systems read from the page cache.
 func uncache(*os.File, int64) {}

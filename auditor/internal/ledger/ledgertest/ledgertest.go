@@ -1,4 +1,4 @@
-// Package ledgertest re-reads an audit log without the code that wrote it.
+// Package ledgertest reads an audit log without the code that wrote it.
 package ledgertest
 
 import (
@@ -26,12 +26,12 @@ type Line struct {
 	AuditedAt  string         `json:"audited_at"`
 }
 
-// Key tells events apart.
+// Key identifies the event.
 func (l Line) Key() string { return fmt.Sprintf("%q %q", l.Metadata.Source, l.ID) }
 
 // Check reads the whole log with the standard library alone and fails the test
-// unless it has n entries (any number when n is negative), each one line,
-// numbered without gap, with no event twice and nothing left unfinished.
+// unless it has n entries (any number when n is negative), one line each,
+// numbered without gaps, no event twice and no unfinished line.
 func Check(tb testing.TB, path string, n int) []Line {
 	tb.Helper()
 	lines, err := Read(path)
@@ -86,7 +86,7 @@ func parse(b []byte) (Line, error) {
 		return Line{}, fmt.Errorf("%d bytes after the entry", int64(len(b))-dec.InputOffset())
 	}
 	if l.ID == "" || l.Type == "" || l.Metadata.Source == "" {
-		return Line{}, fmt.Errorf("entry %d lacks its id, type or source", l.Seq)
+		return Line{}, fmt.Errorf("entry %d has no id, type or source", l.Seq)
 	}
 	if _, err := time.Parse(time.RFC3339, l.AuditedAt); err != nil {
 		return Line{}, err
