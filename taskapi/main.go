@@ -2,13 +2,13 @@
 //
 // A change of a task and its event are one transaction in one SQLite file, and
 // a 2xx is sent only after that transaction is on disk. A relay then publishes
-// the events to Kafka, in order per task. Kafka may be down: changes go on and
-// their events wait, up to OUTBOX_LIMIT; then changes are answered with 503
-// and Retry-After until the outbox shrinks.
+// the events to Kafka, in order per task. While Kafka is down changes are still
+// accepted and their events wait, up to OUTBOX_LIMIT; beyond it changes are
+// answered with 503 and Retry-After until the outbox shrinks.
 //
-// When the database cannot be opened for want of rights or room, or because its
-// file system is read-only, the program starts all the same: it is not ready, says
-// why in its log and in /readyz, answers 503, and tries again every second.
+// If the database cannot be opened because of missing permissions, a full disk or
+// a read-only file system, the program starts anyway: it is not ready, reports why
+// in its log and in /readyz, answers 503, and tries again every second.
 //
 //	POST  /tasks                {"title", "owner_id"?}             201
 //	GET   /tasks                ?status=&owner_id=&limit=&cursor=  200
@@ -17,7 +17,8 @@
 //	POST  /tasks/{id}/complete                                     200
 //	GET   /openapi.json, /docs, /healthz, /readyz
 //
-// The operator port serves /healthz, /readyz and /metrics.
+// The operator port serves /healthz, /readyz and /metrics. The API is described
+// in openapi.yaml, which /openapi.json serves and /docs shows.
 //
 // taskapi --help prints this text, taskapi --version what was built.
 //
@@ -25,37 +26,37 @@
 //
 //	LISTEN_ADDR                 :8000            public address; PORT, when set, wins with :PORT
 //	OPS_ADDR                    :9000            operator address
-//	SHUTDOWN_GRACE              25s              for requests and events in hand after a stop
+//	SHUTDOWN_GRACE              25s              for requests and events in progress after a stop
 //	LOG_FORMAT                  auto             auto, json or text
 //	LOG_LEVEL                   info             debug, info, warn or error
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
-//	DATABASE_URL                sqlite:tasks.db  path of the database file
-//	API_TOKENS_FILE                              one "name token" per line, read again when it changes;
+//	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
+//	API_TOKENS_FILE                              one "name token" per line, re-read when it changes;
 //	                                             without it the API is open
 //	EVENT_MODE                  structured       or binary: how an event becomes a Kafka record
 //	OUTBOX_LIMIT                1000000          events that may wait for Kafka
 //	OUTBOX_RETENTION            1h               how long the row of a published event is kept
 //	KAFKA_BOOTSTRAP_SERVERS     localhost:9092   host:port, several with commas
 //	KAFKA_TOPIC                 task-events
-//	KAFKA_CREATE_TOPICS         false            make the topic when it is missing
-//	KAFKA_TOPIC_PARTITIONS      1                of a topic that is made
+//	KAFKA_CREATE_TOPICS         false            create the topic when it is missing
+//	KAFKA_TOPIC_PARTITIONS      1                of a topic that is created
 //	KAFKA_TLS                   false
 //	KAFKA_TLS_CA_FILE                            the system's roots when unset
-//	KAFKA_TLS_CERT_FILE                          client certificate, with
-//	KAFKA_TLS_KEY_FILE                           its key
+//	KAFKA_TLS_CERT_FILE                          client certificate
+//	KAFKA_TLS_KEY_FILE                           key of the client certificate
 //	KAFKA_SASL_MECHANISM                         PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 //	KAFKA_SASL_USERNAME
 //	KAFKA_SASL_PASSWORD_FILE
 //
 // # Stopping
 //
-// SIGTERM and SIGINT: readiness off, requests in hand answered, waiting events
-// published, all within SHUTDOWN_GRACE; events that are left are published
+// SIGTERM and SIGINT: readiness off, requests in progress answered, waiting
+// events published, all within SHUTDOWN_GRACE; the remaining events are published
 // after the next start. A second signal ends the process at once; nothing that
 // was answered is lost.
 //
-// Exit status: 0 after a stop, 1 after a fault (a last line says which), 2 for
-// wrong settings (each is named; nothing was opened).
+// Exit status: 0 after a stop, 1 after a fault (the last line names it), 2 for
+// invalid settings (each is named; nothing was opened).
 package main
 
 import (

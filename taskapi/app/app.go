@@ -5,8 +5,9 @@
 //	           /       \
 //	HTTP ── 3 rest      2 relay ── 4 producer ── Kafka
 //
-// A stop goes against the flow of a change: readiness off and HTTP drained,
-// then the outbox flushed, then the store closed. All of it shares one grace.
+// A stop runs against the flow of a change: readiness off and HTTP drained,
+// then the outbox flushed, then the store closed. All steps share one grace
+// period.
 package app
 
 import (
@@ -43,8 +44,8 @@ type Service struct {
 }
 
 // New binds the ports, opens the store and reads the secrets; it starts
-// nothing. Kafka may be down: the relay waits for it. A volume that cannot be
-// used now is no fault either: Run waits for it.
+// nothing. Kafka may be down: the relay waits for it. An unavailable volume is
+// no error either: Run waits for it.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err error) {
 	s := &Service{cfg: cfg, log: log}
 	defer func() {
@@ -69,25 +70,22 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	}
 	s.server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
 	if s.tokens == nil {
-		log.Info("the API is open to everybody who can reach it; set API_TOKENS_FILE to ask for tokens")
+		log.Info("API open to everyone who can reach it; set API_TOKENS_FILE to require tokens")
 	}
 	return s, nil
 }
 
-// load opens the store and sets what is served with it.
+// load opens the store and serves the API from it.
 func (s *Service) load(ctx context.Context) error {
 	tasks, err := store.Open(ctx, store.Config{Path: s.cfg.Database, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention})
 	if err != nil {
 		return fmt.Errorf("task store: %w", err)
 	}
-	api, err := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
-	if err != nil {
-		return errors.Join(err, tasks.Close())
-	}
+	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
 	s.store = tasks
 	s.relay = s.newRelay()
 	s.server.Handle(failpoint.Answers("A5", "A6", api))
-	// Kafka is no condition of readiness: without it changes are kept and wait.
+	// Readiness does not depend on Kafka: without it events wait in the outbox.
 	s.server.Live(httpd.Check{Name: "store", Func: tasks.Check})
 	s.server.Ready(httpd.Check{Name: "store", Func: tasks.Check})
 	return nil
@@ -106,7 +104,7 @@ func (s *Service) newRelay() *outbox.Relay {
 	}, s.store, publisher{kafka.NewProducer(client, s.log)})
 }
 
-// publisher gives the relay its own word for a batch that was stored in part.
+// publisher translates the error of a partly stored batch for the relay.
 type publisher struct{ producer *kafka.Producer }
 
 func (p publisher) Produce(ctx context.Context, topic string, recs []event.Record) error {
@@ -125,9 +123,9 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 func (s *Service) OpsAddr() net.Addr { return s.server.OpsAddr() }
 
 // Run serves until ctx ends or the store has a fault, then drains in the
-// order that loses nothing. It is nil when all was clean.
+// order that loses nothing. It returns nil after a clean stop.
 func (s *Service) Run(ctx context.Context) error {
-	// Each part outlives those that send to it: its context is ended by hand.
+	// Each part outlives those that send to it, so each has a context of its own.
 	detached := context.WithoutCancel(ctx)
 	relaying, stopRelay := context.WithCancel(detached)
 	defer stopRelay()
@@ -146,7 +144,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}()
 	err := volume.Retry(serving, s.log, s.missing, s.server.SetUnavailable, s.load)
 	if s.store == nil {
-		stopServing() // it was stopped while it waited, or waiting does not mend it
+		stopServing() // stopped while waiting, or waiting does not help
 		return errors.Join(err, <-served)
 	}
 
@@ -171,10 +169,10 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(background.Wait(), err, flushed, s.closeStore())
 }
 
-// flush gives the outbox what is left of the grace, and a moment in any case.
+// flush gives the outbox what is left of the grace period, and at least a second.
 func (s *Service) flush(ctx context.Context, until time.Time) error {
 	if s.store.Check() != nil {
-		return nil // the fault is reported by the writer; what waits is on the disk
+		return nil // the writer reports the fault; the waiting events are on disk
 	}
 	if soon := time.Now().Add(time.Second); until.Before(soon) {
 		until = soon

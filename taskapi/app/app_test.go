@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	kafkago "github.com/segmentio/kafka-go"
 	"go.uber.org/goleak"
 
@@ -29,7 +30,7 @@ import (
 	"github.com/taskwire/taskwire/taskapi/app"
 )
 
-// asProgram makes this test binary the program itself, for tests that kill it.
+// asProgram turns this test binary into the program, for tests that kill it.
 const asProgram = "TASKAPI_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
@@ -77,7 +78,7 @@ type answer struct {
 	Status  string
 }
 
-// send gives an error for everything but a 2xx; then nothing is acknowledged.
+// send returns an error unless the answer is a 2xx; then nothing is acknowledged.
 func send(base, method, path, body string) (a answer, err error) {
 	req, err := http.NewRequest(method, base+path, strings.NewReader(body))
 	if err != nil {
@@ -194,8 +195,8 @@ func (f *fixture) partition(client *kafkago.Client, topic string, p int) (values
 	}
 }
 
-// check wants every acknowledged version in the topic, and each task's events
-// complete and in order from 1.
+// check fails unless every acknowledged version is in the topic, and the events
+// of each task are complete and in order from 1.
 func (f *fixture) check(k *acknowledged, topic map[string][]int64) {
 	f.Helper()
 	for id, version := range k.versions {
@@ -257,10 +258,10 @@ func TestKafkaMayBeDown(t *testing.T) {
 		}
 	}
 	if code, body := a.Get(t, a.URL+"/readyz"); code != 200 {
-		t.Errorf("readyz = %d %s, want 200: changes are kept", code, body)
+		t.Errorf("readyz = %d %s, want 200: changes are still accepted", code, body)
 	}
 	if _, body := a.Get(t, a.OpsURL+"/metrics"); !strings.Contains(body, "\ntaskwire_outbox_pending 30\n") {
-		t.Error("taskwire_outbox_pending is not 30")
+		t.Errorf("metrics lack taskwire_outbox_pending 30:\n%s", body)
 	}
 	if err := cluster.Restart(); err != nil {
 		t.Fatal(err)
@@ -272,7 +273,7 @@ func TestKafkaMayBeDown(t *testing.T) {
 	f.check(&k, f.inTopic(cluster.Client(t), topic, 1))
 }
 
-func TestAMissingTopicIsMadeWhenAsked(t *testing.T) {
+func TestAMissingTopicIsCreatedOnRequest(t *testing.T) {
 	cluster := kafkatest.Start(t)
 	topic := cluster.Topic(t, 1) + "-missing"
 	f := newFixture(t, cluster.Brokers, topic)
@@ -294,7 +295,7 @@ func TestAMissingTopicIsMadeWhenAsked(t *testing.T) {
 
 // The program is killed again and again while clients change tasks and the
 // relay publishes. After the last start every acknowledged change is in the
-// topic, in order, and nothing is there that no task has.
+// topic, in order, and the topic has nothing else.
 func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 	cluster := kafkatest.Start(t)
 	topic := cluster.Topic(t, 2)
@@ -327,7 +328,7 @@ func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 	f.check(&k, f.inTopic(cluster.Client(t), topic, 2))
 }
 
-func TestASecondInstanceIsRefusedAndLeavesItsPorts(t *testing.T) {
+func TestASecondInstanceIsRefusedAndReleasesItsPorts(t *testing.T) {
 	f := newFixture(t, []string{"127.0.0.1:1"}, "task-events")
 	f.settings["SHUTDOWN_GRACE"] = "0s"
 	f.start()
@@ -338,20 +339,24 @@ func TestASecondInstanceIsRefusedAndLeavesItsPorts(t *testing.T) {
 	}
 	_, err = app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "in use by another taskapi") || strings.Contains(err.Error(), "\n") {
-		t.Errorf("New = %v, want one line that says the database is in use", err)
+		t.Errorf("New = %v, want one line that contains in use by another taskapi", err)
 	}
 	l, err := net.Listen("tcp", f.settings["LISTEN_ADDR"])
 	if err != nil {
-		t.Fatalf("the refused instance keeps its port: %v", err)
+		t.Fatalf("the refused instance still has its port: %v", err)
 	}
 	l.Close()
 }
 
 func TestSettings(t *testing.T) {
 	cfg, err := app.FromEnv(env.Map(nil))
-	if err != nil || cfg.Database != "tasks.db" || cfg.Binary || cfg.OutboxLimit != 1_000_000 || cfg.OutboxRetention != time.Hour ||
-		cfg.HTTP.Addr != ":8000" || cfg.HTTP.OpsAddr != ":9000" || cfg.Kafka.Topic != "task-events" {
-		t.Errorf("defaults = %+v, %v", cfg, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := app.Config{HTTP: cfg.HTTP, Kafka: cfg.Kafka, Database: "tasks.db", OutboxLimit: 1_000_000, OutboxRetention: time.Hour}
+	want.HTTP.Addr, want.HTTP.OpsAddr, want.Kafka.Topic = ":8000", ":9000", "task-events"
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Errorf("defaults, want (-), got (+):\n%s", diff)
 	}
 	for value, want := range map[string]string{
 		"sqlite:/var/lib/t.db": "/var/lib/t.db", "sqlite:///var/lib/t.db": "/var/lib/t.db", "sqlite:a/b.db": "a/b.db",

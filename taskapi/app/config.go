@@ -10,7 +10,7 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
-// Config is everything the service can be told.
+// Config is the settings of the service.
 type Config struct {
 	HTTP            httpd.Config
 	Kafka           kafka.Config

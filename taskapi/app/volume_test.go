@@ -21,8 +21,8 @@ func apiOn(t *testing.T, path string) *apptest.Process {
 		"SHUTDOWN_GRACE=20s", "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1", "LOG_FORMAT=json")
 }
 
-// A volume that cannot be used does not end the API: it says why, takes
-// nothing, and goes on by itself once the volume is mended.
+// An unavailable volume does not end the API: it reports why, accepts nothing,
+// and recovers by itself once the volume is fixed.
 func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
 		path := filepath.Join(v.Dir, "tasks.db")
@@ -61,7 +61,7 @@ func checkHeld(t *testing.T, base, ops, reason string) {
 			t.Errorf("readyz: %d %q, want 503 and one line with %s", status, body, reason)
 		}
 		if status, _, body := volumetest.Call(t, "GET", at+"/healthz", "", ""); status != 200 || body != "ok\n" {
-			t.Errorf("healthz: %d %q; a restart would mend nothing", status, body)
+			t.Errorf("healthz: %d %q; a restart would not help", status, body)
 		}
 	}
 	for call, body := range map[string]string{"POST /tasks": `{"title": "early"}`, "GET /tasks": "", "POST /tasks/x/complete": ""} {
@@ -79,15 +79,15 @@ func TestAStopWhileWaitingForTheVolume(t *testing.T) {
 	})
 }
 
-// A mistyped path is said at once: nobody would come to make the folder.
+// A mistyped path is an error at once: nobody will create the folder.
 func TestAMissingFolderIsExit1(t *testing.T) {
 	p := apiOn(t, filepath.Join(t.TempDir(), "none", "tasks.db"))
-	if status := p.Exit(); status != 1 || p.Count("no such file or directory") != 1 || strings.Count(p.Log(), "\n") != 1 {
+	if status := p.Exit(); status != 1 || p.Count("create it") != 1 || strings.Count(p.Log(), "\n") != 1 {
 		t.Errorf("exit %d, want 1 and one line:\n%s", status, p.Log())
 	}
 }
 
-// What process takes for a stop before the start.
+// process takes this error for a stop before the start.
 func TestNewStopsWithItsContext(t *testing.T) {
 	f := newFixture(t, []string{"127.0.0.1:1"}, "task-events")
 	cfg, err := app.FromEnv(env.Map(f.settings))

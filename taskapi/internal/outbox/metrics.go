@@ -7,13 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// backlogCollector asks the source when it is scraped: the figures are those
-// of the database, not of a memory that could differ from it.
+// backlogCollector asks the source on each scrape: the numbers come from the
+// database, not from a copy in memory that could differ.
 type backlogCollector struct{ source Source }
 
 var (
 	pendingDesc = prometheus.NewDesc("taskwire_outbox_pending", "Events committed and not yet acknowledged by Kafka.", nil, nil)
-	oldestDesc  = prometheus.NewDesc("taskwire_outbox_oldest_seconds", "Age of the oldest event that waits, 0 when none does.", nil, nil)
+	oldestDesc  = prometheus.NewDesc("taskwire_outbox_oldest_seconds", "Age of the oldest waiting event, 0 when none waits.", nil, nil)
 )
 
 func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {

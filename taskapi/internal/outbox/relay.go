@@ -5,33 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 const (
 	batchRows  = 1000
 	batchBytes = 512 << 10 // stays below the 1 MiB that brokers accept as one batch by default
-	// attempt bounds one produce, so that an outage is noticed and told.
+	// attempt bounds one produce, so that an outage is noticed and logged.
 	attempt = 5 * time.Second
 	// idle bounds the wait for a wake-up: rows that an earlier process left are
 	// found even if nothing ever commits.
 	idle     = 5 * time.Second
 	logEvery = 10 * time.Second
-	backoff0 = 50 * time.Millisecond
-	backoffN = 5 * time.Second
 )
 
 // Config is what a Relay needs beside its source and its publisher.
 type Config struct {
 	Topic  string
 	Binary bool // ce_ headers and bare data instead of the structured event
-	// Prepare, if set, must succeed once before the first batch: the topic is there.
+	// Prepare, if set, must succeed before the first batch: it makes sure that the topic exists.
 	Prepare  func(ctx context.Context) error
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none
@@ -48,16 +47,18 @@ type Relay struct {
 	// Owned by the goroutine in Run or Flush.
 	prepared bool
 	failing  time.Time // start of the outage, zero when there is none
-	lastLog  time.Time
-	tries    int
+	warning  rate.Sometimes
+	backoff  retry.Backoff
 }
 
 // New makes a relay and registers its metrics.
 func New(cfg Config, source Source, publisher Publisher) *Relay {
 	r := &Relay{
 		cfg: cfg, source: source, publisher: publisher,
+		warning: rate.Sometimes{Interval: logEvery},
+		backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second},
 		published: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "taskwire_outbox_published_total", Help: "Events acknowledged by Kafka and marked so.",
+			Name: "taskwire_outbox_published_total", Help: "Events acknowledged by Kafka and marked as published.",
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "taskwire_outbox_failures_total", Help: "Attempts to publish a batch that failed.",
@@ -69,15 +70,15 @@ func New(cfg Config, source Source, publisher Publisher) *Relay {
 	return r
 }
 
-// Run publishes until ctx ends. An outage of Kafka or of the store is waited
-// out, so Run fails never.
+// Run publishes until ctx ends. It waits out an outage of Kafka or of the
+// store, so it never fails.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		n, err := r.step(ctx)
 		switch {
 		case err != nil:
 			r.failed(ctx, err)
-			wait(ctx, r.pause())
+			_ = r.backoff.Wait(ctx) // the loop ends with ctx
 		case n == 0:
 			r.sleep(ctx)
 		default:
@@ -86,8 +87,8 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
-// Flush publishes what is left until ctx ends or an attempt fails, and says
-// how much stays for the next start.
+// Flush publishes what is left until ctx ends or an attempt fails, and logs
+// how much remains for the next start.
 func (r *Relay) Flush(ctx context.Context) error {
 	for {
 		n, err := r.step(ctx)
@@ -99,7 +100,7 @@ func (r *Relay) Flush(ctx context.Context) error {
 		case countErr != nil:
 			return fmt.Errorf("flush the outbox: %w", countErr)
 		case err != nil && backlog.Count > 0:
-			r.cfg.Log.Warn("events stay in the outbox; they are published after the next start", "pending", backlog.Count, "err", err)
+			r.cfg.Log.Warn("outbox not empty, its events will be published after the next start", "pending", backlog.Count, "err", err)
 		}
 		return nil
 	}
@@ -135,15 +136,15 @@ func (r *Relay) step(ctx context.Context) (int, error) {
 		failpoint.Hit("R5")
 	}
 	if failure != nil {
-		r.prepared = false // perhaps the topic is gone; asking again finds the reason
+		r.prepared = false // perhaps the topic is gone; preparing again finds the reason
 		return 0, fmt.Errorf("publish %d events to %s: %w", len(rows), r.cfg.Topic, failure)
 	}
 	return len(rows), nil
 }
 
-// produce is one attempt. A stop does not cut a batch that is on the wire,
-// since its answer saves a duplicate; the deadline of a flush does. During an
-// outage no answer is to be expected, and the stop need not wait for it.
+// produce is one attempt. A stop does not cut off a batch in flight, since its
+// answer saves a duplicate; the deadline of a flush does. During an outage no
+// answer can be expected, and the stop need not wait for it.
 func (r *Relay) produce(ctx context.Context, recs []event.Record) error {
 	until := time.Now().Add(attempt)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
@@ -157,7 +158,7 @@ func (r *Relay) produce(ctx context.Context, recs []event.Record) error {
 	return r.publisher.Produce(ctx, r.cfg.Topic, recs)
 }
 
-// prepare is what has to be true of the topic; it is asked again after a failure.
+// prepare makes sure that the topic exists, again after each failure.
 func (r *Relay) prepare(ctx context.Context) error {
 	if r.prepared || r.cfg.Prepare == nil {
 		return nil
@@ -187,7 +188,7 @@ func acknowledged(rows []Row, failure error) []int64 {
 }
 
 // records turns rows into Kafka records. In structured mode the stored bytes
-// are the value: an event is never made anew.
+// are the value: an event is never recreated.
 func (r *Relay) records(rows []Row) ([]event.Record, error) {
 	recs := make([]event.Record, len(rows))
 	for i, row := range rows {
@@ -210,53 +211,36 @@ func structuredHeaders() []event.Header {
 	return []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}
 }
 
-// failed counts, and tells at most every logEvery.
+// failed counts, and logs at most every logEvery.
 func (r *Relay) failed(ctx context.Context, err error) {
 	r.failures.Inc()
-	r.tries++
-	now := time.Now()
 	if r.failing.IsZero() {
-		r.failing = now
+		r.failing = time.Now()
 	}
-	if !r.lastLog.IsZero() && now.Sub(r.lastLog) < logEvery {
-		return
-	}
-	r.lastLog = now
-	backlog, _ := r.source.Backlog(ctx) // the count is only for the reader of the line
-	r.cfg.Log.Warn("events cannot be published; they wait in the outbox", "topic", r.cfg.Topic, "pending", backlog.Count,
-		"outage", now.Sub(r.failing).Round(time.Second).String(), "err", err)
+	r.warning.Do(func() {
+		backlog, _ := r.source.Backlog(ctx) // the count is only for the reader of the line
+		r.cfg.Log.Warn("publishing failed, events wait in the outbox", "topic", r.cfg.Topic, "pending", backlog.Count,
+			"outage", time.Since(r.failing).Round(time.Second).String(), "err", err)
+	})
 }
 
 func (r *Relay) recovered() {
 	if r.failing.IsZero() {
 		return
 	}
-	r.cfg.Log.Info("events are published again", "topic", r.cfg.Topic, "outage", time.Since(r.failing).Round(time.Second).String())
-	r.failing, r.lastLog, r.tries = time.Time{}, time.Time{}, 0
+	r.cfg.Log.Info("publishing works again", "topic", r.cfg.Topic, "outage", time.Since(r.failing).Round(time.Second).String())
+	r.failing = time.Time{}
+	r.warning = rate.Sometimes{Interval: logEvery} // the next outage is logged at once
+	r.backoff.Reset()
 }
 
-// pause grows from backoff0 to backoffN, half of it random so that several
-// programs do not return to a broker in step.
-func (r *Relay) pause() time.Duration {
-	d := min(backoff0<<min(r.tries, 10), backoffN)
-	return d/2 + rand.N(d/2)
-}
-
+// sleep ends early when the source has something new.
 func (r *Relay) sleep(ctx context.Context) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-r.source.Wake():
-	case <-timer.C:
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
 	case <-timer.C:
 	}
 }

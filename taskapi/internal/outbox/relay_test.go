@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
@@ -316,7 +317,7 @@ func TestRowsWithoutAWakeUpAreFound(t *testing.T) {
 	})
 }
 
-func TestAnOutageIsToldAtMostEveryTenSeconds(t *testing.T) {
+func TestAnOutageIsLoggedAtMostEveryTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		down := true
@@ -342,10 +343,10 @@ func TestAnOutageIsToldAtMostEveryTenSeconds(t *testing.T) {
 		cancel()
 		wg.Wait()
 		w.check()
-		if n := strings.Count(log.String(), "they wait in the outbox"); n < 8 || n > 13 {
+		if n := strings.Count(log.String(), "publishing failed"); n < 8 || n > 13 {
 			t.Errorf("%d lines in two minutes:\n%s", n, log.String())
 		}
-		if !strings.Contains(log.String(), "pending=1") || strings.Count(log.String(), "published again") != 1 {
+		if !strings.Contains(log.String(), "pending=1") || strings.Count(log.String(), "publishing works again") != 1 {
 			t.Errorf("log:\n%s", log.String())
 		}
 		if attempts < 20 || attempts > 200 {
@@ -354,7 +355,7 @@ func TestAnOutageIsToldAtMostEveryTenSeconds(t *testing.T) {
 	})
 }
 
-func TestNothingIsPublishedBeforeTheTopicIsThere(t *testing.T) {
+func TestNothingIsPublishedBeforeTheTopicExists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(2, "a")
@@ -383,7 +384,7 @@ func TestNothingIsPublishedBeforeTheTopicIsThere(t *testing.T) {
 	})
 }
 
-func TestABatchOnTheWireIsMarkedAfterAStop(t *testing.T) {
+func TestABatchInFlightIsMarkedAfterAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(1, "a")
@@ -401,7 +402,7 @@ func TestABatchOnTheWireIsMarkedAfterAStop(t *testing.T) {
 }
 
 // A producer repeats until its context ends; during an outage that must not
-// hold up a stop.
+// delay a stop.
 func TestAStopDuringAnOutageIsQuick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -441,7 +442,7 @@ func TestFlush(t *testing.T) {
 	})
 }
 
-func TestFlushGivesUpAndSaysWhatStays(t *testing.T) {
+func TestFlushGivesUpAndLogsWhatRemains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.onProduce = func(int, []event.Record, func(...int)) error { return errBroken }
@@ -463,7 +464,7 @@ func TestFlushGivesUpAndSaysWhatStays(t *testing.T) {
 	})
 }
 
-func TestTheRecordOfEachMode(t *testing.T) {
+func TestRecordOfEachMode(t *testing.T) {
 	at := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 	e, err := event.New(event.Change{ID: "0198f3c2-0000-7000-8000-000000000000", Type: event.TypeCreated, Time: at, TaskVersion: 1,
 		CorrelationID: "c", Data: event.Data{TaskID: "t", Title: "x", Status: "pending"}})
@@ -495,8 +496,8 @@ func TestTheRecordOfEachMode(t *testing.T) {
 		if err := relay(w, outbox.Config{Binary: tt.binary}).Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprintf("%q", w.topic); got != fmt.Sprintf("%q", []event.Record{tt.want}) {
-			t.Errorf("binary %v: record %s, want %q", tt.binary, got, tt.want)
+		if diff := cmp.Diff([]event.Record{tt.want}, w.topic); diff != "" {
+			t.Errorf("binary %v: record, want (-), got (+):\n%s", tt.binary, diff)
 		}
 	}
 }
@@ -519,13 +520,17 @@ func TestMetrics(t *testing.T) {
 		}
 		return out
 	}
-	if got := gather(); got["taskwire_outbox_pending"] != 5 || got["taskwire_outbox_published_total"] != 0 {
-		t.Errorf("before: %v", got)
+	want := map[string]float64{
+		"taskwire_outbox_pending": 5, "taskwire_outbox_oldest_seconds": 0, "taskwire_outbox_published_total": 0, "taskwire_outbox_failures_total": 0,
+	}
+	if diff := cmp.Diff(want, gather()); diff != "" {
+		t.Errorf("before, want (-), got (+):\n%s", diff)
 	}
 	if err := r.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := gather(); got["taskwire_outbox_pending"] != 0 || got["taskwire_outbox_published_total"] != 5 || got["taskwire_outbox_oldest_seconds"] != 0 {
-		t.Errorf("after: %v", got)
+	want["taskwire_outbox_pending"], want["taskwire_outbox_published_total"] = 0, 5
+	if diff := cmp.Diff(want, gather()); diff != "" {
+		t.Errorf("after, want (-), got (+):\n%s", diff)
 	}
 }

@@ -11,22 +11,20 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// refusal is an error answer. The framework writes it as it is: it tells its
-// status, its headers and its content type.
+const ourFault = "The fault is on our side and was logged."
+
+// refusal is an error that knows its answer.
 type refusal struct {
-	httpd.Problem
-	header http.Header
+	problem httpd.Problem
+	header  http.Header
 }
 
-func (p *refusal) Error() string             { return p.Title }
-func (p *refusal) GetStatus() int            { return p.Status }
-func (p *refusal) GetHeaders() http.Header   { return p.header }
-func (p *refusal) ContentType(string) string { return "application/problem+json" }
-
 func refuse(status int, detail string, items ...httpd.ProblemItem) *refusal {
-	return &refusal{Problem: httpd.Problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: items,
-	}, header: http.Header{"X-Content-Type-Options": {"nosniff"}}}
+	return &refusal{httpd.Problem{Status: status, Detail: detail, Errors: items}, http.Header{}}
+}
+
+func invalid(items ...httpd.ProblemItem) *refusal {
+	return refuse(http.StatusUnprocessableEntity, "The body is JSON, but not what this call takes; see errors.", items...)
 }
 
 func (p *refusal) with(name, value string) *refusal {
@@ -34,22 +32,17 @@ func (p *refusal) with(name, value string) *refusal {
 	return p
 }
 
-func notFound(detail string) *refusal { return refuse(http.StatusNotFound, detail) }
+func (p *refusal) Error() string { return p.problem.Detail }
 
-func invalid(items ...httpd.ProblemItem) *refusal {
-	return refuse(http.StatusUnprocessableEntity, "The body is JSON, but not what this call takes; see errors.", items...)
-}
-
-// write answers with p outside of the framework.
-func write(w http.ResponseWriter, p *refusal) {
+func (p *refusal) write(w http.ResponseWriter) {
 	for name, values := range p.header {
 		w.Header()[name] = values
 	}
-	httpd.WriteProblem(w, p.Problem)
+	httpd.WriteProblem(w, p.problem)
 }
 
-// refusal is the one table from a reason to an answer. What is not in it is a
-// fault of ours: the log gets the cause, the caller a bare 500.
+// refusal is the one table from an error to an answer. An error that is not in
+// it is our fault: the cause is logged and the caller gets a bare 500.
 func (a *API) refusal(ctx context.Context, err error) *refusal {
 	var ready *refusal
 	var busy *task.BusyError
@@ -57,25 +50,24 @@ func (a *API) refusal(ctx context.Context, err error) *refusal {
 	case errors.As(err, &ready):
 		return ready
 	case errors.Is(err, task.ErrNotFound):
-		return notFound("There is no task with this id.")
+		return refuse(http.StatusNotFound, "There is no task with this id.")
 	case errors.Is(err, task.ErrVersion):
 		return refuse(http.StatusPreconditionFailed, "The task was changed since the version that If-Match names; read it again.")
 	case errors.Is(err, task.ErrKeyReused):
 		return refuse(http.StatusUnprocessableEntity, "This Idempotency-Key came with another request before; use a new key for a new request.")
 	case errors.As(err, &busy):
-		return refuse(http.StatusServiceUnavailable, "Changes are refused for now: "+busy.Reason+". Nothing was changed.").
-			with("Retry-After", seconds(busy.RetryAfter))
+		return unavailable("Changes are refused for now: "+busy.Reason+". Nothing was changed.", busy.RetryAfter)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return refuse(http.StatusServiceUnavailable, "The request was given up before it was answered.").with("Retry-After", "1")
+		return unavailable("The request ended before it was answered.", time.Second)
 	case errors.Is(err, task.ErrUnavailable):
-		a.log.Error("the task store is unavailable", "err", err)
-		return refuse(http.StatusServiceUnavailable, "The task store cannot answer now; a repeat with the same Idempotency-Key is safe.").
-			with("Retry-After", "1")
+		a.log.Error("task store unavailable", "err", err)
+		return unavailable("The task store cannot answer now; a repeat with the same Idempotency-Key is safe.", time.Second)
 	}
-	a.log.Error("a request hit a fault", "err", err, "correlation_id", callFrom(ctx).origin.CorrelationID)
-	return refuse(http.StatusInternalServerError, "The fault is on our side and was logged.")
+	a.log.Error("request failed", "err", err, "correlation_id", origin(ctx).CorrelationID)
+	return refuse(http.StatusInternalServerError, ourFault)
 }
 
-func seconds(d time.Duration) string {
-	return strconv.Itoa(max(1, int(d.Round(time.Second).Seconds())))
+func unavailable(detail string, retryAfter time.Duration) *refusal {
+	seconds := max(1, int(retryAfter.Round(time.Second).Seconds()))
+	return refuse(http.StatusServiceUnavailable, detail).with("Retry-After", strconv.Itoa(seconds))
 }

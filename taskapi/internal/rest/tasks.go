@@ -1,168 +1,182 @@
 package rest
 
 import (
-	"context"
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// Task is a task on the wire.
-type Task struct {
-	ID        string    `json:"id" format:"uuid" doc:"UUIDv7, made by the API"`
-	Title     string    `json:"title" minLength:"1" maxLength:"500"`
-	Status    string    `json:"status" enum:"pending,in_progress,completed"`
-	OwnerID   *string   `json:"owner_id" format:"uuid" nullable:"true"`
-	Version   int64     `json:"version" minimum:"1" doc:"1 when created, one more with each change"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+// taskBody is a task on the wire.
+type taskBody struct {
+	ID        string      `json:"id"`
+	Title     string      `json:"title"`
+	Status    task.Status `json:"status"`
+	OwnerID   *string     `json:"owner_id"`
+	Version   int64       `json:"version"`
+	CreatedAt time.Time   `json:"created_at"`
+	UpdatedAt time.Time   `json:"updated_at"`
 }
 
-func wire(t task.Task) Task {
-	w := Task{ID: t.ID, Title: t.Title, Status: string(t.Status), Version: t.Version, CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt}
+// listBody is one page of tasks.
+type listBody struct {
+	Tasks      []taskBody `json:"tasks"`
+	NextCursor *string    `json:"next_cursor"` // null after the last page
+}
+
+func body(t task.Task) taskBody {
+	b := taskBody{ID: t.ID, Title: t.Title, Status: t.Status, Version: t.Version, CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt}
 	if t.OwnerID != "" {
-		w.OwnerID = &t.OwnerID
+		b.OwnerID = &t.OwnerID
 	}
-	return w
+	return b
 }
 
-func etag(t task.Task) string { return `"` + strconv.FormatInt(t.Version, 10) + `"` }
-
-// TaskList is one page of tasks.
-type TaskList struct {
-	Tasks      []Task  `json:"tasks" nullable:"false"`
-	NextCursor *string `json:"next_cursor" nullable:"true" doc:"cursor of the next page, null after the last"`
-}
-
-type (
-	none struct{}
-	byID struct {
-		ID string `path:"id" doc:"id of the task"`
-	}
-	created struct {
-		Location string `header:"Location" doc:"path of the new task"`
-		ETag     string `header:"ETag" doc:"version of the task, for If-Match"`
-		Body     Task
-	}
-	found struct {
-		ETag string `header:"ETag" doc:"version of the task, for If-Match"`
-		Body Task
-	}
-	listed struct{ Body TaskList }
-)
-
-func (a *API) create(ctx context.Context, _ *none) (*created, error) {
-	c := callFrom(ctx)
-	body, err := c.body()
+func (a *API) create(w http.ResponseWriter, r *http.Request) error {
+	given, err := readBody(w, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var name, ownerID *string
-	if p := decode(body, title(&name), owner(&ownerID)); p != nil {
-		return nil, p
+	if err := decode(given, title(&name), owner(&ownerID)); err != nil {
+		return err
 	}
 	if name == nil {
-		return nil, invalid(httpd.ProblemItem{Pointer: "#/title", Detail: "is required"})
+		return invalid(httpd.ProblemItem{Pointer: "#/title", Detail: "is required"})
 	}
-	once, err := c.once(body)
+	key, err := idempotencyKey(r, given)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	request := task.Create{Title: *name, Origin: c.origin, Once: once}
+	request := task.Create{Title: *name, Origin: origin(r.Context()), IdempotencyKey: key}
 	if ownerID != nil {
 		request.OwnerID = *ownerID
 	}
-	answer, err := a.store.Create(ctx, request)
+	answer, err := a.store.Create(r.Context(), request)
 	if err != nil {
-		return nil, a.refusal(ctx, err)
+		return err
 	}
-	return &created{Location: "/tasks/" + answer.Task.ID, ETag: etag(answer.Task), Body: wire(answer.Task)}, nil
+	w.Header().Set("Location", "/tasks/"+answer.Task.ID)
+	return writeTask(w, http.StatusCreated, answer.Task)
 }
 
-func (a *API) get(ctx context.Context, in *byID) (*found, error) {
-	t, err := a.store.Get(ctx, in.ID)
+func (a *API) get(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.store.Get(r.Context(), id(r))
 	if err != nil {
-		return nil, a.refusal(ctx, err)
+		return err
 	}
-	if callFrom(ctx).unchanged(etag(t)) {
-		return nil, refuse(http.StatusNotModified, "").with("ETag", etag(t))
+	if noneMatch(r.Header, etag(t)) {
+		w.Header().Set("ETag", etag(t))
+		w.WriteHeader(http.StatusNotModified)
+		return nil
 	}
-	return &found{ETag: etag(t), Body: wire(t)}, nil
+	return writeTask(w, http.StatusOK, t)
 }
 
-func (a *API) update(ctx context.Context, in *byID) (*found, error) {
-	c := callFrom(ctx)
-	body, err := c.body()
+func (a *API) update(w http.ResponseWriter, r *http.Request) error {
+	given, err := readBody(w, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var patch task.Patch
-	if p := decode(body, title(&patch.Title), status(&patch.Status), owner(&patch.OwnerID)); p != nil {
-		return nil, p
+	if err := decode(given, title(&patch.Title), status(&patch.Status), owner(&patch.OwnerID)); err != nil {
+		return err
 	}
-	return a.change(ctx, in.ID, patch, body)
+	return a.change(w, r, patch, given)
 }
 
-// complete takes no body; one that is sent all the same must be an object
-// without members, so that nobody believes to have said something.
-func (a *API) complete(ctx context.Context, in *byID) (*found, error) {
-	body, err := callFrom(ctx).body()
+// complete takes no body. One that is sent anyway must be an object without
+// members, so that nobody believes its content had an effect.
+func (a *API) complete(w http.ResponseWriter, r *http.Request) error {
+	given, err := readBody(w, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(body) > 0 {
-		if p := decode(body); p != nil {
-			return nil, p
+	if len(given) > 0 {
+		if err := decode(given); err != nil {
+			return err
 		}
 	}
-	return a.change(ctx, in.ID, task.Complete(), body)
+	return a.change(w, r, task.Complete(), given)
 }
 
-func (a *API) change(ctx context.Context, id string, patch task.Patch, body []byte) (*found, error) {
-	c := callFrom(ctx)
-	match, err := c.match()
+func (a *API) change(w http.ResponseWriter, r *http.Request, patch task.Patch, given []byte) error {
+	match, err := ifMatch(r.Header)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	once, err := c.once(body)
+	key, err := idempotencyKey(r, given)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	answer, err := a.store.Update(ctx, task.Update{ID: id, Patch: patch, Match: match, Origin: c.origin, Once: once})
+	answer, err := a.store.Update(r.Context(), task.Update{
+		ID: id(r), Patch: patch, Match: match, Origin: origin(r.Context()), IdempotencyKey: key,
+	})
 	if err != nil {
-		return nil, a.refusal(ctx, err)
+		return err
 	}
-	return &found{ETag: etag(answer.Task), Body: wire(answer.Task)}, nil
+	return writeTask(w, http.StatusOK, answer.Task)
+}
+
+func (a *API) list(w http.ResponseWriter, r *http.Request) error {
+	filter, err := parseFilter(r.URL)
+	if err != nil {
+		return err
+	}
+	page, err := a.store.List(r.Context(), filter)
+	if err != nil {
+		return err
+	}
+	out := listBody{Tasks: make([]taskBody, len(page.Tasks))}
+	for i, t := range page.Tasks {
+		out.Tasks[i] = body(t)
+	}
+	if page.More {
+		out.NextCursor = new(base64.RawURLEncoding.EncodeToString([]byte(page.Tasks[len(page.Tasks)-1].ID)))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// id is the task id in the path. chi routes by the escaped path, if there is one.
+func id(r *http.Request) string {
+	raw := chi.URLParam(r, "id")
+	if id, err := url.PathUnescape(raw); err == nil {
+		return id
+	}
+	return raw
+}
+
+func writeTask(w http.ResponseWriter, status int, t task.Task) error {
+	w.Header().Set("ETag", etag(t))
+	return writeJSON(w, status, body(t))
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
+	return nil
 }
 
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
 )
-
-func (a *API) list(ctx context.Context, _ *none) (*listed, error) {
-	filter, err := parseFilter(callFrom(ctx).r.URL)
-	if err != nil {
-		return nil, err
-	}
-	page, err := a.store.List(ctx, filter)
-	if err != nil {
-		return nil, a.refusal(ctx, err)
-	}
-	out := TaskList{Tasks: make([]Task, len(page.Tasks))}
-	for i, t := range page.Tasks {
-		out.Tasks[i] = wire(t)
-	}
-	if page.More {
-		out.NextCursor = new(base64.RawURLEncoding.EncodeToString([]byte(page.Tasks[len(page.Tasks)-1].ID)))
-	}
-	return &listed{Body: out}, nil
-}
 
 // parseFilter reads the query. A parameter that is empty counts as absent.
 func parseFilter(u *url.URL) (f task.Filter, err error) {
@@ -198,6 +212,6 @@ func parseFilter(u *url.URL) (f task.Filter, err error) {
 	return f, nil
 }
 
-func badQuery(name, detail string) *refusal {
+func badQuery(name, detail string) error {
 	return refuse(http.StatusUnprocessableEntity, "The query parameter "+name+" "+detail+".")
 }

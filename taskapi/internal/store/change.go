@@ -47,19 +47,19 @@ func (s *Store) Published(ctx context.Context, ids []int64) error {
 }
 
 func (t *txn) create(c task.Create) (task.Answer, error) {
-	if first, err := t.replay(c.Once); first != nil || err != nil {
+	if first, err := t.replay(c.IdempotencyKey); first != nil || err != nil {
 		return deref(first), err
 	}
 	now := t.now()
 	answer := task.Answer{Task: task.New(newID(now), c.Title, c.OwnerID, now), Kind: task.WasCreated}
-	return answer, t.write(answer, c.Origin, c.Once, now)
+	return answer, t.write(answer, c.Origin, c.IdempotencyKey, now)
 }
 
-// update reads the task inside the transaction, where nothing else can run:
-// the version it draws is the next one.
+// update reads the task inside the transaction, where nothing else can run, so
+// the version it assigns is the next one.
 func (t *txn) update(u task.Update) (task.Answer, error) {
 	// A repeat comes before the precondition, which its own first run made stale.
-	if first, err := t.replay(u.Once); first != nil || err != nil {
+	if first, err := t.replay(u.IdempotencyKey); first != nil || err != nil {
 		return deref(first), err
 	}
 	current, err := t.task(u.ID)
@@ -72,7 +72,7 @@ func (t *txn) update(u task.Update) (task.Answer, error) {
 	now := t.now()
 	next, kind := current.Apply(u.Patch, now)
 	answer := task.Answer{Task: next, Kind: kind}
-	return answer, t.write(answer, u.Origin, u.Once, now)
+	return answer, t.write(answer, u.Origin, u.IdempotencyKey, now)
 }
 
 func deref(a *task.Answer) task.Answer {
@@ -84,10 +84,10 @@ func deref(a *task.Answer) task.Answer {
 
 // write puts the change, its event and its key into the transaction. What can
 // refuse comes before the first statement.
-func (t *txn) write(a task.Answer, origin task.Origin, once task.Once, now time.Time) error {
+func (t *txn) write(a task.Answer, origin task.Origin, key task.IdempotencyKey, now time.Time) error {
 	if a.Kind != task.Unchanged {
 		if t.pending >= t.s.cfg.OutboxLimit {
-			return &task.BusyError{Reason: fmt.Sprintf("%d events wait for Kafka already", t.pending), RetryAfter: 10 * time.Second}
+			return &task.BusyError{Reason: fmt.Sprintf("%d events already wait for Kafka", t.pending), RetryAfter: 10 * time.Second}
 		}
 		body, err := encode(a, origin, now)
 		if err != nil {
@@ -102,7 +102,7 @@ func (t *txn) write(a task.Answer, origin task.Origin, once task.Once, now time.
 		}
 		failpoint.Hit("A3")
 	}
-	return t.remember(once, a, now)
+	return t.remember(key, a, now)
 }
 
 func (t *txn) put(a task.Answer) error {
@@ -141,8 +141,8 @@ func (t *txn) task(id string) (task.Task, error) {
 	}, nil
 }
 
-// markPublished deletes runs of consecutive ids, which a batch of the relay
-// nearly always is.
+// markPublished deletes runs of consecutive ids; a batch of the relay is nearly
+// always one run.
 func (t *txn) markPublished(ids []int64) error {
 	for start := 0; start < len(ids); {
 		end := start
@@ -172,22 +172,22 @@ type snapshot struct {
 }
 
 // replay looks for the first answer under this key. A key older than its
-// lifetime counts as new, whether or not a purge has been there.
-func (t *txn) replay(once task.Once) (*task.Answer, error) {
-	if once.Key == "" {
+// lifetime counts as new, whether or not it has been purged.
+func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
+	if key.Value == "" {
 		return nil, nil
 	}
 	var row [3]driver.Value
-	found, err := t.getKey.row(row[:], once.Key)
+	found, err := t.getKey.row(row[:], key.Value)
 	if err != nil || !found || t.s.cfg.Now().Sub(fromMicros(row[2].(int64))) >= task.KeyLifetime {
 		return nil, err
 	}
-	if !bytes.Equal(row[0].([]byte), once.Fingerprint[:]) {
+	if !bytes.Equal(row[0].([]byte), key.Fingerprint[:]) {
 		return nil, task.ErrKeyReused
 	}
 	var s snapshot
 	if err := json.Unmarshal([]byte(row[1].(string)), &s); err != nil {
-		return nil, &brokenError{fmt.Errorf("read the answer kept under an idempotency key: %w", err)}
+		return nil, &brokenError{fmt.Errorf("read the answer stored under an idempotency key: %w", err)}
 	}
 	return &task.Answer{Replayed: true, Kind: s.Kind, Task: task.Task{
 		ID: s.ID, Title: s.Title, Status: s.Status, OwnerID: s.OwnerID, Version: s.Version,
@@ -195,8 +195,8 @@ func (t *txn) replay(once task.Once) (*task.Answer, error) {
 	}}, nil
 }
 
-func (t *txn) remember(once task.Once, a task.Answer, now time.Time) error {
-	if once.Key == "" {
+func (t *txn) remember(key task.IdempotencyKey, a task.Answer, now time.Time) error {
+	if key.Value == "" {
 		return nil
 	}
 	tk := a.Task
@@ -207,5 +207,5 @@ func (t *txn) remember(once task.Once, a task.Answer, now time.Time) error {
 	if err != nil {
 		return &brokenError{err}
 	}
-	return t.setKey.exec(once.Key, once.Fingerprint[:], string(body), now.UnixMicro())
+	return t.setKey.exec(key.Value, key.Fingerprint[:], string(body), now.UnixMicro())
 }

@@ -28,7 +28,7 @@ func LimitPages(cfg Config, n int) Config {
 	return cfg
 }
 
-// Purge runs one purge of a store that does not run.
+// Purge purges once, in a store whose Run is not running.
 func Purge(s *Store) error {
 	return s.conn.Raw(func(c any) error {
 		w, err := newWriter(s, c.(driver.Conn))

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// newID makes a UUIDv7 (RFC 9562) that carries t in microseconds, so that ids
+// newID makes a UUIDv7 (RFC 9562) that contains t in microseconds, so that ids
 // made by the writer are in the order of their changes.
 func newID(t time.Time) string {
 	var id [16]byte

@@ -3,15 +3,17 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/taskwire/taskwire/internal/filelock"
 )
 
 // lock makes this process the only one that writes the database at path.
-// SQLite itself would let two take turns, but then two relays would publish,
-// and the count of waiting events would be wrong in both.
+// SQLite itself would let two alternate, but then two relays would publish, and
+// the count of waiting events would be wrong in both.
 //
 // The lock is on a file beside the database: closing any descriptor of the
 // database file itself would drop SQLite's own locks. The kernel releases it
@@ -20,21 +22,24 @@ func lock(path string) (*os.File, error) {
 	name := path + ".lock"
 	f, err := filelock.Take(name)
 	if errors.Is(err, filelock.ErrHeld) {
-		owner, _ := os.ReadFile(name) // who it is only helps to find it
+		owner, _ := os.ReadFile(name) // only a hint for the operator
 		return nil, fmt.Errorf("%s is in use by another taskapi (process %s); stop it or set DATABASE_URL to another path",
 			path, strings.TrimSpace(string(owner)))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("folder %s does not exist; create it or set DATABASE_URL to another path", filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // only a help, see above
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // only a hint, see above
 	}
 	return f, nil
 }
 
-// private makes the database file before SQLite would, for its owner only:
-// titles are nobody else's business. The WAL takes over the same mode.
+// private creates the database file before SQLite does, readable by its owner
+// only. SQLite gives the WAL the same mode.
 func private(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -72,8 +72,8 @@ func scan(row interface{ Scan(...any) error }) (task.Task, error) {
 
 func fromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
-// unavailable keeps the cause for the log and gives the caller one kind.
-// A caller that went away is its own cause.
+// unavailable keeps the cause for the log and makes it a task.ErrUnavailable,
+// unless the caller itself has gone.
 func unavailable(doing string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -95,7 +95,7 @@ func (s *Store) Get(ctx context.Context, id string) (task.Task, error) {
 
 // List reads one page, oldest first: ids are in the order of creation.
 func (s *Store) List(ctx context.Context, f task.Filter) (task.Page, error) {
-	rows, err := s.list(ctx, f, f.Limit+1) // one more tells whether the list goes on
+	rows, err := s.list(ctx, f, f.Limit+1) // one more shows whether the list goes on
 	if err != nil {
 		return task.Page{}, unavailable("list tasks", err)
 	}
@@ -158,7 +158,7 @@ func (s *Store) Next(ctx context.Context, limit, bytes int) ([]outbox.Row, error
 	return out, nil
 }
 
-// Backlog tells what waits for Kafka.
+// Backlog reports what waits for Kafka.
 func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
 	b := outbox.Backlog{Count: s.pending.Load()}
 	var created int64

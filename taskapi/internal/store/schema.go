@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// applicationID marks our files, so that a path that points at somebody
-// else's database is refused instead of changed.
+// applicationID marks our files, so that the database of another program is
+// refused and not changed.
 const applicationID = 0x7461736b // "task"
 
 // migrations are applied in order, each once; PRAGMA user_version counts them.
@@ -61,16 +61,16 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 	}
 	switch {
 	case app != applicationID && (app != 0 || tables > 0):
-		return fmt.Errorf("%s is the database of another program; choose another path", path)
+		return fmt.Errorf("%s is the database of another program; set DATABASE_URL to another path", path)
 	case version > len(migrations):
-		return fmt.Errorf("%s has schema %d and this program knows %d at most; use a newer one", path, version, len(migrations))
+		return fmt.Errorf("%s has schema %d, this taskapi knows schemas up to %d; use a newer taskapi", path, version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {
 		// One transaction: a crash leaves the schema before or after.
 		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;",
 			migrations[version], applicationID, version+1)
 		if _, err := conn.ExecContext(ctx, script); err != nil {
-			return fmt.Errorf("bring %s to schema %d: %w", path, version+1, err)
+			return fmt.Errorf("migrate %s to schema %d: %w", path, version+1, err)
 		}
 	}
 	return nil

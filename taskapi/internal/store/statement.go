@@ -9,11 +9,11 @@ import (
 )
 
 // writer is the state of Run: the one connection that writes and its
-// statements. The driver is spoken to directly: with one goroutine and one
+// statements. It uses the driver directly: with one goroutine and one
 // connection, the pool of database/sql would only cost time.
 type writer struct {
 	s     *Store
-	fault error // the file cannot be trusted any more; set once
+	fault error // why the file can no longer be trusted; set once
 	all   []*statement
 
 	begin, end, rollback      *statement
@@ -91,7 +91,7 @@ func (s *statement) exec(args ...driver.Value) error {
 	return err
 }
 
-// change is exec that tells how many rows it touched.
+// change is exec that returns the number of changed rows.
 func (s *statement) change(args ...driver.Value) (int64, error) {
 	res, err := s.stmt.ExecContext(context.Background(), s.bind(args))
 	if err != nil {

@@ -1,12 +1,12 @@
 // Package store keeps tasks, their outbox rows and idempotency keys in one
 // SQLite file.
 //
-// All changes go through one goroutine, Run, which commits what has gathered
-// in one transaction (WAL, synchronous=FULL) and answers only after the commit
-// is on disk. That one writer is also what stands in for a row lock: the
-// version of a task, the ids of outbox rows and the times of changes are drawn
-// there, so they are in commit order. Reads go to a pool of their own and see
-// every change that was answered.
+// All changes go through one goroutine, Run, which commits the waiting ones in
+// one transaction (WAL, synchronous=FULL) and answers only after the commit is
+// on disk. The single writer also takes the place of a row lock: the version of
+// a task, the ids of outbox rows and the times of changes are assigned there, so
+// they are in commit order. Reads use a pool of their own and see every change
+// that was answered.
 package store
 
 import (
@@ -30,11 +30,11 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// Config says where the store is and what it holds back.
+// Config is the settings of a store.
 type Config struct {
 	Path string
 	// OutboxLimit is how many events may wait for Kafka. Beyond it changes are
-	// refused with a *task.BusyError instead of filling the disk. 0: 1,000,000.
+	// refused with a *task.BusyError, so that the disk does not fill. 0: 1,000,000.
 	OutboxLimit int64
 	// Retention is how long the row of a published event is kept. 0: 1 h.
 	Retention time.Duration
@@ -58,10 +58,10 @@ type Store struct {
 
 	jobs    chan *job
 	free    sync.Pool     // of *job that nobody else refers to
-	stopped chan struct{} // closed when Run returns: nothing is answered any more
+	stopped chan struct{} // closed when Run returns: nothing is answered after that
 	wake    chan struct{}
 	pending atomic.Int64 // written by Run only
-	writing atomic.Int64 // since when the present transaction runs, in Unix nanoseconds; 0: none does
+	writing atomic.Int64 // start of the current transaction in Unix nanoseconds; 0: there is none
 
 	last     int64 // time of the last change in microseconds; owned by Run
 	outboxID int64 // of the last outbox row; owned by Run
@@ -82,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		wake:    make(chan struct{}, 1),
 	}
 	s.free.New = func() any { return &job{done: make(chan error, 1)} }
-	// One file must have one lock, whatever path led to it.
+	// One file must have one lock, by whatever path it is opened.
 	if real, err := filepath.EvalSymlinks(s.cfg.Path); err == nil {
 		s.cfg.Path = real
 	}
@@ -103,9 +103,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, s.openReads(ctx)
 }
 
-// explain adds what the system says to an error of SQLite's, whose "unable to
-// open database file" may be a full disk or a lack of rights. It makes a file
-// beside the database, as SQLite does for the WAL.
+// explain adds the system's error to SQLite's, whose "unable to open database
+// file" may mean a full disk or missing permissions. To find out, it creates a
+// file beside the database, as SQLite does for the WAL.
 func explain(path string, err error) error {
 	switch code(err) {
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
@@ -139,14 +139,14 @@ func withDefaults(cfg Config) Config {
 	return cfg
 }
 
-// dsn names the file and what each connection sets before anything else.
+// dsn names the file and the pragmas that each connection starts with.
 func dsn(path, mode string, pragmas ...string) string {
 	q := url.Values{"mode": {mode}, "_pragma": append([]string{"busy_timeout(5000)"}, pragmas...)}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
 func (s *Store) openWriter(ctx context.Context) (err error) {
-	// fullfsync makes macOS write through the disk's cache, as Linux does anyway.
+	// fullfsync makes macOS write through the disk's cache, as Linux always does.
 	s.db, err = sql.Open("sqlite", dsn(s.cfg.Path, "rwc", "journal_mode(WAL)", "synchronous(FULL)",
 		"fullfsync(1)", "checkpoint_fullfsync(1)", "wal_autocheckpoint(4000)", "cache_size(-32000)",
 		fmt.Sprintf("max_page_count(%d)", cmp.Or(s.cfg.maxPages, 1<<32-2))))
@@ -171,8 +171,8 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 	return nil
 }
 
-// checkDurability asks what SQLite made of the pragmas: some file systems
-// cannot do WAL, and then the answer says so instead of an error.
+// checkDurability reads the pragmas back: on a file system without support for
+// WAL, SQLite reports another mode and no error.
 func checkDurability(ctx context.Context, conn *sql.Conn) error {
 	var journal string
 	var synchronous int
@@ -183,7 +183,7 @@ func checkDurability(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	if journal != "wal" || synchronous != 2 {
-		return fmt.Errorf("want journal mode wal with synchronous 2 (FULL), have %s with %d: the file system cannot keep what is acknowledged", journal, synchronous)
+		return fmt.Errorf("journal mode is %s with synchronous %d, want wal with 2 (FULL): this file system cannot keep what is acknowledged", journal, synchronous)
 	}
 	return nil
 }
@@ -194,7 +194,7 @@ func (s *Store) Close() error {
 	if s.reads != nil {
 		errs = append(errs, s.queries.close(), s.reads.Close())
 	}
-	// The writer goes last: the last connection folds the WAL into the file.
+	// The writer is closed last: the last connection copies the WAL into the file.
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
@@ -210,14 +210,14 @@ func (s *Store) Wake() <-chan struct{} { return s.wake }
 // stuck is how long a transaction may take before the writer counts as hung.
 const stuck = 30 * time.Second
 
-// Check says whether changes make progress.
+// Check reports whether changes make progress.
 func (s *Store) Check() error {
 	if since := s.writing.Load(); since != 0 && time.Since(time.Unix(0, since)) > stuck {
-		return fmt.Errorf("one write has taken over %v; the disk does not answer", stuck)
+		return fmt.Errorf("a write has taken more than %v; the disk does not respond", stuck)
 	}
 	select {
 	case <-s.stopped:
-		return errors.New("the writer has ended")
+		return errors.New("the writer has stopped")
 	default:
 		return nil
 	}

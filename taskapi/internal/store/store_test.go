@@ -23,7 +23,7 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// victim asks this test binary to load a database until it is killed.
+// victim makes this test binary write to a database until it is killed.
 const victim = "TASKWIRE_STORE_VICTIM"
 
 func TestMain(m *testing.M) {
@@ -91,7 +91,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if err != nil || len(rows) != 1 || rows[0].ID <= first[0].ID {
 		t.Errorf("rows after the restart = %v, %v; want the second only", rows, err)
 	}
-	// The limit counts what an earlier process left.
+	// The limit includes the events of an earlier process.
 	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin}); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestForeignAndNewerFilesAreRefused(t *testing.T) {
 		}
 		db.Close()
 		if _, err := store.Open(t.Context(), store.Config{Path: p}); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("Open = %v, want a refusal that says %q", err, name)
+			t.Errorf("Open = %v, want a refusal that contains %q", err, name)
 		}
 	}
 	p := path(t)
@@ -170,7 +170,7 @@ func TestAnswersEndWithRun(t *testing.T) {
 }
 
 // A commit can fail, and it can fail although it happened. Neither is
-// acknowledged, Run ends with the fault, and nothing half-made is found later.
+// acknowledged, Run returns the fault, and no partial change is found later.
 func TestACommitThatFails(t *testing.T) {
 	for name, happened := range map[string]bool{"and did not happen": false, "although it happened": true} {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +231,7 @@ func checkAgree(t *testing.T, s *store.Store, tasks int) {
 	}
 }
 
-// A full disk refuses the change, harms no other and ends nothing.
+// On a full disk a change is refused; earlier changes and the store are unharmed.
 func TestAFullDiskIsTemporary(t *testing.T) {
 	cfg := store.Config{Path: path(t)}
 	s, _ := start(t, store.LimitPages(cfg, 40))
@@ -260,8 +260,8 @@ func TestPublishedRowsAndOldKeysArePurged(t *testing.T) {
 	cfg := store.Config{Path: path(t), Retention: time.Hour, Now: func() time.Time { return now }}
 	s, stop := start(t, cfg)
 	for i := range 5 {
-		once := task.Once{Key: fmt.Sprint(i)}
-		if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin, Once: once}); err != nil {
+		key := task.IdempotencyKey{Value: fmt.Sprint(i)}
+		if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin, IdempotencyKey: key}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -309,8 +309,8 @@ func count(t *testing.T, path, table string) (n int) {
 	return n
 }
 
-// load makes and completes tasks from many goroutines and says so, one line
-// each, only after the store acknowledged it.
+// load creates and completes tasks from many goroutines and prints one line for
+// each change, after the store acknowledged it.
 func load(path string) error {
 	s, err := store.Open(context.Background(), store.Config{Path: path})
 	if err != nil {
@@ -348,8 +348,8 @@ func load(path string) error {
 	return s.Run(context.Background())
 }
 
-// Killed at any moment, the store has every task that was acknowledged in at
-// least that version, and for every version exactly one outbox row.
+// Killed at any moment, the store has every acknowledged task in at least the
+// acknowledged version, and exactly one outbox row for every version.
 func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 	p := path(t)
 	acknowledged := map[string]int64{}

@@ -30,7 +30,7 @@ type job struct {
 	done chan error // capacity 1: the writer never waits for the caller
 }
 
-// submit hands do to the writer and waits until its transaction is on disk.
+// submit passes do to the writer and waits until its transaction is on disk.
 func (s *Store) submit(ctx context.Context, do func(*txn) error) error {
 	j := s.free.Get().(*job)
 	j.ctx, j.do = ctx, do
@@ -63,11 +63,11 @@ func (s *Store) release(j *job, err error) error {
 	return err
 }
 
-var errStopped = fmt.Errorf("%w: it is stopping", task.ErrUnavailable)
+var errStopped = fmt.Errorf("%w: stopping", task.ErrUnavailable)
 
-// Run is the writer. It returns nil when ctx ended and everything handed in
-// before that is answered, or the fault after which the file cannot be
-// trusted to keep what would be acknowledged: then the process must end.
+// Run is the writer. It returns nil when ctx has ended and everything submitted
+// before that is answered, or the fault after which the file cannot be trusted
+// to keep what would be acknowledged: then the process must end.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	return s.conn.Raw(func(c any) error {
@@ -79,8 +79,8 @@ func (s *Store) Run(ctx context.Context) error {
 	})
 }
 
-// loop commits in one transaction whatever has gathered while the
-// transaction before was on its way to the disk.
+// loop commits in one transaction whatever was submitted while the previous
+// transaction was written to disk.
 func (w *writer) loop(ctx context.Context) error {
 	purge := time.NewTimer(purgeEvery)
 	defer purge.Stop()
@@ -114,7 +114,7 @@ func (w *writer) gather(batch []*job) []*job {
 }
 
 // commit answers every job of the batch. When one of them breaks the
-// transaction, each runs again alone, so that only the guilty one fails.
+// transaction, each runs again alone, so that only the faulty one fails.
 func (w *writer) commit(batch []*job) {
 	w.s.writing.Store(time.Now().UnixNano())
 	defer w.s.writing.Store(0)
@@ -147,8 +147,8 @@ func (w *writer) refusal(err error) error {
 	return unavailable("write to the task store", err)
 }
 
-// txn is one transaction. What it would change in the writer's memory is kept
-// here until the commit succeeded.
+// txn is one transaction. Its changes to the writer's state in memory are kept
+// here until the commit has succeeded.
 type txn struct {
 	*writer
 	last     int64
@@ -169,7 +169,7 @@ func (w *writer) transact(batch []*job) error {
 	}
 	for _, j := range batch {
 		if j.err = j.ctx.Err(); j.err != nil {
-			continue // nobody waits for it
+			continue // the caller has gone
 		}
 		j.err = j.do(t)
 		if broken := (*brokenError)(nil); errors.As(j.err, &broken) {
@@ -192,7 +192,7 @@ func (w *writer) transact(batch []*job) error {
 	if woke {
 		select {
 		case w.s.wake <- struct{}{}:
-		default: // a wake-up is waiting already
+		default: // a wake-up is already pending
 		}
 	}
 	return nil
@@ -229,9 +229,9 @@ type brokenError struct{ cause error }
 func (e *brokenError) Error() string { return e.cause.Error() }
 func (e *brokenError) Unwrap() error { return e.cause }
 
-// now draws the time of a change. Times go up strictly, so that the order of
+// now is the time of a change. Times increase strictly, so that the order of
 // creation is the order of commits; a clock set back by more than a second is
-// followed, since every later time would be wrong otherwise.
+// followed, since otherwise every later time would be wrong.
 func (t *txn) now() time.Time {
 	us := t.s.cfg.Now().UnixMicro()
 	if us <= t.last && t.last-us < time.Second.Microseconds() {
@@ -241,8 +241,8 @@ func (t *txn) now() time.Time {
 	return fromMicros(us)
 }
 
-// purge deletes what is kept no longer and says when to come again: soon
-// while there is more, so that changes get their turn in between.
+// purge deletes expired rows and returns when to purge again: soon while there
+// are more, so that changes run in between.
 func (w *writer) purge() time.Duration {
 	now := w.s.cfg.Now()
 	var n int64

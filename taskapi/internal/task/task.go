@@ -1,6 +1,6 @@
-// Package task is the domain of the Task API: what a task is, which changes it
-// can take and what each change is called. It knows neither HTTP nor a
-// database; the contract a database must keep is Store.
+// Package task is the domain of the Task API: what a task is, how it can change
+// and what each change is called. It knows neither HTTP nor a database; the
+// contract that a database must keep is Store.
 package task
 
 import (
@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// Status is where a task stands. Any status may follow any other: a completed
+// Status is the state of a task. Any status may follow any other: a completed
 // task can be opened again.
 type Status string
 
@@ -22,7 +22,7 @@ const (
 	Completed  Status = "completed"
 )
 
-// ParseStatus accepts the three statuses, spelt exactly so.
+// ParseStatus accepts exactly the three statuses.
 func ParseStatus(s string) (Status, error) {
 	switch Status(s) {
 	case Pending, InProgress, Completed:
@@ -36,19 +36,21 @@ type Kind string
 
 // The kinds of change. Unchanged emits no event.
 const (
-	Unchanged     Kind = ""
-	WasCreated    Kind = "task.created"
-	WasUpdated    Kind = "task.updated"
-	WasCompleted  Kind = "task.completed"
-	MaxTitleRunes      = 500
+	Unchanged    Kind = ""
+	WasCreated   Kind = "task.created"
+	WasUpdated   Kind = "task.updated"
+	WasCompleted Kind = "task.completed"
 )
+
+// MaxTitleRunes is the length of the longest title.
+const MaxTitleRunes = 500
 
 // Task is one task in one version.
 type Task struct {
 	ID        string // UUIDv7, so that the order of ids is the order of creation
 	Title     string
 	Status    Status
-	OwnerID   string // lower-case uuid, "" when nobody owns it
+	OwnerID   string // lower-case uuid, "" when it has no owner
 	Version   int64  // 1 when created, one more with each change
 	CreatedAt time.Time
 	UpdatedAt time.Time // the time of the change that made this version
@@ -63,15 +65,14 @@ func New(id, title, ownerID string, now time.Time) Task {
 type Patch struct {
 	Title   *string
 	Status  *Status
-	OwnerID *string // "" takes the owner away
+	OwnerID *string // "" removes the owner
 }
 
 // Complete is the patch of POST /tasks/{id}/complete.
 func Complete() Patch { return Patch{Status: new(Completed)} }
 
-// Apply gives the next version of t and says what happened. When p asks for
-// nothing that t is not already, t comes back as it was, with Unchanged: no
-// version is drawn and no event made.
+// Apply returns the next version of t and what happened to it. If p changes
+// nothing, it returns t and Unchanged: no new version and no event.
 func (t Task) Apply(p Patch, now time.Time) (Task, Kind) {
 	next := t
 	if p.Title != nil {
@@ -94,7 +95,7 @@ func (t Task) Apply(p Patch, now time.Time) (Task, Kind) {
 	return next, WasUpdated
 }
 
-// ParseTitle trims s and refuses what could not be shown on one line.
+// ParseTitle trims s and refuses what does not fit on one line.
 func ParseTitle(s string) (string, error) {
 	s = strings.TrimSpace(s)
 	switch {
@@ -110,7 +111,7 @@ func ParseTitle(s string) (string, error) {
 	return s, nil
 }
 
-// ParseUUID accepts the 36-character form and gives it in lower case.
+// ParseUUID accepts the 36-character form and returns it in lower case.
 func ParseUUID(s string) (string, error) {
 	if len(s) != 36 {
 		return "", errUUID

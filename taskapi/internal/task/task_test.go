@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -77,7 +78,7 @@ func TestApply(t *testing.T) {
 		{"nothing asked", pending, task.Patch{}, task.Unchanged},
 		{"same title", pending, task.Patch{Title: new("title")}, task.Unchanged},
 		{"same status", pending, task.Patch{Status: new(task.Pending)}, task.Unchanged},
-		{"no owner to take away", pending, task.Patch{OwnerID: new("")}, task.Unchanged},
+		{"no owner to remove", pending, task.Patch{OwnerID: new("")}, task.Unchanged},
 		{"title", pending, task.Patch{Title: new("other")}, task.WasUpdated},
 		{"owner", pending, task.Patch{OwnerID: new("someone")}, task.WasUpdated},
 		{"started", pending, task.Patch{Status: new(task.InProgress)}, task.WasUpdated},
@@ -99,15 +100,27 @@ func TestApply(t *testing.T) {
 				}
 				return
 			}
-			if got.Version != tt.from.Version+1 || !got.UpdatedAt.Equal(now) || !got.CreatedAt.Equal(created) || got.ID != "id" {
-				t.Errorf("next version = %+v", got)
+			want := tt.from
+			want.Version, want.UpdatedAt = tt.from.Version+1, now
+			if tt.patch.Title != nil {
+				want.Title = *tt.patch.Title
+			}
+			if tt.patch.Status != nil {
+				want.Status = *tt.patch.Status
+			}
+			if tt.patch.OwnerID != nil {
+				want.OwnerID = *tt.patch.OwnerID
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("next version, want (-), got (+):\n%s", diff)
 			}
 		})
 	}
 }
 
-// Whatever patches come, in whatever order: versions go up by one exactly when
-// something changed, and task.completed is said exactly when completed is entered.
+// For any patches in any order: the version increases by one exactly when
+// something changed, and the kind is task.completed exactly when the status
+// becomes completed.
 func TestApplySequences(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		at := time.Unix(0, 0)
@@ -130,7 +143,7 @@ func TestApplySequences(t *testing.T) {
 				t.Fatalf("%+v with %+v gave %+v, %q", tk, p, next, kind)
 			}
 			if (kind == task.WasCompleted) != (next.Status == task.Completed && tk.Status != task.Completed) {
-				t.Fatalf("%+v with %+v said %q", tk, p, kind)
+				t.Fatalf("%+v with %+v is %q", tk, p, kind)
 			}
 			tk = next
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -36,16 +38,16 @@ type Open func(t *testing.T, o Options) Store
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
 		"ACreatedTaskCanBeRead":               createdTask,
-		"AnEventTellsTheChange":               eventContent,
+		"AnEventDescribesTheChange":           eventContent,
 		"NoChangeMakesNoEvent":                noChange,
 		"CompletingTwiceEmitsOnce":            completeTwice,
-		"ATaskThatIsNotThereIsNotFound":       notFound,
+		"AnUnknownTaskIsNotFound":             notFound,
 		"AnOldVersionIsRefused":               oldVersion,
 		"ARepeatUnderAKeyGivesTheFirstAnswer": repeat,
 		"AKeyWithAnotherRequestIsRefused":     keyReused,
 		"AKeyExpires":                         keyExpires,
 		"ConcurrentRepeatsMakeOneTask":        concurrentRepeats,
-		"ConcurrentChangesDrawEveryVersion":   concurrentChanges,
+		"ConcurrentChangesGetEveryVersion":    concurrentChanges,
 		"ConcurrentCompletionsEmitOnce":       concurrentCompletions,
 		"AListPagesInOrderOfCreation":         list,
 		"AFullOutboxRefusesChangesOnly":       fullOutbox,
@@ -133,8 +135,11 @@ func createdTask(t *testing.T, open Open) {
 	if err != nil || got != a.Task {
 		t.Fatalf("Get = %+v, %v; want %+v", got, err, a.Task)
 	}
-	if got.Title != "Grüße 🎉" || got.OwnerID != owner || got.Status != task.Pending || got.Version != 1 || !got.CreatedAt.Equal(got.UpdatedAt) {
-		t.Errorf("task = %+v", got)
+	want := task.Task{
+		ID: got.ID, Title: "Grüße 🎉", Status: task.Pending, OwnerID: owner, Version: 1, CreatedAt: got.CreatedAt, UpdatedAt: got.CreatedAt,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("task, want (-), got (+):\n%s", diff)
 	}
 	if _, err := task.ParseUUID(got.ID); err != nil || got.ID[14] != '7' {
 		t.Errorf("id = %q, want a UUIDv7", got.ID)
@@ -215,18 +220,18 @@ func oldVersion(t *testing.T, open Open) {
 	}
 }
 
-func once(key, body string) task.Once {
-	return task.Once{Key: key, Fingerprint: sha256.Sum256([]byte(body))}
+func key(value, body string) task.IdempotencyKey {
+	return task.IdempotencyKey{Value: value, Fingerprint: sha256.Sum256([]byte(body))}
 }
 
 func repeat(t *testing.T, open Open) {
 	s := open(t, Options{})
-	c := task.Create{Title: "one", Origin: origin, Once: once("k", "one")}
+	c := task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}
 	first, err := s.Create(t.Context(), c)
 	if err != nil || first.Replayed {
 		t.Fatalf("first = %+v, %v", first, err)
 	}
-	done := task.Update{ID: first.Task.ID, Patch: task.Complete(), Match: []int64{1}, Origin: origin, Once: once("k2", "complete")}
+	done := task.Update{ID: first.Task.ID, Patch: task.Complete(), Match: []int64{1}, Origin: origin, IdempotencyKey: key("k2", "complete")}
 	completed, err := s.Update(t.Context(), done)
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +240,7 @@ func repeat(t *testing.T, open Open) {
 	if err != nil || !again.Replayed || again.Task != first.Task {
 		t.Errorf("again = %+v, %v; want the first answer %+v although the task went on", again, err, first)
 	}
-	// The version asked for is gone, by this very request.
+	// This very request has replaced the version that it asks for.
 	if again, err := s.Update(t.Context(), done); err != nil || !again.Replayed || again.Task != completed.Task {
 		t.Errorf("completed again = %+v, %v; want %+v", again, err, completed)
 	}
@@ -244,18 +249,18 @@ func repeat(t *testing.T, open Open) {
 
 func keyReused(t *testing.T, open Open) {
 	s := open(t, Options{})
-	if _, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, Once: once("k", "one")}); err != nil {
+	if _, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin, Once: once("k", "two")}); !errors.Is(err, task.ErrKeyReused) {
+	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin, IdempotencyKey: key("k", "two")}); !errors.Is(err, task.ErrKeyReused) {
 		t.Errorf("another request under the key: %v", err)
 	}
-	// A refusal is not an answer to keep.
-	u := task.Update{ID: "nobody", Patch: task.Complete(), Origin: origin, Once: once("k3", "x")}
+	// A refusal is not stored as an answer.
+	u := task.Update{ID: "nobody", Patch: task.Complete(), Origin: origin, IdempotencyKey: key("k3", "x")}
 	if _, err := s.Update(t.Context(), u); !errors.Is(err, task.ErrNotFound) {
 		t.Errorf("update = %v", err)
 	}
-	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin, Once: once("k3", "y")}); err != nil {
+	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin, IdempotencyKey: key("k3", "y")}); err != nil {
 		t.Errorf("a key that came with a refused request: %v", err)
 	}
 	want(t, s, "task.created 1", "task.created 1")
@@ -264,7 +269,7 @@ func keyReused(t *testing.T, open Open) {
 func keyExpires(t *testing.T, open Open) {
 	clock := newClock()
 	s := open(t, Options{Now: clock.Now})
-	c := task.Create{Title: "one", Origin: origin, Once: once("k", "one")}
+	c := task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")}
 	first, err := s.Create(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +290,7 @@ func concurrentRepeats(t *testing.T, open Open) {
 	var wg sync.WaitGroup
 	for i := range ids {
 		wg.Go(func() {
-			a, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, Once: once("k", "one")})
+			a, err := s.Create(t.Context(), task.Create{Title: "one", Origin: origin, IdempotencyKey: key("k", "one")})
 			if err != nil {
 				t.Errorf("create: %v", err)
 			}
@@ -415,7 +420,7 @@ func pages(t *testing.T, s Store, f task.Filter) []string {
 func fullOutbox(t *testing.T, open Open) {
 	s := open(t, Options{OutboxLimit: 3})
 	tk := create(t, s, "one")
-	keyed := task.Create{Title: "two", Origin: origin, Once: once("k", "two")}
+	keyed := task.Create{Title: "two", Origin: origin, IdempotencyKey: key("k", "two")}
 	if _, err := s.Create(t.Context(), keyed); err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +432,7 @@ func fullOutbox(t *testing.T, open Open) {
 	if _, err := s.Update(t.Context(), task.Update{ID: tk.ID, Patch: task.Complete(), Origin: origin}); !errors.As(err, &busy) {
 		t.Errorf("complete beyond the limit = %v", err)
 	}
-	// What emits nothing is still answered.
+	// A request that emits nothing is still answered.
 	update(t, s, tk.ID, task.Patch{})
 	if a, err := s.Create(t.Context(), keyed); err != nil || !a.Replayed {
 		t.Errorf("a repeat = %+v, %v", a, err)
@@ -459,7 +464,7 @@ func outboxOrder(t *testing.T, open Open) {
 		}
 		again, err := s.Next(t.Context(), 3, 1<<20)
 		if err != nil || !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
-			t.Fatalf("rows that were not marked did not come again: %v, %v", again, err)
+			t.Fatalf("unmarked rows did not come again: %v, %v", again, err)
 		}
 		var ids []int64
 		for _, r := range rows {
@@ -474,7 +479,7 @@ func outboxOrder(t *testing.T, open Open) {
 			}
 			titles = append(titles, string(e.Data()))
 		}
-		for range 2 { // twice is no mistake
+		for range 2 { // twice is allowed
 			if err := s.Published(t.Context(), ids); err != nil {
 				t.Fatal(err)
 			}
@@ -563,7 +568,7 @@ func (c *clock) Now() time.Time {
 	return c.now
 }
 
-// Advance moves the clock on.
+// Advance moves the clock forward.
 func (c *clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,0 +1,307 @@
+package rest_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskwire/taskwire/taskapi/internal/rest"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+const documentFile = "../../openapi.yaml"
+
+var updateDocument = flag.Bool("update", false, "write openapi.json from taskapi/openapi.yaml")
+
+// taskapi/openapi.yaml is the source; what the program serves is the same
+// document as JSON, in the same order.
+func TestDocumentIsServedAsItIs(t *testing.T) {
+	source, err := os.ReadFile(documentFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compact, err := yaml.YAMLToJSON(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want bytes.Buffer
+	if err := json.Indent(&want, compact, "", " "); err != nil {
+		t.Fatal(err)
+	}
+	if *updateDocument {
+		if err := os.WriteFile("openapi.json", want.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Skip("openapi.json is written; run the tests again")
+	}
+	if w := setup(t, settings{}).do("GET", "/openapi.json", ""); w.Body.String() != want.String() {
+		t.Error("/openapi.json is not taskapi/openapi.yaml; run go test ./taskapi/internal/rest -run TestDocument -update")
+	}
+}
+
+// openDocument reads the document and checks it against OpenAPI 3.1, its
+// examples against its schemas.
+var openDocument = sync.OnceValues(func() (d struct {
+	*openapi3.T
+	routers.Router
+}, err error) {
+	if d.T, err = openapi3.NewLoader().LoadFromFile(documentFile); err != nil {
+		return d, err
+	}
+	if !d.IsOpenAPI31OrLater() {
+		return d, fmt.Errorf("openapi %s, want 3.1", d.OpenAPI)
+	}
+	d.Router, err = legacy.NewRouter(d.T)
+	return d, err
+})
+
+// operation is the part of the document that is about r; nil if there is none.
+func (f *fixture) operation(r *http.Request, body string) *openapi3filter.RequestValidationInput {
+	f.Helper()
+	document, err := openDocument()
+	if err != nil {
+		f.Fatalf("%s: %v", documentFile, err)
+	}
+	route, params, err := document.FindRoute(r)
+	if err != nil {
+		return nil
+	}
+	clone := r.Clone(context.Background())
+	clone.Body = io.NopCloser(strings.NewReader(body))
+	if r.Header.Get("Content-Type") == curlForm {
+		clone.Header.Set("Content-Type", "application/json") // a courtesy to curl, not a media type of the document
+	}
+	return &openapi3filter.RequestValidationInput{Request: clone, PathParams: params, Route: route, Options: &openapi3filter.Options{
+		IncludeResponseStatus: true,
+		SchemaValidationOptions: []openapi3.SchemaValidationOption{
+			openapi3.WithStringFormatValidator("uuid", openapi3.NewRegexpFormatValidator(openapi3.FormatOfStringForUUIDOfRFC9562)),
+		},
+		AuthenticationFunc: func(_ context.Context, in *openapi3filter.AuthenticationInput) error {
+			scheme, _, _ := strings.Cut(in.RequestValidationInput.Request.Header.Get("Authorization"), " ")
+			if f.tokens && !strings.EqualFold(scheme, in.SecurityScheme.Scheme) {
+				return errors.New("no token")
+			}
+			return nil // an open API ignores tokens
+		},
+	}}
+}
+
+// conforms holds an answer against the document, and the request too when it
+// was accepted: the document must allow all that the API does.
+func (f *fixture) conforms(r *http.Request, body string, w *httptest.ResponseRecorder) {
+	f.Helper()
+	in := f.operation(r, body)
+	if in == nil {
+		return
+	}
+	if f.answered != nil {
+		f.answered[fmt.Sprintf("%s %d", in.Route.Operation.OperationID, w.Code)] = true
+	}
+	if err := openapi3filter.ValidateRequest(context.Background(), in); w.Code < 400 && err != nil {
+		f.Errorf("%s %s is answered %d and refused by the document: %v", r.Method, r.URL, w.Code, err)
+	}
+	if in.Route.Operation.Responses.Status(w.Code) == nil {
+		f.Errorf("%s %s is answered %d, which the document does not list", r.Method, r.URL, w.Code)
+	}
+	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(), Options: in.Options}
+	if err := openapi3filter.ValidateResponse(context.Background(), out.SetBodyBytes(w.Body.Bytes())); err != nil {
+		f.Errorf("%s %s is answered %d %s, which the document does not describe: %v", r.Method, r.URL, w.Code, w.Body, err)
+	}
+}
+
+// withTokens is an API that asks for the token "token-a", as the document says.
+func withTokens(t *testing.T) *fixture {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(file, []byte("alice token-a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return setup(t, settings{tokens: file})
+}
+
+const (
+	token = "Authorization: Bearer token-a"
+	asks  = "Content-Type: application/json"
+)
+
+// Every answer that the document lists can be had, and no other.
+func TestDocumentListsTheAnswers(t *testing.T) {
+	answered := map[string]bool{}
+	f := withTokens(t)
+	f.answered = answered
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	unforeseen := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{errors.New("unforeseen")}, Log: slog.New(slog.DiscardHandler)})}
+	unavailable := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{task.ErrUnavailable}, Log: slog.New(slog.DiscardHandler)})}
+
+	f.do("GET", "/tasks?limit=0", "", token)
+	f.do("GET", path, "", token, `If-None-Match: "1"`)
+	f.do("PATCH", path, `{"title": "x"}`, token, asks, `If-Match: "7"`)
+	f.do("POST", path+"/complete", "", token, `If-Match: "7"`)
+	for _, call := range [][3]string{
+		{"GET", "/tasks"}, {"GET", path}, {"POST", "/tasks", `{"title": "x"}`}, {"PATCH", path, `{"status": "in_progress"}`}, {"POST", path + "/complete", `{}`},
+	} {
+		method, at, body := call[0], call[1], call[2]
+		f.do(method, at, body, token, asks)
+		f.do(method, at, body, asks)
+		f.do(method, at, body, token, asks, "X-Correlation-ID: ")
+		f.do(method, strings.Replace(at, path, "/tasks/nobody", 1), body, token, asks)
+		unforeseen.do(method, at, body, asks)
+		unavailable.do(method, at, body, asks)
+		if method == "GET" {
+			continue
+		}
+		f.do(method, at, body, token, asks, "Sec-Fetch-Site: cross-site")
+		f.do(method, at, body, token, "Content-Type: text/plain")
+		f.do(method, at, strings.Repeat(" ", 64<<10)+body, token, asks)
+		f.do(method, at, `{"unknown": 1}`, token, asks)
+		late := httptest.NewRequest(method, at, tooLate{})
+		late.Header.Set("Authorization", "Bearer token-a")
+		f.serve(late, body)
+	}
+
+	document, err := openDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, item := range document.Paths.Map() {
+		for _, op := range item.Operations() {
+			for status := range op.Responses.Map() {
+				listed = append(listed, op.OperationID+" "+status)
+			}
+		}
+	}
+	slices.Sort(listed)
+	if diff := cmp.Diff(listed, slices.Sorted(maps.Keys(answered))); diff != "" {
+		t.Errorf("listed in the document (-), answered (+):\n%s", diff)
+	}
+}
+
+// faulty is a store that fails every call.
+type faulty struct{ err error }
+
+func (s faulty) Create(context.Context, task.Create) (task.Answer, error) {
+	return task.Answer{}, s.err
+}
+func (s faulty) Update(context.Context, task.Update) (task.Answer, error) {
+	return task.Answer{}, s.err
+}
+func (s faulty) Get(context.Context, string) (task.Task, error)       { return task.Task{}, s.err }
+func (s faulty) List(context.Context, task.Filter) (task.Page, error) { return task.Page{}, s.err }
+
+// tooLate is a body whose sender stalls.
+type tooLate struct{}
+
+func (tooLate) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+// What the document forbids is refused by the API as well.
+func TestDocumentForbids(t *testing.T) {
+	f := withTokens(t)
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	for _, tt := range []struct {
+		name, method, path, body string
+		headers                  []string
+		status                   int
+	}{
+		{"no token", "GET", "/tasks", "", nil, 401},
+		{"no body", "POST", "/tasks", "", nil, 400},
+		{"no title", "POST", "/tasks", `{}`, nil, 422},
+		{"a null title", "POST", "/tasks", `{"title": null}`, nil, 422},
+		{"an empty title", "POST", "/tasks", `{"title": ""}`, nil, 422},
+		{"a long title", "POST", "/tasks", `{"title": "` + strings.Repeat("é", 501) + `"}`, nil, 422},
+		{"an owner that is no uuid", "POST", "/tasks", `{"title": "x", "owner_id": "me"}`, nil, 422},
+		{"an unknown member", "POST", "/tasks", `{"title": "x", "priority": 1}`, nil, 422},
+		{"an array", "POST", "/tasks", `[]`, nil, 422},
+		{"an unknown status", "PATCH", path, `{"status": "done"}`, nil, 422},
+		{"a null status", "PATCH", path, `{"status": null}`, nil, 422},
+		{"a body for complete", "POST", path + "/complete", `{"by": "me"}`, nil, 422},
+		{"another media type", "POST", "/tasks", `{"title": "x"}`, []string{"Content-Type: text/plain"}, 415},
+		{"a limit of 0", "GET", "/tasks?limit=0", "", nil, 422},
+		{"a limit of 1001", "GET", "/tasks?limit=1001", "", nil, 422},
+		{"an unknown status in the query", "GET", "/tasks?status=done", "", nil, 422},
+		{"an owner in the query that is no uuid", "GET", "/tasks?owner_id=me", "", nil, 422},
+		{"a long correlation id", "GET", path, "", []string{"X-Correlation-ID: " + strings.Repeat("x", 129)}, 400},
+		{"a correlation id beyond ASCII", "GET", path, "", []string{"X-Correlation-ID: é"}, 400},
+		{"a long idempotency key", "POST", "/tasks", `{"title": "x"}`, []string{"Idempotency-Key: " + strings.Repeat("k", 256)}, 400},
+		{"an unquoted version", "PATCH", path, `{}`, []string{"If-Match: 1"}, 400},
+		{"half a quoted version", "POST", path + "/complete", "", []string{`If-Match: "1`}, 400},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			headers := append([]string{asks}, tt.headers...)
+			if tt.status != 401 {
+				headers = append(headers, token)
+			}
+			r := request(tt.method, tt.path, tt.body, headers...)
+			if err := openapi3filter.ValidateRequest(t.Context(), f.operation(r, tt.body)); err == nil {
+				t.Error("the document allows it")
+			}
+			if w := f.serve(r, tt.body); w.Code != tt.status {
+				t.Errorf("the API answers %d %s, want %d", w.Code, w.Body, tt.status)
+			}
+		})
+	}
+}
+
+// Each operation has examples, and the requests among them work.
+func TestDocumentExamples(t *testing.T) {
+	f := withTokens(t)
+	document, err := openDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range document.Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.RequestBody != nil {
+				for media, content := range op.RequestBody.Value.Content {
+					if len(content.Examples) == 0 {
+						t.Errorf("%s: no example of a request as %s", op.OperationID, media)
+					}
+					for name, example := range content.Examples {
+						body, err := json.Marshal(example.Value.Value)
+						if err != nil {
+							t.Fatal(err)
+						}
+						id := f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+						w := f.do(method, strings.Replace(path, "{id}", id, 1), string(body), token, "Content-Type: "+media)
+						if w.Code/100 != 2 {
+							t.Errorf("%s, example %s as %s: %d %s", op.OperationID, name, media, w.Code, w.Body)
+						}
+					}
+				}
+			}
+			for status, response := range op.Responses.Map() {
+				for media, content := range response.Value.Content {
+					if content.Example == nil && len(content.Examples) == 0 {
+						t.Errorf("%s: no example of answer %s as %s", op.OperationID, status, media)
+					}
+				}
+			}
+			for _, p := range slices.Concat(op.Parameters, item.Parameters) {
+				if p.Value.Example == nil {
+					t.Errorf("%s: no example of %s", op.OperationID, p.Value.Name)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+type originKey struct{}
+
+// origin is where the request of ctx came from, as the guard found it.
+func origin(ctx context.Context) task.Origin {
+	o, _ := ctx.Value(originKey{}).(task.Origin)
+	return o
+}
+
+// guard is what every request passes before its route. A panic becomes a 500.
+func (a *API) guard(next http.Handler) http.Handler {
+	return a.handle(func(w http.ResponseWriter, r *http.Request) (err error) {
+		defer func() {
+			v := recover()
+			if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares the panic value the same way
+				panic(v)
+			}
+			if v != nil {
+				a.log.Error("request panicked", "panic", v, "stack", string(debug.Stack()))
+				err = refuse(http.StatusInternalServerError, ourFault)
+			}
+		}()
+		origin, err := a.admit(w, r)
+		if err != nil {
+			return err
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), originKey{}, origin)))
+		return nil
+	})
+}
+
+// admit refuses forms of other sites and callers without a token. The
+// correlation id is echoed in every answer, so it comes first.
+func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err error) {
+	id, ok := correlation(r.Header)
+	w.Header().Set("X-Correlation-ID", id)
+	if !ok {
+		return o, refuse(http.StatusBadRequest, "The header X-Correlation-ID must be 1 to 128 printable ASCII characters.")
+	}
+	if a.origin.Check(r) != nil {
+		return o, refuse(http.StatusForbidden, "A page of another site may not change tasks.")
+	}
+	o.CorrelationID = id
+	o.TraceParent, o.TraceState = trace(r.Header)
+	if a.tokens == nil || public(r.URL.Path) {
+		return o, nil
+	}
+	if o.Actor, ok = a.tokens.Name(bearer(r.Header)); !ok {
+		return o, refuse(http.StatusUnauthorized, "This call needs the header Authorization: Bearer TOKEN with a known token.").
+			with("WWW-Authenticate", `Bearer realm="taskapi"`)
+	}
+	return o, nil
+}
+
+// public paths hold nothing but documentation.
+func public(path string) bool {
+	return path == "/openapi.json" || path == "/docs" || strings.HasPrefix(path, "/docs/")
+}
+
+func bearer(h http.Header) string {
+	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// correlation is the caller's id or a new one; false if the caller's is unusable.
+func correlation(h http.Header) (string, bool) {
+	given, present := h["X-Correlation-Id"]
+	if !present {
+		return uuid.NewString(), true
+	}
+	if len(given) != 1 || !printable(given[0], 128) {
+		return uuid.NewString(), false
+	}
+	return given[0], true
+}
+
+// trace reads the W3C trace context. An invalid header is not an error: the
+// recommendation says to continue without it.
+func trace(h http.Header) (parent, state string) {
+	given := h["Traceparent"]
+	if len(given) != 1 || !isTraceParent(given[0]) {
+		return "", ""
+	}
+	state = strings.Join(h["Tracestate"], ",")
+	if !printable(state, 512) {
+		state = ""
+	}
+	return given[0], state
+}
+
+// isTraceParent accepts version 00: version, trace id, parent id, flags.
+func isTraceParent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	id, parent, flags := s[3:35], s[36:52], s[53:]
+	return isHex(id) && isHex(parent) && isHex(flags) && strings.Trim(id, "0") != "" && strings.Trim(parent, "0") != ""
+}
+
+func isHex(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+}
