@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/apptest"
@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// notifier is a running service.
+// notifier is the real service on its own ports.
 type notifier struct {
 	*apptest.App
 	t *testing.T
@@ -67,8 +67,8 @@ func (r *notifier) post(body string) int {
 	return status
 }
 
-// told is the log's notifications; each line of it must be one JSON object.
-func (r *notifier) told() []string {
+// notifications are those in the log, each line of which must be one JSON object.
+func (r *notifier) notifications() []string {
 	r.t.Helper()
 	var out []string
 	for line := range strings.Lines(r.Log.String()) {
@@ -89,7 +89,7 @@ func body(typ, data string) string {
 
 const groceries = `{"task_id":"task-123","title":"Buy groceries","status":"pending","owner_id":null}`
 
-func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
+func TestOnlyCreatedAndCompletedTasksAreLogged(t *testing.T) {
 	r := start(t, nil)
 	for _, c := range []struct {
 		body   string
@@ -112,8 +112,8 @@ func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
 		"INFO notifier NOTIFICATION: New task created - 'Write capstone lesson' (ID: abc123)",
 		"INFO notifier NOTIFICATION: Task completed - 'line\nfeed' (ID: abc123)",
 	}
-	if got := r.told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if diff := cmp.Diff(want, r.notifications()); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
 	}
 	_, metrics := r.Get(t, r.OpsURL+"/metrics")
 	for _, line := range []string{
@@ -129,7 +129,7 @@ func TestItTellsOfCreatedAndCompletedTasksOnly(t *testing.T) {
 func TestBinaryAndBatchForms(t *testing.T) {
 	r := start(t, nil)
 	if status, answer := r.do("POST", groceries, "Content-Type", "application/json", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "curl", "ce-type", "task.created"); status != 204 || answer != "" {
-		t.Errorf("binary = %d %s", status, answer)
+		t.Errorf("binary = %d %q, want 204 and no body", status, answer)
 	}
 	batch := "[" + body("task.completed", groceries) + "," + body("task.updated", groceries) + "," + body("task.created", `{}`) + "]"
 	status, answer := r.do("POST", batch, "Content-Type", "application/cloudevents-batch+json")
@@ -140,16 +140,16 @@ func TestBinaryAndBatchForms(t *testing.T) {
 		"INFO notifier NOTIFICATION: New task created - 'Buy groceries' (ID: task-123)",
 		"INFO notifier NOTIFICATION: Task completed - 'Buy groceries' (ID: task-123)",
 	}
-	if got := r.told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if diff := cmp.Diff(want, r.notifications()); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
 	}
 }
 
-// TestATitleNeverMakesALine holds for the log that people read, too.
+// TestATitleNeverMakesALine also in the text format.
 func TestATitleNeverMakesALine(t *testing.T) {
 	r := start(t, map[string]string{"LOG_FORMAT": "text"})
 	if got := r.post(body("task.created", `{"task_id":"1","title":"a\nNOTIFICATION: forged\u001b[31m","status":"pending"}`)); got != 204 {
-		t.Fatalf("answer = %d", got)
+		t.Fatalf("POST = %d, want 204", got)
 	}
 	if text := r.Log.String(); strings.Contains(text, "\nNOTIFICATION") || strings.Contains(text, "\x1b") || !strings.Contains(text, "New task created - ") {
 		t.Errorf("log = %q", text)
@@ -159,23 +159,23 @@ func TestATitleNeverMakesALine(t *testing.T) {
 func TestOtherMethodsAndTheHandshake(t *testing.T) {
 	r := start(t, nil)
 	if status, _ := r.do("GET", ""); status != 405 {
-		t.Errorf("GET = %d", status)
+		t.Errorf("GET = %d, want 405", status)
 	}
 	if status, _ := r.do("OPTIONS", "", "WebHook-Request-Origin", "sender.example"); status != 200 {
-		t.Errorf("OPTIONS = %d", status)
+		t.Errorf("OPTIONS = %d, want 200", status)
 	}
 	if status, _ := r.do("POST", "hello", "Content-Type", "text/plain"); status != 415 {
-		t.Errorf("text = %d", status)
+		t.Errorf("text/plain = %d, want 415", status)
 	}
 	if status, _ := r.do("POST", strings.Repeat(" ", sink.MaxBody+1), "Content-Type", "application/cloudevents+json"); status != 413 {
-		t.Errorf("over 1 MiB = %d", status)
+		t.Errorf("over 1 MiB = %d, want 413", status)
 	}
 	if !strings.Contains(r.Log.String(), "posts are taken unsigned") {
-		t.Error("the log does not say that posts are unsigned")
+		t.Error("the log does not warn of unsigned posts")
 	}
 }
 
-func TestWithSecretsOnlySignedPostsAreTold(t *testing.T) {
+func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	path := filepath.Join(t.TempDir(), "secrets")
 	if err := os.WriteFile(path, []byte("whsec_"+base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
@@ -191,18 +191,18 @@ func TestWithSecretsOnlySignedPostsAreTold(t *testing.T) {
 		"webhook-timestamp", strconv.FormatInt(now.Unix(), 10), "webhook-signature", sink.Sign(key, "m1", now, []byte(event))); got != 204 {
 		t.Errorf("signed = %d %s, want 204", got, answer)
 	}
-	if got := r.told(); len(got) != 1 {
-		t.Errorf("told %q, want one", got)
+	if got := r.notifications(); len(got) != 1 {
+		t.Errorf("notifications %q, want one", got)
 	}
 	if strings.Contains(r.Log.String(), base64.StdEncoding.EncodeToString(key)) {
-		t.Error("the secret stands in the log")
+		t.Error("the secret was logged")
 	}
 }
 
 func TestEveryMistakeIsNamed(t *testing.T) {
 	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nowhere", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/nonexistent"}))
 	if err == nil {
-		t.Fatal("FromEnv took it")
+		t.Fatal("FromEnv accepted it")
 	}
 	for _, key := range []string{"LISTEN_ADDR: ", "SHUTDOWN_GRACE: ", "WEBHOOK_SECRET_FILE: "} {
 		if !strings.Contains(err.Error(), key) {
@@ -222,14 +222,14 @@ func TestCloseFreesThePortsOfAServiceThatNeverRan(t *testing.T) {
 	}
 	cfg.HTTP.Addr = first.Addr().String()
 	if _, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is taken") {
-		t.Errorf("a taken port: %v", err)
+		t.Errorf("New on a taken port = %v, want an error with \"is taken\"", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatalf("after Close: %v", err)
+		t.Fatalf("New after Close = %v, want nil", err)
 	}
 	if err := second.Close(); err != nil {
 		t.Fatal(err)
