@@ -72,6 +72,7 @@ type rule struct {
 }
 
 var rules = []rule{
+	{"internal/child", []string{"internal/retry"}, nil, "for tests and tools: it must not know what it starts"},
 	{"internal/env", nil, nil, "settings are read before anything else exists"},
 	{"internal/event", nil, []string{"github.com/cloudevents/sdk-go/v2", "github.com/go-json-experiment/json"}, "the shared vocabulary is a leaf"},
 	{"internal/failpoint", nil, nil, "a leaf that is empty in ordinary builds"},

@@ -9,7 +9,7 @@ import (
 // TestProgramsLinkNoTestPlumbing asks the build what each program would link.
 // The answer is not tracked by the test cache: run with -count=1, as make test does.
 func TestProgramsLinkNoTestPlumbing(t *testing.T) {
-	forbidden := []string{"/internal/embedkafka", "/internal/kafkatest", "/internal/stack", "/franz-go", "goleak", "testscript", "k8s.io/"}
+	forbidden := []string{"/internal/child", "/internal/embedkafka", "/internal/kafkatest", "/internal/stack", "/franz-go", "goleak", "testscript", "k8s.io/"}
 	for _, service := range []string{"taskapi", "bridge", "notifier", "auditor"} {
 		out, err := exec.Command("go", "list", "-deps", "../../"+service).CombinedOutput()
 		if err != nil {
