@@ -260,7 +260,7 @@ func text(t *testing.T, rep *check.Report) string {
 }
 
 func TestTooLittleIsInvalid(t *testing.T) {
-	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
+	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "effective:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
 		"pair:client->taskapi": 1, "rate-before": 1e9, "refused-full": 1} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(changes, tasks)

@@ -60,7 +60,7 @@ type AuditFigures struct {
 type FaultFigure struct {
 	Planned   int     `json:"planned"`
 	Injected  int     `json:"injected"`
-	Bitten    int     `json:"bitten"` // with at least one operation in flight
+	Effective int     `json:"effective"` // with at least one operation in flight
 	Healed    int     `json:"healed"`
 	Recovered int     `json:"recovered"`
 	Rate      float64 `json:"rate"` // acknowledgements a second meanwhile
@@ -109,8 +109,10 @@ func (r *Report) figure(name string) int {
 	case "redeliveries":
 		return r.Work["redeliveries"] + r.Work["retries"]
 	}
-	if kind, ok := strings.CutPrefix(name, "bitten:"); ok {
-		return r.Faults[kind].Bitten
+	for _, prefix := range []string{"effective:", "bitten:"} { // bitten: in older runs
+		if kind, ok := strings.CutPrefix(name, prefix); ok {
+			return r.Faults[kind].Effective
+		}
 	}
 	if kind, ok := strings.CutPrefix(name, "recovered:"); ok {
 		return r.Faults[kind].Recovered
@@ -134,8 +136,8 @@ func (r *Report) decide() {
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
-		if f := r.Faults[kind]; f.Bitten < f.Planned || f.Recovered < f.Planned {
-			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: planned %d, injected %d, bitten %d, recovered %d", kind, f.Planned, f.Injected, f.Bitten, f.Recovered))
+		if f := r.Faults[kind]; f.Effective < f.Planned || f.Recovered < f.Planned {
+			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: planned %d, injected %d, effective %d, recovered %d", kind, f.Planned, f.Injected, f.Effective, f.Recovered))
 		}
 	}
 	r.Verdict = Green
@@ -164,9 +166,9 @@ func (r *Report) Text(w io.Writer) error {
 	n := 0
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		f := r.Faults[kind]
-		n += f.Bitten
-		fmt.Fprintf(&b, "fault   %-10s planned %d injected %d bitten %d recovered %d%s, %.0f acks/s meanwhile; 0 of %d bounds the rate at %.3f\n",
-			kind, f.Planned, f.Injected, f.Bitten, f.Recovered, quantiles(f.times), f.Rate, f.Bitten, bound(f.Bitten))
+		n += f.Effective
+		fmt.Fprintf(&b, "fault   %-10s planned %d injected %d effective %d recovered %d%s, %.0f acks/s meanwhile; 0 of %d bounds the rate at %.3f\n",
+			kind, f.Planned, f.Injected, f.Effective, f.Recovered, quantiles(f.times), f.Rate, f.Effective, bound(f.Effective))
 	}
 	for _, left := range r.Run.Left {
 		fmt.Fprintf(&b, "fault   not injected: %s\n", left)

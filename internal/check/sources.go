@@ -356,7 +356,7 @@ func (j *judge) faults() error {
 		if f.Error == "" {
 			s.Injected++
 			if f.InFlight > 0 {
-				s.Bitten++
+				s.Effective++
 			}
 			if f.Pair != "" {
 				j.rep.Pairs[f.Pair]++

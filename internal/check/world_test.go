@@ -63,7 +63,7 @@ func uuid(r *rand.Rand) string {
 func newWorld(n, tasks int) *world {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	w := &world{run: check.Run{Seed: 1, Topic: "task-events", Drained: true, Need: map[string]int{
-		"acks": n / 2, "info": 1, "redeliveries": 1, "dedup-hits": 1, "bitten:kill": 1, "4xx:bad": 1}}}
+		"acks": n / 2, "info": 1, "redeliveries": 1, "dedup-hits": 1, "effective:kill": 1, "4xx:bad": 1}}}
 	names := make([]string, tasks)
 	for i := range names {
 		names[i] = uuid(r)
