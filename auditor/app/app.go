@@ -52,10 +52,10 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	s.metrics = newMetrics()
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap}
 	s.missing = s.load(ctx)
-	if s.missing != nil && !volume.Mendable(s.missing) {
+	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
 	}
-	server.Hold(s.missing) // already now: the first answer of Run has to be right
+	server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
 	return s, nil
 }
 
@@ -113,7 +113,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
 	group.Go(func() error {
-		if err := volume.Retry(ctx, s.log, s.missing, s.http.Hold, s.load); err != nil || s.ledger == nil {
+		if err := volume.Retry(ctx, s.log, s.missing, s.http.SetUnavailable, s.load); err != nil || s.ledger == nil {
 			return err
 		}
 		select {

@@ -28,7 +28,7 @@ type Config struct {
 	Service string        // one word: taskapi, bridge, notifier, auditor
 	Addr    string        // public listener, LISTEN_ADDR or :PORT
 	OpsAddr string        // operator listener, OPS_ADDR
-	Grace   time.Duration // how long work in hand may take after a stop, SHUTDOWN_GRACE
+	Grace   time.Duration // how long requests in progress may take after a stop, SHUTDOWN_GRACE
 	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
 }
 
@@ -42,7 +42,7 @@ func ConfigFromEnv(r *env.Reader, service string, port int) Config {
 		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
 		Pprof:   r.Bool("OPS_PPROF", false),
 	}
-	// Serverless platforms set PORT and expect it to be obeyed.
+	// Serverless platforms set PORT and expect the program to listen there.
 	if r.String("PORT", "") != "" {
 		cfg.Addr = ":" + strconv.Itoa(r.Int("PORT", port, 1, 65535))
 	}
@@ -61,11 +61,12 @@ type Server struct {
 	public   net.Listener
 	ops      net.Listener
 	registry *prometheus.Registry
-	handler  http.Handler // set before Serve, or while held; so are the checks
+	handler  http.Handler // set before Serve, or while unavailable; so are the checks
 	live     []Check
 	ready    []Check
-	held     atomic.Pointer[error]
 	stopping atomic.Bool
+
+	unavailable atomic.Pointer[error] // why there is nothing to serve yet
 }
 
 // Listen binds both ports and serves neither yet. A taken port is an error that names it.
@@ -110,37 +111,39 @@ func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
 // Ready adds checks to /readyz: can the service take work?
 func (s *Server) Ready(checks ...Check) { s.ready = append(s.ready, checks...) }
 
-// Hold keeps a server that has to wait for what it serves: alive, not ready
-// for this reason, and every public route answers 503. Hold(nil) ends it.
-func (s *Server) Hold(reason error) {
+// SetUnavailable is for a service that waits for its files: it is alive, not
+// ready for this reason, and every public route answers 503 until
+// SetUnavailable(nil).
+func (s *Server) SetUnavailable(reason error) {
 	if reason == nil {
-		s.held.Store(nil)
+		s.unavailable.Store(nil)
 		return
 	}
-	s.held.Store(&reason)
+	s.unavailable.Store(&reason)
 }
 
-// servePublic is the handler, which is read only while the server is not held.
+// servePublic reads the handler only while the server is available: until then
+// the service may still set it.
 func (s *Server) servePublic(w http.ResponseWriter, r *http.Request) {
-	if s.held.Load() == nil {
+	if s.unavailable.Load() == nil {
 		s.handler.ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set("Retry-After", "1")
-	WriteProblem(w, Problem{Status: http.StatusServiceUnavailable, Detail: "the service cannot use its files yet; /readyz says why"})
+	WriteProblem(w, Problem{Status: http.StatusServiceUnavailable, Detail: "the service cannot use its files yet; /readyz has the reason"})
 }
 
 // Close releases the ports of a server that never served.
 func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Close()) }
 
 // Serve answers on both ports until ctx ends. Then it turns readiness off,
-// closes the listeners, lets requests in hand finish within Grace and returns
-// only after that; the operator port goes last, so that a drain can be watched.
+// closes the listeners, waits up to Grace for requests in progress and returns.
+// The operator port closes last, so that a drain can be observed.
 func (s *Server) Serve(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
 	public := server(s.publicRoutes(), s.log)
 	ops := server(s.opsRoutes(), s.log)
-	// A fault of one listener ends the other; so does ctx.
+	// An error of one listener ends the other; so does ctx.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve("public", public, s.public) })
 	group.Go(func() error { return serve("operator", ops, s.ops) })
@@ -162,17 +165,17 @@ func serve(which string, srv *http.Server, l net.Listener) error {
 	return nil
 }
 
-// shutdown breaks off what is still running when the grace is over, so that
-// no handler outlives Serve's caller for long.
+// shutdown closes the connections that are still busy when the grace is over, so
+// that no handler outlives Serve's caller for long.
 func shutdown(ctx context.Context, which string, srv *http.Server) error {
 	if err := srv.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests on the %s port outlasted the grace: %w", which, err), srv.Close())
+		return errors.Join(fmt.Errorf("requests on the %s port did not finish within SHUTDOWN_GRACE: %w", which, err), srv.Close())
 	}
 	return nil
 }
 
-// server carries the limits that net/http leaves open: without them one slow
-// client holds a connection for ever.
+// server sets the limits that net/http leaves open: without them one slow client
+// holds a connection for ever.
 func server(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,

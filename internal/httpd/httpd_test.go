@@ -57,7 +57,7 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
+func TestProbesAnswerOnBothPortsAndNameWhatIsMissing(t *testing.T) {
 	s, _ := start(t, func(s *httpd.Server) {
 		s.Ready(httpd.Check{Name: "kafka", Func: func() error { return errors.New("no broker answers") }})
 	})
@@ -71,11 +71,11 @@ func TestProbesAnswerOnBothPortsAndSayWhatIsMissing(t *testing.T) {
 	}
 }
 
-// A server that waits is alive, so nobody restarts it; what it serves may be
-// set while it answers.
-func TestAHeldServerSaysWhyAndTakesNothing(t *testing.T) {
+// A server that waits is alive, so nobody restarts it; its handler may be set
+// while it answers.
+func TestAnUnavailableServerNamesTheReasonAndAcceptsNothing(t *testing.T) {
 	s, _ := start(t, func(s *httpd.Server) {
-		s.Hold(errors.New("audit log: read-only file system"))
+		s.SetUnavailable(errors.New("audit log: read-only file system"))
 	})
 	base := "http://" + s.Addr().String()
 	if code, body := get(t, base+"/healthz"); code != 200 || body != "ok\n" {
@@ -96,10 +96,10 @@ func TestAHeldServerSaysWhyAndTakesNothing(t *testing.T) {
 	}
 	s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	s.Live(httpd.Check{Name: "ledger", Func: func() error { return errors.New("gone") }})
-	s.Hold(nil)
+	s.SetUnavailable(nil)
 	for path, want := range map[string]int{"/tasks": http.StatusTeapot, "/readyz": 200, "/healthz": 503} {
 		if code, body := get(t, base+path); code != want {
-			t.Errorf("%s after the wait = %d %q, want %d", path, code, body, want)
+			t.Errorf("%s after SetUnavailable(nil) = %d %q, want %d", path, code, body, want)
 		}
 	}
 }
@@ -119,7 +119,7 @@ func TestMetricsAreOnTheOperatorPortOnly(t *testing.T) {
 	}
 }
 
-func TestARequestInHandIsAnsweredAfterTheStop(t *testing.T) {
+func TestARequestInProgressIsAnsweredAfterTheStop(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	s, stop := start(t, func(s *httpd.Server) {
 		s.Handle(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -144,7 +144,7 @@ func TestARequestInHandIsAnsweredAfterTheStop(t *testing.T) {
 	go func() { stopped <- stop() }()
 	select {
 	case err := <-stopped:
-		t.Fatalf("Serve returned %v with a request in hand", err)
+		t.Fatalf("Serve returned %v with a request in progress", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
@@ -160,7 +160,7 @@ func TestATakenPortIsNamed(t *testing.T) {
 	s, _ := start(t, func(*httpd.Server) {})
 	_, err := httpd.Listen(t.Context(), httpd.Config{Addr: s.Addr().String(), OpsAddr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "is taken by another program") {
-		t.Errorf("Listen = %v, want a line that says the port is taken", err)
+		t.Errorf("Listen = %v, want an error that names the port", err)
 	}
 }
 

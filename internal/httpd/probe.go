@@ -14,8 +14,8 @@ type Check struct {
 
 func (s *Server) probes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if s.held.Load() != nil {
-			answer(w, nil, nil) // to wait is progress: a restart would mend nothing
+		if s.unavailable.Load() != nil {
+			answer(w, nil, nil) // waiting is healthy; a restart would not help
 			return
 		}
 		answer(w, s.live, nil)
@@ -25,7 +25,7 @@ func (s *Server) probes(mux *http.ServeMux) {
 		if s.stopping.Load() {
 			missing = append(missing, "shutdown: the service is stopping")
 		}
-		if reason := s.held.Load(); reason != nil {
+		if reason := s.unavailable.Load(); reason != nil {
 			answer(w, nil, append(missing, (*reason).Error()))
 			return
 		}

@@ -81,7 +81,7 @@ var rules = []rule{
 	{"internal/httpd", []string{"internal/env"}, []string{"*"}, "shared by all services, knows none"},
 	{"internal/retry", nil, nil, "a timer and a random number"},
 	{"internal/process", []string{"internal/env"}, []string{"*"}, "shared by all mains, knows none"},
-	{"internal/volume", nil, nil, "a loop and five error numbers"},
+	{"internal/volume", []string{"internal/retry"}, nil, "a loop and five error numbers"},
 	{"internal/kafka", []string{"internal/env", "internal/event", "internal/failpoint", "internal/retry"}, []string{"*"}, "no service inside"},
 	{"internal/sink", []string{"internal/event", "internal/httpd"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},

@@ -64,10 +64,10 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 		return nil, err
 	}
 	s.missing = s.load(ctx)
-	if s.missing != nil && !volume.Mendable(s.missing) {
+	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, s.missing
 	}
-	s.server.Hold(s.missing) // already now: the first answer of Run has to be right
+	s.server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
 	if s.tokens == nil {
 		log.Info("the API is open to everybody who can reach it; set API_TOKENS_FILE to ask for tokens")
 	}
@@ -144,7 +144,7 @@ func (s *Service) Run(ctx context.Context) error {
 		defer stopServing() // a fault of a listener ends everything
 		served <- s.server.Serve(serving)
 	}()
-	err := volume.Retry(serving, s.log, s.missing, s.server.Hold, s.load)
+	err := volume.Retry(serving, s.log, s.missing, s.server.SetUnavailable, s.load)
 	if s.store == nil {
 		stopServing() // it was stopped while it waited, or waiting does not mend it
 		return errors.Join(err, <-served)

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// mounts are the broken volumes for which one must be allowed to mount.
+// mounts are the broken volumes that need permission to mount.
 func mounts(t *testing.T) []func(*testing.T) Volume {
 	t.Helper()
 	if dir := t.TempDir(); syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k") != nil || syscall.Unmount(dir, 0) != nil {
-		t.Log("may not mount: read-only and full file systems are left out")
+		t.Log("no permission to mount: read-only and full file systems are not tested")
 		return nil
 	}
 	return []func(*testing.T) Volume{readOnly, outOfInodes, outOfBlocks}
@@ -43,13 +43,13 @@ func readOnly(t *testing.T) Volume {
 	return Volume{"read-only", dir, "read-only file system", remount(syscall.MS_RDONLY), remount(0)}
 }
 
-// outOfInodes refuses new files, as a full disk refuses most of them.
+// outOfInodes refuses new files, as a full disk usually does.
 func outOfInodes(t *testing.T) Volume {
 	dir := mount(t)
 	return full("out of inodes", dir, func(i int) error { return os.WriteFile(fmt.Sprint(dir, "/filler", i), nil, 0o600) })
 }
 
-// outOfBlocks takes a new file, and nothing into it.
+// outOfBlocks accepts a new file but no content.
 func outOfBlocks(t *testing.T) Volume {
 	dir := mount(t)
 	return full("out of blocks", dir, func(i int) error { return os.WriteFile(fmt.Sprint(dir, "/filler", i), make([]byte, 64<<10), 0o600) })

@@ -4,5 +4,5 @@ package volumetest
 
 import "testing"
 
-// mounts: none here without tools that the system may lack.
+// mounts: none here; other systems need tools that may be missing.
 func mounts(*testing.T) []func(*testing.T) Volume { return nil }

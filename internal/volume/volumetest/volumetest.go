@@ -1,38 +1,36 @@
-// Package volumetest gives a real process a volume that it really cannot use.
-// Root may write everywhere, so when root runs the tests the process runs as
-// somebody else, as it does in a pod.
+// Package volumetest gives a real process a volume that it cannot use. Root may
+// write everywhere, so when root runs the tests the process runs as another
+// user, as it does in a pod.
 package volumetest
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/taskwire/taskwire/internal/apptest"
 )
 
-// nobody is any user without rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
 // Volume is a folder and one way to make it unusable.
 type Volume struct {
 	Name   string
 	Dir    string
-	Reason string // in the words of the system
+	Reason string // the system's error text
 	Break  func(*testing.T)
-	Mend   func(*testing.T)
+	Fix    func(*testing.T)
 }
 
-// Each runs test for every kind of broken volume that can be had here: modes
-// anywhere; a read-only and a full file system where the tester may mount.
+// Each runs test for every kind of broken volume that this machine allows: file
+// modes anywhere; a read-only and a full file system where the user may mount.
 func Each(t *testing.T, test func(*testing.T, Volume)) {
 	for _, make := range append(mounts(t), modes) {
 		v := make(t)
@@ -40,7 +38,7 @@ func Each(t *testing.T, test func(*testing.T, Volume)) {
 	}
 }
 
-// modes takes the folder and what is in it away from its owner.
+// modes removes the owner's write permission on the folder and its files.
 func modes(t *testing.T) Volume {
 	dir := folder(t)
 	set := func(of, in os.FileMode) func(*testing.T) {
@@ -57,11 +55,11 @@ func modes(t *testing.T) Volume {
 	return Volume{"not permitted", dir, "permission denied", set(0o500, 0o400), set(0o700, 0o600)}
 }
 
-// folder is one that the process owns and can reach.
+// folder makes a folder that the process owns and can reach.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	err := os.Chmod(filepath.Dir(dir), 0o755) // else for its owner only
+	err := os.Chmod(filepath.Dir(dir), 0o755) // TempDir's parent is 0700
 	if os.Getuid() == 0 {
 		err = errors.Join(err, os.Chown(dir, nobody, nobody))
 	}
@@ -71,42 +69,24 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// Process is this test binary as a program, with its log.
-type Process struct {
-	cmd *exec.Cmd
-	log logBuffer
-}
-
-// Start runs this test binary with these variables, as nobody when the tester
-// is root.
-func Start(t *testing.T, env ...string) *Process {
+// Start runs this test binary with these variables, as nobody when the user is
+// root.
+func Start(t *testing.T, env ...string) *apptest.Process {
 	t.Helper()
 	path := filepath.Join(folder(t), "program")
 	if err := copyProgram(path); err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{cmd: exec.Command(path)}
-	p.cmd.Env, p.cmd.Stderr = env, &p.log
+	cmd := exec.Command(path)
+	cmd.Env = env
 	if os.Getuid() == 0 {
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait() // killed, as asked
-		}
-		if t.Failed() {
-			t.Log(p.log.String())
-		}
-	})
-	return p
+	return apptest.Exec(t, cmd)
 }
 
-// copyProgram puts the test binary where its new owner can run it: go test
-// builds into a folder of the tester's own.
+// copyProgram copies the test binary to a folder where its new owner can run it:
+// go test builds into a folder that only the user may enter.
 func copyProgram(path string) error {
 	from, err := os.Open(os.Args[0])
 	if err != nil {
@@ -125,60 +105,29 @@ func copyProgram(path string) error {
 	return errors.Join(err, to.Close())
 }
 
-// Terminate sends SIGTERM and gives the exit status.
-func (p *Process) Terminate(t *testing.T) int {
+// StopWhileWaiting holds for every service that waits for its volume: a stop
+// during the wait is clean. The volume must be one that start cannot use.
+func StopWhileWaiting(t *testing.T, v Volume, start func() *apptest.Process) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	v.Break(t)
+	defer v.Fix(t)
+	p := start()
+	_, ops := p.URLs(t)
+	if status, _, body := Call(t, "GET", ops+"/readyz", "", ""); status != 503 || !strings.Contains(body, v.Reason) {
+		t.Errorf("GET /readyz = %d %q, want 503 with %q", status, body, v.Reason)
 	}
-	_ = p.cmd.Wait() // the status says it
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// Exit waits for a process that ends by itself.
-func (p *Process) Exit() int {
-	_ = p.cmd.Wait() // the status says it
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// Log is what the process has logged.
-func (p *Process) Log() string { return p.log.String() }
-
-// Await waits until the process logged this.
-func (p *Process) Await(t *testing.T, text string) {
-	t.Helper()
-	wait(t, "the log line "+text, func() bool { return strings.Contains(p.Log(), text) })
-}
-
-// URLs are those of the public and the operator port, once it listens.
-func (p *Process) URLs(t *testing.T) (base, ops string) {
-	t.Helper()
-	listening := regexp.MustCompile(`"msg":"listening".*"addr":"([^"]*)","ops_addr":"([^"]*)"`)
-	p.Await(t, `"listening"`)
-	m := listening.FindStringSubmatch(p.Log())
-	if m == nil {
-		t.Fatalf("no addresses in the log:\n%s", p.Log())
+	if status := p.Terminate(); status != 0 || p.Count(`"stopped"`) != 1 {
+		t.Errorf("exit status after SIGTERM = %d with %d lines \"stopped\", want 0 with 1", status, p.Count(`"stopped"`))
 	}
-	return "http://" + m[1], "http://" + m[2]
-}
-
-// Count is how many log lines hold the text.
-func (p *Process) Count(text string) (n int) {
-	for line := range strings.Lines(p.Log()) {
-		if strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
 }
 
 // AwaitReady waits until /readyz below base is 200.
 func AwaitReady(t *testing.T, base string) {
 	t.Helper()
-	wait(t, "readiness", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
+	apptest.Await(t, "the service is ready", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
 }
 
-// Call gives status, Retry-After and body; 0 when nobody answers.
+// Call returns status, Retry-After and body; status 0 when there is no answer.
 func Call(t *testing.T, method, url, contentType, body string) (status int, retryAfter, answer string) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
@@ -188,7 +137,7 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 	req.Header.Set("Content-Type", contentType)
 	req.Close = true // leaves no goroutine behind
 
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test may
+	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // only tests use this package
 	if err != nil {
 		return 0, "", err.Error()
 	}
@@ -198,31 +147,4 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 		t.Fatal(err)
 	}
 	return resp.StatusCode, resp.Header.Get("Retry-After"), string(text)
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 30 s", what)
-		}
-	}
-}
-
-// logBuffer is written by the process and read by the test.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
