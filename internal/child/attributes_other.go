@@ -4,6 +4,6 @@ package child
 
 import "syscall"
 
-// A child outlives a program that is killed with SIGKILL: only Linux can
-// prevent that.
-func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// The child stays in the process group of this program, so that Ctrl-C ends
+// both: nothing else would end the child of a test that is interrupted.
+func attributes() *syscall.SysProcAttr { return nil }

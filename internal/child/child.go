@@ -1,7 +1,13 @@
 // Package child runs other programs as child processes, for the tests and tools
-// that stop, kill and restart the services. A child has a process group of its
-// own, so that Ctrl-C reaches this program alone, which then stops its children
-// in order. On Linux a child dies with this program, however this program dies.
+// that stop, kill and restart the services.
+//
+// On Linux a child dies with this program, however this program dies, and Ctrl-C
+// reaches this program alone, which then stops its children in order. Elsewhere
+// a child outlives a parent that is killed with SIGKILL.
+//
+// kafkatest.Real does not use it: it is shared by all tests of a process, so no
+// goroutine may wait for it when goleak looks, and a shell guards it on every
+// system, because its folder must be removed as well.
 package child
 
 import (
