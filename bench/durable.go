@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
@@ -92,7 +93,7 @@ func benchCreate(ctx context.Context, r *rig) error {
 }
 
 func (r *rig) appendServer(ctx context.Context) (*proc, error) {
-	addr := freeAddr()
+	addr := freeport.Addr()
 	p, err := r.yardstick("append", addr, filepath.Join(r.sub("bare"), "log"))
 	if err != nil {
 		return nil, err

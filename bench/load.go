@@ -17,6 +17,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 const structuredType = "application/cloudevents+json; charset=UTF-8"
@@ -48,7 +49,7 @@ func bodies(n, keys int) (tasks []string, out [][]byte) {
 
 // broker starts the embedded broker with one empty topic.
 func (r *rig) broker() (*embedkafka.Broker, error) {
-	return embedkafka.Start(embedkafka.Config{Addr: freeAddr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
+	return embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
 }
 
 func producer(addr string) (*kgo.Client, error) {

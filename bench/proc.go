@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/child"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 // proc is one started program.
@@ -20,7 +20,7 @@ type proc struct {
 
 // service starts one of the built programs on free ports and waits until it is ready.
 func (r *rig) service(ctx context.Context, name string, env ...string) (*proc, error) {
-	addr, ops := freeAddr(), freeAddr()
+	addr, ops := freeport.Addr(), freeport.Addr()
 	p, err := r.start(name, nil, append(env, "LISTEN_ADDR="+addr, "OPS_ADDR="+ops, "LOG_FORMAT=json")...)
 	if err != nil {
 		return nil, err
@@ -68,13 +68,4 @@ func (p *proc) stop() (float64, error) {
 func (p *proc) cpu() float64 {
 	state := p.State()
 	return (state.UserTime() + state.SystemTime()).Seconds()
-}
-
-func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // a machine without a free port cannot run this at all
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

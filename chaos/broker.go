@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
@@ -25,7 +26,7 @@ func (y *system) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	addr := freePort()
+	addr := freeport.Addr()
 	front, err := y.proxy("services->kafka", "services->kafka", addr)
 	if err != nil {
 		return err

@@ -221,10 +221,10 @@ func (w *worker) do(ctx context.Context, r request) (task, bool, error) {
 			return task{}, false, nil
 		}
 		// A refused connection has no effect, but an earlier attempt may have had one.
-		if outcome == refused || time.Now().After(deadline) || ctx.Err() != nil {
-			return task{}, false, nil
+		pause := time.Duration(50+w.rand.IntN(300)) * time.Millisecond
+		if outcome == refused || time.Now().After(deadline) || retry.Pause(ctx, pause) != nil {
+			return task{}, false, nil //nolint:nilerr // an operation that the end of the load leaves unknown is no fault
 		}
-		_ = retry.Pause(ctx, time.Duration(50+w.rand.IntN(300))*time.Millisecond)
 	}
 }
 

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"math/rand/v2"
-	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -147,16 +144,4 @@ func (p *program) started() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.starts
-}
-
-// freePort returns one below the ports that systems take for outgoing
-// connections, which could be gone when a service restarts.
-func freePort() string {
-	for {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(18000+rand.IntN(14000)))
-		l, err := net.Listen("tcp", addr)
-		if err == nil && l.Close() == nil {
-			return addr
-		}
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 // echo sends back what each connection receives.
@@ -35,7 +37,7 @@ func echo(t *testing.T) string {
 
 func testProxy(t *testing.T) *proxy {
 	t.Helper()
-	p, err := newProxy("a->b", "a->b", freePort(), echo(t))
+	p, err := newProxy("a->b", "a->b", freeport.Addr(), echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func TestASlowCloseIsLate(t *testing.T) {
 		}
 		_ = l.Close()
 	})
-	p, err := newProxy("a->b", "a->b", freePort(), l.Addr().String())
+	p, err := newProxy("a->b", "a->b", freeport.Addr(), l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

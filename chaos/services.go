@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/child"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
@@ -103,8 +104,8 @@ func (y *system) startSink(name, file string, env ...string) (*recorder, error) 
 }
 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {
-	addr = freePort()
-	y.ops[name] = freePort()
+	addr = freeport.Addr()
+	y.ops[name] = freeport.Addr()
 	p := &program{name: name, path: filepath.Join(y.Bin, name), dir: y.Dir,
 		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
 	y.targets = append(y.targets, p)
@@ -131,8 +132,8 @@ func (y *system) newBridge(name string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr := freePort()
-	y.ops[name] = freePort()
+	addr := freeport.Addr()
+	y.ops[name] = freeport.Addr()
 	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
 	p.env = func(start int) ([]string, error) {
 		config := y.path(name + ".yaml")

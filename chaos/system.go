@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 const (
@@ -127,7 +128,7 @@ func (y *system) file(name string) (*file, error) {
 
 // proxy starts a proxy that close ends.
 func (y *system) proxy(name, pair, to string) (*proxy, error) {
-	p, err := newProxy(name, pair, freePort(), to)
+	p, err := newProxy(name, pair, freeport.Addr(), to)
 	if err == nil {
 		y.proxies = append(y.proxies, p)
 	}
