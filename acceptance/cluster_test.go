@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/child"
 )
 
 // TestCluster runs the scripts against the Deployments of the current kubectl
@@ -155,8 +157,7 @@ type cluster struct {
 type clusterPod struct {
 	name  string
 	ports *forward
-	logs  *exec.Cmd
-	done  chan struct{} // closed when the log, and so the container, has ended
+	logs  *child.Process // it ends when the container has
 }
 
 func newCluster(w *world, d *deployed) (system, error) {
@@ -198,17 +199,11 @@ func (c *cluster) start(name string) error {
 	if err != nil {
 		return err
 	}
-	log, err := c.w.openLog(name)
+	logs, err := child.Start(exec.Command("kubectl", "logs", "-f", pod, "-n", namespace), c.w.logFile(name))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	p := &clusterPod{name: pod, done: make(chan struct{}), logs: exec.Command("kubectl", "logs", "-f", pod, "-n", namespace)}
-	p.logs.Stdout = log
-	if err := p.logs.Start(); err != nil {
-		return err
-	}
-	go func() { defer close(p.done); _ = p.logs.Wait() }()
+	p := &clusterPod{name: pod, logs: logs}
 	port := 8000 + slices.Index(services(), name)
 	p.ports = startForward(namespace, "pod/"+pod, c.w.address(port), port, c.w.address(port+1000), port+1000)
 	c.mu.Lock()
@@ -286,7 +281,7 @@ func (c *cluster) stop(name string) error {
 	}
 	err := <-end
 	p.ports.stop()
-	<-p.done
+	<-p.logs.Done()
 	return err
 }
 
@@ -351,7 +346,7 @@ func (c *cluster) ended(name string) (string, bool) {
 		return "not started", true
 	}
 	select {
-	case <-p.done:
+	case <-p.logs.Done():
 		return "its container ended", true
 	default:
 		return "", false

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
+	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
@@ -151,20 +151,14 @@ type processes struct {
 	w       *world
 	kafka   brokerUnderTest
 	bin     string // folder of the programs; "" = this binary under their names
-	running map[string]*child
-}
-
-type child struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed after err is set
-	err  error
+	running map[string]*child.Process
 }
 
 func newProcesses(w *world, kafka brokerUnderTest) (system, error) {
 	if err := kafka.start(); err != nil {
 		return nil, fmt.Errorf("start the broker: %w", err)
 	}
-	return &processes{w: w, kafka: kafka, running: map[string]*child{}}, nil
+	return &processes{w: w, kafka: kafka, running: map[string]*child.Process{}}, nil
 }
 
 func (p *processes) brokers() string { return strings.Join(p.kafka.addrs(), ",") }
@@ -173,19 +167,13 @@ func (p *processes) start(name string) error {
 	if name == broker {
 		return p.kafka.start()
 	}
-	log, err := p.w.openLog(name)
+	cmd := exec.Command(filepath.Join(p.bin, name))
+	cmd.Dir, cmd.Env = p.w.work, p.settings(name)
+	c, err := child.Start(cmd, p.w.logFile(name))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(p.bin, name))
-	cmd.Dir, cmd.Stderr, cmd.Env = p.w.work, log, p.settings(name)
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	c := &child{cmd: cmd, done: make(chan struct{})}
 	p.running[name] = c
-	go func() { defer close(c.done); c.err = cmd.Wait() }()
 	return nil
 }
 
@@ -239,17 +227,10 @@ func (p *processes) signal(name string, sig syscall.Signal) error {
 		return fmt.Errorf("%s is not running", name)
 	}
 	delete(p.running, name)
-	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := c.End(sig, patience()); err != nil {
 		return err
 	}
-	select {
-	case <-c.done:
-		return c.err
-	case <-time.After(patience()):
-		_ = c.cmd.Process.Kill()
-		<-c.done
-		return fmt.Errorf("%s was still running %v after %v", name, patience(), sig)
-	}
+	return c.Wait()
 }
 
 func (p *processes) ended(name string) (string, bool) {
@@ -258,8 +239,8 @@ func (p *processes) ended(name string) (string, bool) {
 		return "not started", true
 	}
 	select {
-	case <-c.done:
-		return c.cmd.ProcessState.String(), true
+	case <-c.Done():
+		return c.State().String(), true
 	default:
 		return "", false
 	}

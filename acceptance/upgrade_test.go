@@ -181,7 +181,7 @@ func (p *processes) missing() (names []string) {
 func (w *world) refused(t *testing.T) bool {
 	p := w.system.(*processes)
 	names := p.missing()
-	if len(names) != 1 || p.running[names[0]].cmd.ProcessState.ExitCode() != process.ExitFault {
+	if len(names) != 1 || p.running[names[0]].State().ExitCode() != process.ExitFault {
 		return false
 	}
 	text, err := os.ReadFile(w.logFile(names[0]))

@@ -10,6 +10,8 @@ import (
 )
 
 // Process is a service that runs as a process, usually the test binary itself.
+// Unlike child.Process it keeps the log in memory, where tests wait for lines, and
+// leaves the attributes of cmd to the caller, who may choose another user.
 type Process struct {
 	cmd  *exec.Cmd
 	log  Log

@@ -72,6 +72,7 @@ type rule struct {
 }
 
 var rules = []rule{
+	{"internal/child", []string{"internal/retry"}, nil, "for tests and tools: it must not know what it starts"},
 	{"internal/env", nil, nil, "settings are read before anything else exists"},
 	{"internal/event", nil, []string{"github.com/cloudevents/sdk-go/v2", "github.com/go-json-experiment/json"}, "the shared vocabulary is a leaf"},
 	{"internal/failpoint", nil, nil, "a leaf that is empty in ordinary builds"},
@@ -160,7 +161,7 @@ func TestMainsAreThin(t *testing.T) {
 // The compiler would let a service import what is for tests: packages named for
 // it, and those that look for ports or start brokers and whole systems.
 func TestOnlyTestsImportTestPackages(t *testing.T) {
-	forTests := []string{"internal/freeport", "internal/embedkafka", "internal/stack"}
+	forTests := []string{"internal/child", "internal/freeport", "internal/embedkafka", "internal/stack"}
 	for dir, list := range imports(t) {
 		top, _, _ := strings.Cut(dir, "/")
 		if slices.Contains(joins, top) || slices.Contains(joins, dir) || strings.Contains(dir, "test") {
