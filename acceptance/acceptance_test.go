@@ -1,6 +1,6 @@
 // Package acceptance_test runs the executable specification in
-// testdata/script: one requirement a file, prose first. README.md says how to
-// read and run it.
+// testdata/script: one requirement for each file, prose first. README.md describes
+// how to read and run it.
 package acceptance_test
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	auditor "github.com/taskwire/taskwire/auditor/app"
 	bridge "github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 	"github.com/taskwire/taskwire/internal/process"
 	notifier "github.com/taskwire/taskwire/notifier/app"
@@ -25,9 +26,9 @@ import (
 )
 
 // TestMain makes this binary act as one of the four programs, or as curl, when
-// it is called by that name: real processes and signals without a build step.
+// it is started under that name: real processes and signals without a build step.
 func TestMain(m *testing.M) {
-	// Not one of testscript's programs: as a command of the scripts, curl runs here.
+	// Not one of testscript's programs: curl as a command of the scripts runs in this process.
 	if filepath.Base(os.Args[0]) == "curl" {
 		os.Exit(curlProgram())
 	}
@@ -43,7 +44,7 @@ func TestMain(m *testing.M) {
 func source(service string) string {
 	text, err := os.ReadFile(filepath.Join(os.Getenv("TASKWIRE_ROOT"), service, "main.go"))
 	if err != nil {
-		return "" // the script about --help sees that it is empty
+		return "" // the script manuals fails on an empty manual
 	}
 	return string(text)
 }
@@ -61,11 +62,11 @@ func (l leakChecked) Run() int {
 
 // mode is one way to run the system under the scripts.
 type mode struct {
-	processes bool // services are processes: SIGKILL and exit statuses can be had
+	processes bool // services are processes, with SIGKILL and exit statuses
 	kafka     bool // the broker is a real Apache Kafka, with its tools
-	cluster   bool // services are Deployments of a Kubernetes cluster: no file of this machine reaches them
+	cluster   bool // services are Deployments of a Kubernetes cluster, which cannot read local files
 	boot      func(*world) (system, error)
-	turn      sync.Locker // held by the script that runs, when scripts share a cluster
+	turn      sync.Locker // held by the running script, when scripts share a cluster
 }
 
 // TestOneProcess runs every script against the four services in this process,
@@ -75,7 +76,8 @@ func TestOneProcess(t *testing.T) {
 }
 
 // TestProcesses runs every script against four real processes, stopped by real
-// signals, with a broker each or, with KAFKA_REAL=1, one real Apache Kafka for all.
+// signals. Each script has its own broker or, with KAFKA_REAL=1, all share one
+// real Apache Kafka.
 func TestProcesses(t *testing.T) {
 	scripts(t, processMode(t))
 }
@@ -92,7 +94,7 @@ func processMode(t *testing.T) mode {
 	}}
 }
 
-// patience bounds every wait. It only decides how long a failure takes.
+// patience bounds every wait. It decides only how long a failure takes.
 func patience() time.Duration {
 	if os.Getenv("KAFKA_REAL") == "1" {
 		return 90 * time.Second
@@ -128,7 +130,7 @@ func scripts(t *testing.T, m mode) {
 
 type worldKey struct{}
 
-// world is what one script has for itself: a folder, ports and a system.
+// world belongs to one script: a folder, ports and a system.
 type world struct {
 	work, data string
 	base       int               // port of its task API; the others follow as with dev -port-base
@@ -136,13 +138,9 @@ type world struct {
 	system     system
 }
 
-// newWorld has no system yet.
+// newWorld returns a world without a system.
 func newWorld(work string) (*world, error) {
-	base, err := freePorts()
-	if err != nil {
-		return nil, err
-	}
-	w := &world{work: work, data: filepath.Join(work, "data"), base: base, env: map[string]string{}}
+	w := &world{work: work, data: filepath.Join(work, "data"), base: freeport.Base(), env: map[string]string{}}
 	return w, errors.Join(os.MkdirAll(w.data, 0o700), os.MkdirAll(w.logDir(), 0o700))
 }
 
@@ -174,7 +172,7 @@ func setup(e *testscript.Env, m mode) error {
 	return nil
 }
 
-// close stops what the script left running. A drain that fails fails the script.
+// close stops what the script left running; a failed drain fails the script.
 func (w *world) close(e *testscript.Env) {
 	tb, ok := e.T().(testing.TB)
 	if err := w.system.close(); err != nil && ok {

@@ -10,7 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// entry is what auditlog needs of a line of the audit log.
+// entry is the part of an audit log line that auditlog checks.
 type entry struct {
 	Seq        int64          `json:"seq"`
 	EventID    string         `json:"event_id"`
@@ -22,8 +22,8 @@ type entry struct {
 	} `json:"attributes"`
 }
 
-// auditlog check: the promise of the whole system, read off the file. Numbers
-// run from 1 without a gap, no event stands twice, and the versions of each
+// auditlog check checks the promise of the whole system on the audit log: numbers
+// run from 1 without a gap, no event appears twice, and the versions of each
 // task are 1, 2, 3 ... in this order.
 func auditlog(_ context.Context, w *world, _ *testscript.TestScript, args []string) error {
 	if len(args) != 1 || args[0] != "check" {
@@ -50,7 +50,7 @@ func auditlog(_ context.Context, w *world, _ *testscript.TestScript, args []stri
 		}
 		seen[id] = seq
 		if e.Attributes.TaskVersion == nil {
-			continue // not of the task API: the original's publisher has no versions
+			continue // from the original's publisher, which has no versions
 		}
 		versions[e.Attributes.Subject]++
 		if want := fmt.Sprint(versions[e.Attributes.Subject]); fmt.Sprint(e.Attributes.TaskVersion) != want {

@@ -12,13 +12,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 // TestClusterUnderLoad rolls each Deployment and kills each container, and the
 // broker's, with SIGKILL while clients write. Every change that was answered
 // with 2xx must then be in the audit log exactly once, each task's in order.
-// A client that got no answer asks again with the same Idempotency-Key, so that
-// in the end every change was answered and the log must have no line more.
+// A client without an answer repeats the call with the same Idempotency-Key, so
+// that in the end every change was answered and the log has no further line.
 func TestClusterUnderLoad(t *testing.T) {
 	deployed, err := readDeployed(t.Context())
 	if err != nil {
@@ -27,11 +29,7 @@ func TestClusterUnderLoad(t *testing.T) {
 	if err := errors.Join(deployed.empty(t.Context()), deployed.restore()); err != nil {
 		t.Fatal(err)
 	}
-	base, err := freePorts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{work: t.TempDir(), base: base}
+	w := &world{work: t.TempDir(), base: freeport.Base()}
 	w.data = w.work
 	ports := startForward(namespace, "deployment/taskapi", w.address(8000), 8000)
 	t.Cleanup(ports.stop)
@@ -39,7 +37,7 @@ func TestClusterUnderLoad(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	clients := startClients(ctx, w, ports.again)
-	defer func() { cancel(); clients.stop() }() // after a failure nobody answers them
+	defer func() { cancel(); clients.stop() }() // after a failure nothing answers them
 	for _, name := range services() {
 		clients.during(t, "roll "+name, func(ctx context.Context) error { return roll(ctx, name) })
 		clients.during(t, "kill "+name, func(ctx context.Context) error {
@@ -53,7 +51,7 @@ func TestClusterUnderLoad(t *testing.T) {
 		clients.during(t, "upgrade", func(ctx context.Context) error { return upgrade(ctx, command) })
 	}
 	clients.stop()
-	t.Logf("%d changes answered with 2xx, %d posts asked again, %d after 10 s", clients.count, clients.again, clients.unheard)
+	t.Logf("%d changes answered with 2xx, %d calls repeated, %d of them after 10 s", clients.count, clients.again, clients.unheard)
 
 	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -63,7 +61,7 @@ func TestClusterUnderLoad(t *testing.T) {
 	w.checkAudited(ctx, t, clients.acknowledged)
 }
 
-// logOnly is a system of which a test reads the audit log alone.
+// logOnly is a system of which a test reads only the audit log.
 type logOnly struct{ system }
 
 func (logOnly) fetchAudit(path string) error {
@@ -74,7 +72,7 @@ func (logOnly) fetchAudit(path string) error {
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
-// upgrade deploys other images of all four services with a command of the caller's.
+// upgrade runs a command that deploys other images of all four services.
 func upgrade(ctx context.Context, command string) error {
 	if out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", command, err, out)
@@ -98,15 +96,15 @@ func rolled(ctx context.Context, name string) error {
 	if _, err := kubectl(ctx, "", "rollout", "status", "deployment/"+name, "-n", namespace, "--timeout=120s"); err != nil {
 		return err
 	}
-	// The rollout is over when the new pod is ready; the old one may still drain.
+	// A rollout ends when the new pod is ready; the old one may still be draining.
 	return poll(ctx, func() error {
 		_, err := restarts(ctx, namespace, "app.kubernetes.io/name="+name)
 		return err
 	})
 }
 
-// killContainer sends SIGKILL from the node, which CLUSTER_NODE_EXEC reaches
-// (`docker exec NODE`, as on kind), and waits until the same pod is ready again.
+// killContainer sends SIGKILL from the node, with CLUSTER_NODE_EXEC or `docker
+// exec NODE` as on kind, and waits until the same pod is ready again.
 func killContainer(ctx context.Context, ns, selector, process string) error {
 	before, err := restarts(ctx, ns, selector)
 	if err != nil {
@@ -148,7 +146,7 @@ func restarts(ctx context.Context, ns, selector string) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// during runs a fault under load, and waits until changes are answered again.
+// during injects a fault under load and waits until changes are answered again.
 func (c *clients) during(t *testing.T, what string, fault func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()

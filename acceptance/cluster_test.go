@@ -17,11 +17,13 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/child"
 )
 
 // TestCluster runs the scripts against the Deployments of the current kubectl
 // context, one script after the other, through port-forwards: `make
-// acceptance-cluster`, after `skaffold run`. It takes the system for itself:
+// acceptance-cluster`, after `skaffold run`. Nothing else may use the system:
 // each script begins with empty volumes and topics, and the last one leaves it
 // running and empty.
 func TestCluster(t *testing.T) {
@@ -58,7 +60,7 @@ type envVar struct {
 	ValueFrom json.RawMessage `json:"valueFrom,omitempty"`
 }
 
-// deployed is what the manifests say, before scripts change it.
+// deployed is what the manifests set, before scripts change it.
 type deployed struct {
 	env    map[string][]envVar // by Deployment
 	claims []string            // the volumes' manifests
@@ -88,7 +90,7 @@ func readDeployed(ctx context.Context) (*deployed, error) {
 	return d, nil
 }
 
-// set has replicas pods of a Deployment, with the manifests' settings and these.
+// set scales a Deployment, with the settings of the manifests and these.
 func (d *deployed) set(ctx context.Context, name string, replicas int, settings map[string]string) error {
 	env := slices.DeleteFunc(slices.Clone(d.env[name]), func(v envVar) bool { _, ok := settings[v.Name]; return ok })
 	for key, value := range settings {
@@ -105,7 +107,7 @@ func (d *deployed) set(ctx context.Context, name string, replicas int, settings 
 	return err
 }
 
-// empty stops everything and takes new volumes.
+// empty stops everything and replaces the volumes.
 func (d *deployed) empty(ctx context.Context) error {
 	for _, name := range services() {
 		if err := d.set(ctx, name, 0, nil); err != nil {
@@ -142,7 +144,7 @@ func (d *deployed) restore() error {
 	return nil
 }
 
-// cluster has each service as a Deployment of one pod or none.
+// cluster runs each service as a Deployment of one pod or none.
 type cluster struct {
 	w        *world
 	deployed *deployed
@@ -151,12 +153,11 @@ type cluster struct {
 	pods     map[string]*clusterPod
 }
 
-// clusterPod is a pod that runs, its forwarded ports and its log.
+// clusterPod is a running pod, its forwarded ports and its log.
 type clusterPod struct {
 	name  string
 	ports *forward
-	logs  *exec.Cmd
-	done  chan struct{} // closed when the log has ended: the container has
+	logs  *child.Process // it ends when the container has
 }
 
 func newCluster(w *world, d *deployed) (system, error) {
@@ -177,7 +178,7 @@ func newCluster(w *world, d *deployed) (system, error) {
 
 func (c *cluster) brokers() string { return "task-events-kafka-bootstrap.kafka:9092" }
 
-// kafkaOpts leads every broker's advertised name to the forwarded port.
+// kafkaOpts maps every advertised broker address to the forwarded port.
 func (c *cluster) kafkaOpts() []kgo.Opt {
 	return []kgo.Opt{kgo.Dialer(func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, c.w.address(9092))
@@ -198,17 +199,11 @@ func (c *cluster) start(name string) error {
 	if err != nil {
 		return err
 	}
-	log, err := c.w.openLog(name)
+	logs, err := child.Start(exec.Command("kubectl", "logs", "-f", pod, "-n", namespace), c.w.logFile(name))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	p := &clusterPod{name: pod, done: make(chan struct{}), logs: exec.Command("kubectl", "logs", "-f", pod, "-n", namespace)}
-	p.logs.Stdout = log
-	if err := p.logs.Start(); err != nil {
-		return err
-	}
-	go func() { defer close(p.done); _ = p.logs.Wait() }()
+	p := &clusterPod{name: pod, logs: logs}
 	port := 8000 + slices.Index(services(), name)
 	p.ports = startForward(namespace, "pod/"+pod, c.w.address(port), port, c.w.address(port+1000), port+1000)
 	c.mu.Lock()
@@ -217,15 +212,15 @@ func (c *cluster) start(name string) error {
 	return poll(ctx, func() error { return c.volume(ctx, name) })
 }
 
-// volume says what keeps a service from its volume: one that was just made may
-// not be permitted yet. The service waits for it, and so must a script.
+// volume returns why a service cannot use its volume: the permissions of a new
+// one may not be set yet. The service waits for it, and so must a script.
 func (c *cluster) volume(ctx context.Context, name string) error {
 	body, err := c.w.probe(ctx, name, "readyz")
 	if err == nil || body != "" && !strings.Contains(body, "/data/") {
 		return nil
 	}
 	if how, ended := c.ended(name); ended {
-		return fatal(fmt.Errorf("it ended: %s", how))
+		return fatal(fmt.Errorf("the process ended: %s", how))
 	}
 	return err
 }
@@ -241,7 +236,7 @@ func (c *cluster) startBroker(ctx context.Context) error {
 	return nil
 }
 
-// startedPod waits for the one pod of the selector to have a running container.
+// startedPod waits until the one pod of the selector has a running container.
 func startedPod(ctx context.Context, selector []string) (string, error) {
 	var pod string
 	err := poll(ctx, func() error {
@@ -261,7 +256,7 @@ func startedPod(ctx context.Context, selector []string) (string, error) {
 	return pod, err
 }
 
-// stop ends the pod as a rollout does, and looks at its exit status.
+// stop ends the pod as a rollout does, and checks its exit status.
 func (c *cluster) stop(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
@@ -286,11 +281,11 @@ func (c *cluster) stop(name string) error {
 	}
 	err := <-end
 	p.ports.stop()
-	<-p.done
+	<-p.logs.Done()
 	return err
 }
 
-// watchEnd tells the exit status of a pod's container, once the pod is deleted.
+// watchEnd sends the error of a pod's container once the pod is deleted.
 func watchEnd(ctx context.Context, pod string) <-chan error {
 	end := make(chan error, 1)
 	cmd := exec.CommandContext(ctx, "kubectl", "get", "pod", pod, "-n", namespace, "--watch", "--output-watch-events", "-o", "json")
@@ -340,7 +335,7 @@ func exitStatus(events *json.Decoder) error {
 }
 
 func (c *cluster) kill(string) error {
-	return errors.New("scripts do not reach into the node; TestClusterUnderLoad kills; begin the script with [!processes] skip")
+	return errors.New("scripts cannot kill on the node; begin the script with [!processes] skip (TestClusterUnderLoad kills)")
 }
 
 func (c *cluster) ended(name string) (string, bool) {
@@ -351,7 +346,7 @@ func (c *cluster) ended(name string) (string, bool) {
 		return "not started", true
 	}
 	select {
-	case <-p.done:
+	case <-p.logs.Done():
 		return "its container ended", true
 	default:
 		return "", false
@@ -380,7 +375,7 @@ func (c *cluster) close() error {
 	return errors.Join(errs...)
 }
 
-// fetchAudit copies the audit log, as long as the auditor runs.
+// fetchAudit copies the audit log while the auditor is running.
 func (c *cluster) fetchAudit(path string) error {
 	c.mu.Lock()
 	p, ok := c.pods["auditor"]
@@ -395,7 +390,7 @@ func (c *cluster) fetchAudit(path string) error {
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
-// inside runs the bridge's commands about dead letters where the bridge is.
+// inside runs the bridge's dead letter commands in its pod.
 func (c *cluster) inside(words []string) []string {
 	if len(words) < 2 || words[0] != "bridge" || words[1] != "dlq" {
 		return words
@@ -408,16 +403,16 @@ func (c *cluster) tool(ctx context.Context, script, _ string, args []string) (st
 	return kubectl(ctx, "", append([]string{"exec", kafkaPod, "-n", kafkaNamespace, "--", script}, args...)...)
 }
 
-// forward is kubectl port-forward, begun again whenever it gives up: it does at
-// each connection that the pod refuses.
+// forward is kubectl port-forward, restarted whenever it ends, as it does when
+// the pod refuses a connection.
 type forward struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	mu      sync.Mutex
-	current context.CancelFunc // of the kubectl that runs now
+	current context.CancelFunc // of the running kubectl
 }
 
-// startForward takes pairs of a local address and the pod's port.
+// startForward takes pairs of a local address and a port of the pod.
 func startForward(ns, target string, pairs ...any) *forward {
 	args := []string{"port-forward", target, "-n", ns}
 	for i := 0; i < len(pairs); i += 2 {
@@ -443,8 +438,8 @@ func startForward(ns, target string, pairs ...any) *forward {
 
 func (f *forward) stop() { f.cancel(); <-f.done }
 
-// again replaces a kubectl that is there and forwards nothing, as happens when
-// the container behind it was killed.
+// again replaces a kubectl that is running but forwards nothing, as happens
+// after its container was killed.
 func (f *forward) again() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -19,9 +19,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// command is one word of the scripts; README.md describes each.
+// command is a command of the scripts; README.md describes each.
 type command func(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -50,7 +52,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return all
 }
 
-// times N curl ...: the same call N times.
+// times N curl ... makes the same call N times.
 func times(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 || args[1] != "curl" {
 		ts.Fatalf("usage: times N curl ...")
@@ -62,7 +64,7 @@ func times(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// named splits words into services, all when there is none, and settings.
+// named splits words into services, or all when none is named, and settings.
 func named(args []string) (names []string, settings map[string]string, err error) {
 	settings = map[string]string{}
 	for _, arg := range args {
@@ -71,7 +73,7 @@ func named(args []string) (names []string, settings map[string]string, err error
 			continue
 		}
 		if arg != broker && !slices.Contains(services(), arg) {
-			return nil, nil, fmt.Errorf("there is no service %q", arg)
+			return nil, nil, fmt.Errorf("unknown service %q", arg)
 		}
 		names = append(names, arg)
 	}
@@ -105,10 +107,10 @@ func start(ctx context.Context, w *world, _ *testscript.TestScript, args []strin
 	return nil
 }
 
-// healthy says why a service does not answer yet; a service that ended never will.
+// healthy returns nil when a service answers. One that has ended is fatal.
 func (w *world) healthy(ctx context.Context, name string) error {
 	if how, ended := w.system.ended(name); ended {
-		return fatal(fmt.Errorf("it ended: %s", how))
+		return fatal(fmt.Errorf("the process ended: %s", how))
 	}
 	_, err := w.probe(ctx, name, "healthz")
 	return err
@@ -117,14 +119,14 @@ func (w *world) healthy(ctx context.Context, name string) error {
 func (w *world) probe(ctx context.Context, name, path string) (string, error) {
 	i := slices.Index(services(), name)
 	if i < 0 {
-		return "", fatal(fmt.Errorf("there is no service %q", name))
+		return "", fatal(fmt.Errorf("unknown service %q", name))
 	}
 	code, body, err := get(ctx, "http://"+w.address(8000+i)+"/"+path)
 	if err != nil {
 		return "", err
 	}
 	if code != http.StatusOK {
-		return body, fmt.Errorf("%s answers %d: %s", path, code, body)
+		return body, fmt.Errorf("GET /%s = %d %s", path, code, body)
 	}
 	return body, nil
 }
@@ -167,12 +169,12 @@ func restart(ctx context.Context, w *world, ts *testscript.TestScript, args []st
 	return start(ctx, w, ts, args)
 }
 
-// errFatal marks an error that waiting cannot mend.
-var errFatal = errors.New("no use waiting")
+// errFatal marks an error that will not go away.
+var errFatal = errors.New("waiting will not help")
 
 func fatal(err error) error { return fmt.Errorf("%w: %w", errFatal, err) }
 
-// poll tries until try succeeds, fails for good, or ctx ends.
+// poll calls try until it succeeds, fails for good, or ctx ends.
 func poll(ctx context.Context, try func() error) error {
 	for {
 		err := try()
@@ -180,27 +182,24 @@ func poll(ctx context.Context, try func() error) error {
 			return err
 		}
 		if !pause(ctx) {
-			return fmt.Errorf("gave up waiting: %w", err)
+			return fmt.Errorf("timed out: %w", err)
 		}
 	}
 }
 
-// pause is the time between two looks; false when ctx has ended.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(25 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+// pause is the time between two attempts; false when ctx has ended.
+func pause(ctx context.Context) bool { return retry.Pause(ctx, 25*time.Millisecond) == nil }
+
+// awaitForms are the conditions that await knows.
+func awaitForms() []string {
+	return []string{"audit N", "log NAME PATTERN [N]", "lag GROUP", "committed GROUP N", "ready NAME", "unready NAME PATTERN",
+		"metric NAME [LABEL=VALUE ...] N", "end NAME"}
 }
 
-// await WHAT ...: waits until it holds.
+// await waits until a condition holds.
 func await(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: await audit N | log NAME PATTERN [N] | lag GROUP | committed GROUP N | ready NAME | unready NAME PATTERN | answer URL PATTERN | end NAME")
+		return fmt.Errorf("usage: await %s", strings.Join(awaitForms(), " | "))
 	}
 	try, err := condition(ctx, w, args[0], args[1:])
 	if err != nil {
@@ -226,20 +225,21 @@ func condition(ctx context.Context, w *world, what string, args []string) (func(
 		return func() error { _, err := w.probe(ctx, subject, "readyz"); return err }, nil
 	case what == "unready" && len(args) == 2:
 		return func() error { return w.unready(ctx, subject, args[1]) }, nil
-	case what == "answer" && len(args) == 2:
-		return answers(ctx, w, subject, args[1])
+	case what == "metric":
+		m, err := parseMetric(args)
+		return func() error { return w.metric(ctx, m) }, err
 	case what == "end" && len(args) == 1:
 		return func() error {
 			if _, ended := w.system.ended(subject); !ended {
-				return fmt.Errorf("%s still runs", subject)
+				return fmt.Errorf("%s is still running", subject)
 			}
 			return nil
 		}, nil
 	}
-	return nil, fmt.Errorf("await cannot wait for %s %s", what, strings.Join(args, " "))
+	return nil, fmt.Errorf("await %s %s: want one of %s", what, strings.Join(args, " "), strings.Join(awaitForms(), " | "))
 }
 
-// auditText is the audit log, where it is or as the auditor prints it.
+// auditText returns the audit log, from its file or as the auditor prints it.
 func (w *world) auditText() ([]byte, error) {
 	path := filepath.Join(w.data, "audit.log")
 	if s, ok := w.system.(interface{ fetchAudit(path string) error }); ok {
@@ -255,14 +255,15 @@ func (w *world) auditLines(n int) error {
 	if err != nil {
 		return err
 	}
-	have := bytes.Count(text, []byte("\n"))
-	if have > n {
-		return fatal(fmt.Errorf("the audit log has %d lines, want %d", have, n))
+	got := bytes.Count(text, []byte("\n"))
+	if got == n {
+		return nil
 	}
-	if have < n {
-		return fmt.Errorf("the audit log has %d lines, want %d", have, n)
+	err = fmt.Errorf("the audit log has %d lines, want %d", got, n)
+	if got > n {
+		return fatal(err) // no line is ever removed
 	}
-	return nil
+	return err
 }
 
 // logHas waits for a message in a service's log, at least once or exactly n times.
@@ -278,20 +279,20 @@ func (w *world) logHas(name, pattern string, count []string) (func() error, erro
 		}
 	}
 	return func() error {
-		have, err := w.messages(name, re)
+		got, err := w.messages(name, re)
 		switch {
 		case err != nil:
 			return err
-		case want > 0 && have > want:
-			return fatal(fmt.Errorf("%s logged %q %d times, want %d", name, pattern, have, want))
-		case have < max(want, 1):
-			return fmt.Errorf("%s logged %q %d times, want %d", name, pattern, have, max(want, 1))
+		case want > 0 && got > want:
+			return fatal(fmt.Errorf("%s logged %q %d times, want %d", name, pattern, got, want))
+		case got < max(want, 1):
+			return fmt.Errorf("%s logged %q %d times, want %d", name, pattern, got, max(want, 1))
 		}
 		return nil
 	}, nil
 }
 
-// messages counts log records whose message, or whose whole line, matches.
+// messages counts the log lines that match, in the message or in the whole line.
 func (w *world) messages(name string, re *regexp.Regexp) (int, error) {
 	text, err := os.ReadFile(w.logFile(name))
 	if err != nil {
@@ -314,7 +315,7 @@ func (w *world) lagIs(ctx context.Context, group string, want int64) error {
 	case err != nil:
 		return err
 	case want < 0 && lag != 0:
-		return fmt.Errorf("group %s has committed %d, %d behind", group, offset, lag)
+		return fmt.Errorf("group %s has committed %d, lag %d, want lag 0", group, offset, lag)
 	case want >= 0 && offset != want:
 		return fmt.Errorf("group %s has committed %d, want %d", group, offset, want)
 	}
@@ -324,37 +325,15 @@ func (w *world) lagIs(ctx context.Context, group string, want int64) error {
 func (w *world) unready(ctx context.Context, name, pattern string) error {
 	body, err := w.probe(ctx, name, "readyz")
 	if err == nil {
-		return fmt.Errorf("%s is ready", name)
+		return fmt.Errorf("%s is ready, want unready", name)
 	}
 	if ok, reErr := regexp.MatchString(pattern, body); reErr != nil || !ok {
-		return fmt.Errorf("%s is not ready, but does not say %q: %w", name, pattern, errors.Join(err, reErr))
+		return fmt.Errorf("%s is not ready for another reason than %q: %w", name, pattern, errors.Join(err, reErr))
 	}
 	return nil
 }
 
-func answers(ctx context.Context, w *world, url, pattern string) (func() error, error) {
-	re, err := regexp.Compile("(?m)" + pattern)
-	if err != nil {
-		return nil, err
-	}
-	port := regexp.MustCompile(`localhost:(\d+)`)
-	url = port.ReplaceAllStringFunc(url, func(m string) string {
-		n, _ := strconv.Atoi(strings.TrimPrefix(m, "localhost:"))
-		return w.address(n)
-	})
-	return func() error {
-		_, body, err := get(ctx, url)
-		if err != nil {
-			return err
-		}
-		if !re.MatchString(body) {
-			return fmt.Errorf("%s does not answer %q but: %s", url, pattern, body)
-		}
-		return nil
-	}, nil
-}
-
-// produce KEY FILE [HEADER:VALUE ...]: one record as it is; FILE - is a tombstone.
+// produce KEY FILE [HEADER:VALUE ...] writes one raw record; FILE - is a tombstone.
 func produce(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: produce KEY FILE [HEADER:VALUE ...]")
@@ -370,7 +349,7 @@ func produce(ctx context.Context, w *world, ts *testscript.TestScript, args []st
 	return w.produce(ctx, r)
 }
 
-// consume [-headers] TOPIC N: prints the topic from its beginning once it has N records.
+// consume [-headers] TOPIC N prints the topic from its beginning once it has N records.
 func consume(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	whole := len(args) > 0 && args[0] == "-headers"
 	if whole {
@@ -391,7 +370,7 @@ func consume(ctx context.Context, w *world, ts *testscript.TestScript, args []st
 	return nil
 }
 
-// committed GROUP: prints the group's committed offset of task-events.
+// committed GROUP prints the group's committed offset of task-events.
 func committed(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: committed GROUP")
@@ -404,7 +383,7 @@ func committed(ctx context.Context, w *world, ts *testscript.TestScript, args []
 	return nil
 }
 
-// status N PROGRAM ...: runs a program that must exit with N.
+// status N PROGRAM ... runs a program that must exit with N.
 func status(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: status N PROGRAM [ARG ...]")
@@ -435,13 +414,13 @@ func status(ctx context.Context, w *world, ts *testscript.TestScript, args []str
 	if cmd.ProcessState == nil {
 		return err
 	}
-	if have := cmd.ProcessState.ExitCode(); have != want {
-		return fmt.Errorf("%s: exit status %d, want %d", strings.Join(words, " "), have, want)
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		return fmt.Errorf("%s: exit status %d, want %d", strings.Join(words, " "), got, want)
 	}
 	return nil
 }
 
-// keep VAR MEMBER: sets $VAR to a member of the JSON object last printed.
+// keep VAR MEMBER sets $VAR to a member of the JSON object last printed.
 func keep(_ context.Context, _ *world, ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: keep VAR MEMBER")
@@ -452,17 +431,17 @@ func keep(_ context.Context, _ *world, ts *testscript.TestScript, args []string)
 	}
 	var object map[string]any
 	if err := json.Unmarshal([]byte(text), &object); err != nil {
-		return fmt.Errorf("what was printed last is no JSON object: %w", err)
+		return fmt.Errorf("last output is not a JSON object: %w", err)
 	}
 	value, ok := object[args[1]]
 	if !ok {
-		return fmt.Errorf("what was printed last has no member %q", args[1])
+		return fmt.Errorf("last output has no member %q", args[1])
 	}
 	ts.Setenv(args[0], fmt.Sprint(value))
 	return nil
 }
 
-// replace FILE OLD NEW: puts a value that was not known before into a file.
+// replace FILE OLD NEW puts a value that was not known before into a file.
 func replace(_ context.Context, _ *world, ts *testscript.TestScript, args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: replace FILE OLD NEW")

@@ -16,17 +16,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// curl does what the documents' curl lines ask for: -X, -H, -d, -i, -s, -f, -o.
-// As with curl, -d makes a POST and a form content type unless -H says
-// otherwise. Ports of the documents are moved to the script's own, so that the
-// lines stand in the scripts word for word. It is a command of the scripts, and
-// a program for their shell parts.
+// curl implements the options that the documents use: -X, -H, -d, -i, -s, -f, -o.
+// As in curl, -d makes a POST with a form content type unless -H sets another.
+// Ports of the documents become the script's own, so that scripts contain the
+// lines word for word. It is a command of the scripts, and a program for their
+// shell parts.
 type curl struct {
 	base string                   // port of the script's task API; "" leaves ports alone
-	path func(name string) string // where a file is
+	path func(name string) string // resolves the name of a file
 }
 
-// curlProgram is curl when this binary is called by that name.
+// curlProgram is curl as a program.
 func curlProgram() int {
 	c := curl{os.Getenv("TASKWIRE_PORT_BASE"), func(name string) string { return name }}
 	return c.run(os.Args[1:], os.Stdout, os.Stderr)
@@ -136,7 +136,7 @@ func (c curl) request(args []string) (*http.Request, curlOptions, error) {
 			}
 			data = append(data, body)
 		default:
-			return nil, opts, fmt.Errorf("this curl has no option %s", arg)
+			return nil, opts, fmt.Errorf("option %s is not supported here", arg)
 		}
 	}
 	if method == "" {
@@ -163,7 +163,7 @@ func (c curl) request(args []string) (*http.Request, curlOptions, error) {
 	return req, opts, nil
 }
 
-// data reads @file as curl does: -d drops line ends, --data-binary nothing.
+// data reads @file as curl does: -d drops line ends, --data-binary keeps them.
 func (c curl) data(value string, binary bool) (string, error) {
 	file, ok := strings.CutPrefix(value, "@")
 	if !ok {
@@ -179,7 +179,7 @@ func (c curl) data(value string, binary bool) (string, error) {
 	return strings.NewReplacer("\r", "", "\n", "").Replace(string(text)), nil
 }
 
-// moved replaces a documented port by the script's own.
+// moved replaces a port of the documents with the script's own.
 func (c curl) moved(target string) (string, error) {
 	if target == "" {
 		return "", errors.New("no URL")
@@ -194,7 +194,7 @@ func (c curl) moved(target string) (string, error) {
 	base, err := strconv.Atoi(c.base)
 	port, portErr := strconv.Atoi(u.Port())
 	if err != nil || portErr != nil || port < 8000 || port > 9092 {
-		return target, nil //nolint:nilerr // an address that is not one of ours stays as it is
+		return target, nil //nolint:nilerr // an address of another program stays as it is
 	}
 	u.Host = "127.0.0.1:" + strconv.Itoa(base+port-8000)
 	return u.String(), nil

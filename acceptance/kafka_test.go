@@ -16,8 +16,8 @@ import (
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
-// The scripts look at Kafka through another client library than the product's,
-// so that the two cannot share a mistake.
+// The scripts use another client library for Kafka than the product, so that the
+// two cannot share a mistake.
 
 func (w *world) kafka(opts ...kgo.Opt) (*kgo.Client, error) {
 	if s, ok := w.system.(interface{ kafkaOpts() []kgo.Opt }); ok {
@@ -36,7 +36,7 @@ func (w *world) produce(ctx context.Context, r *kgo.Record) error {
 	return cl.ProduceSync(ctx, r).FirstErr()
 }
 
-// consume reads partition 0 of a topic from its beginning, at least n records and all there are.
+// consume reads all records of partition 0 of a topic, and waits until there are n.
 func (w *world) consume(ctx context.Context, topic string, n int) ([]*kgo.Record, error) {
 	cl, err := w.kafka(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}))
 	if err != nil {
@@ -90,8 +90,8 @@ func endOffset(ctx context.Context, cl *kgo.Client, topic string) (int64, error)
 	return answer.Offset, kerr.ErrorForCode(answer.ErrorCode)
 }
 
-// committed is the group's offset of partition 0 and how many records lie
-// beyond it; -1 when the group has none.
+// committed returns the group's offset of partition 0, -1 when it has none, and
+// its lag.
 func (w *world) committed(ctx context.Context, group, topic string) (offset, lag int64, err error) {
 	cl, err := w.kafka()
 	if err != nil {
@@ -113,7 +113,7 @@ func (w *world) committed(ctx context.Context, group, topic string) (offset, lag
 		return 0, 0, err
 	}
 	if len(resp.Groups) != 1 || len(resp.Groups[0].Topics) != 1 {
-		return 0, 0, fmt.Errorf("offsets of group %s: unexpected answer %+v", group, resp)
+		return 0, 0, fmt.Errorf("offsets of group %s: unexpected response %+v", group, resp)
 	}
 	if err := kerr.ErrorForCode(resp.Groups[0].ErrorCode); err != nil {
 		return 0, 0, err
@@ -122,8 +122,8 @@ func (w *world) committed(ctx context.Context, group, topic string) (offset, lag
 	return offset, end - max(offset, 0), nil
 }
 
-// realBroker is a real Apache Kafka that scripts take turns on: each finds the
-// topics new and no groups.
+// realBroker is a real Apache Kafka that scripts use in turn: each begins with
+// new topics and no groups.
 type realBroker struct {
 	cluster *kafkatest.Real
 	clean   bool
@@ -151,7 +151,7 @@ func (b *realBroker) stop() error {
 	return b.cluster.Stop()
 }
 
-// close leaves a cluster that runs to the next script.
+// close leaves a running cluster to the next script.
 func (b *realBroker) close() error {
 	if b.down {
 		return b.start()
@@ -177,7 +177,7 @@ func renew(ctx context.Context, opts ...kgo.Opt) error {
 }
 
 // deleteGroups waits for the coordinator of a new cluster, and for members that
-// the script before has killed.
+// the previous script has killed.
 func deleteGroups(ctx context.Context, cl *kgo.Client) error {
 	req := kmsg.NewPtrDeleteGroupsRequest()
 	req.Groups = []string{"notification-service", "audit-service"}
@@ -214,7 +214,7 @@ func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
 		if err != nil {
 			return err
 		}
-		// A deletion goes on in the background for a moment.
+		// Kafka deletes topics in the background.
 		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 		if !errors.Is(err, kerr.TopicAlreadyExists) || !pause(ctx) {
 			return err
@@ -222,12 +222,12 @@ func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
 	}
 }
 
-// tools is a system whose broker comes with Kafka's own command-line tools.
+// tools is a system with Kafka's own command-line tools.
 type tools interface {
 	tool(ctx context.Context, script, class string, args []string) (string, error)
 }
 
-// tool runs one of them: script by its name, or class as the script would.
+// tool runs one of them: the script, or its class.
 func tool(script, class string) command {
 	return func(ctx context.Context, w *world, ts *testscript.TestScript, args []string) error {
 		s, ok := w.system.(tools)
@@ -251,4 +251,4 @@ func (p *processes) tool(ctx context.Context, _, class string, args []string) (s
 	return real.cluster.Tool(ctx, class, args...)
 }
 
-var errNoTools = errors.New("only a real Kafka has tools; begin the script with [!kafka] skip")
+var errNoTools = errors.New("this broker has no command-line tools; begin the script with [!kafka] skip")

@@ -1,14 +1,59 @@
 package acceptance_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// TestReadmeCommandsAreRun holds the README to what the script readme runs: a
-// curl command there, with its continuation lines, must stand in the script.
+// TestThisReadmeIsComplete compares README.md here with the commands and the
+// scripts that exist.
+func TestThisReadmeIsComplete(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, manual, _ := strings.Cut(string(text), "\n| command |")
+	described, listed, _ := strings.Cut(manual, "\n| script |")
+
+	have := slices.DeleteFunc(slices.Collect(maps.Keys(commands())), func(name string) bool { return name == "await" })
+	for _, form := range awaitForms() {
+		have = append(have, "await "+form)
+	}
+	slices.Sort(have)
+	if diff := cmp.Diff(have, firstCells(described, "^\\| `(await [^`]+|[\\w./-]+)")); diff != "" {
+		t.Errorf("commands in README.md differ (-have +described):\n%s", diff)
+	}
+
+	scripts, err := filepath.Glob(filepath.Join("testdata", "script", "*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range scripts {
+		scripts[i] = strings.TrimSuffix(filepath.Base(path), ".txtar")
+	}
+	if diff := cmp.Diff(scripts, firstCells(listed, "^\\| `(\\w+)")); diff != "" {
+		t.Errorf("scripts in README.md differ (-have +listed):\n%s", diff)
+	}
+}
+
+// firstCells returns, in order, what pattern finds in the rows of a table.
+func firstCells(table, pattern string) (cells []string) {
+	for _, m := range regexp.MustCompile("(?m)"+pattern).FindAllStringSubmatch(table, -1) {
+		cells = append(cells, m[1])
+	}
+	slices.Sort(cells)
+	return cells
+}
+
+// TestReadmeCommandsAreRun checks that the script readme runs every curl command
+// of the README, with its continuation lines.
 func TestReadmeCommandsAreRun(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root(), "README.md"))
 	if err != nil {
@@ -28,10 +73,10 @@ func TestReadmeCommandsAreRun(t *testing.T) {
 		}
 		commands++
 		if !strings.Contains(string(script), strings.TrimSpace(text)) {
-			t.Errorf("the README shows this line, and testdata/script/readme.txtar does not run it:\n%s", text)
+			t.Errorf("testdata/script/readme.txtar does not run this line of the README:\n%s", text)
 		}
 	}
 	if commands < 10 {
-		t.Errorf("only %d lines of curl found in the README; this test looks at the wrong place", commands)
+		t.Errorf("%d lines of curl found in the README, want at least 10: is this the right file?", commands)
 	}
 }

@@ -11,10 +11,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
-	"time"
 
+	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
@@ -25,7 +24,7 @@ const broker = "broker"
 
 func services() []string { return []string{"taskapi", "bridge", "notifier", "auditor"} }
 
-// system is the running system as a script sees it: names, not processes.
+// system is the running system as scripts see it: names, not processes.
 type system interface {
 	start(name string) error // returns before it listens
 	stop(name string) error  // SIGTERM; nil when it drained and exited 0
@@ -35,36 +34,7 @@ type system interface {
 	close() error
 }
 
-// nextBase hands out port bases below the ephemeral range, where no outgoing
-// connection can sit on a port while its service restarts.
-var nextBase atomic.Int64
-
-func freePorts() (int, error) {
-	nextBase.CompareAndSwap(0, int64(10000+os.Getpid()%500*20))
-	for range 500 {
-		base := int(nextBase.Add(4))
-		if base+1100 > 32000 {
-			nextBase.Store(10000)
-			continue
-		}
-		if free(base, base+1, base+2, base+3, base+1000, base+1001, base+1002, base+1003, base+1092) {
-			return base, nil
-		}
-	}
-	return 0, errors.New("no free ports between 10000 and 32000")
-}
-
-func free(ports ...int) bool {
-	for _, port := range ports {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil || l.Close() != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// address is where the script finds what the documents put at localhost:port.
+// address returns the script's own address for localhost:port of the documents.
 func (w *world) address(port int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(w.base+port-8000))
 }
@@ -76,7 +46,7 @@ func (w *world) openLog(name string) (*os.File, error) {
 	return os.OpenFile(w.logFile(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// logs is the end of every service's log, for a script that failed.
+// logs returns the end of every service's log, for a failed script.
 func (w *world) logs() string {
 	var b strings.Builder
 	for _, name := range services() {
@@ -87,14 +57,14 @@ func (w *world) logs() string {
 		if cut := len(text) - 4000; cut > 0 {
 			text = text[cut:]
 		}
-		fmt.Fprintf(&b, "---- end of %s's log\n%s", name, text)
+		fmt.Fprintf(&b, "---- end of the log of %s\n%s", name, text)
 	}
 	return b.String()
 }
 
 func (w *world) lookup(key string) (string, bool) { v, ok := w.env[key]; return v, ok }
 
-// oneProcess has the services in the test's own process.
+// oneProcess runs the services in the test's own process.
 type oneProcess struct {
 	stack *stack.Stack
 	files []*os.File
@@ -130,7 +100,7 @@ func (o *oneProcess) stop(name string) error  { return o.stack.Stop(name) }
 func (o *oneProcess) brokers() string         { return strings.Join(o.stack.Brokers(), ",") }
 
 func (o *oneProcess) kill(string) error {
-	return errors.New("a service in this process cannot be killed alone; begin the script with [!processes] skip")
+	return errors.New("cannot kill a service of this process alone; begin the script with [!processes] skip")
 }
 
 func (o *oneProcess) ended(string) (string, bool) { return "", false }
@@ -143,11 +113,11 @@ func (o *oneProcess) close() error {
 	return errors.Join(errs...)
 }
 
-// brokerUnderTest is the Kafka that processes use.
+// brokerUnderTest is the Kafka of the processes.
 type brokerUnderTest interface {
 	start() error
-	stop() error  // keeps the data: it is what a script does to see the others wait
-	close() error // after the script
+	stop() error  // keeps the data
+	close() error // at the end of the script
 	addrs() []string
 }
 
@@ -180,21 +150,15 @@ func (b *embeddedBroker) close() error { return b.stop() }
 type processes struct {
 	w       *world
 	kafka   brokerUnderTest
-	bin     string // folder of the programs that start starts; "": this binary is all of them
-	running map[string]*child
-}
-
-type child struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed after err is set
-	err  error
+	bin     string // folder of the programs; "" = this binary under their names
+	running map[string]*child.Process
 }
 
 func newProcesses(w *world, kafka brokerUnderTest) (system, error) {
 	if err := kafka.start(); err != nil {
 		return nil, fmt.Errorf("start the broker: %w", err)
 	}
-	return &processes{w: w, kafka: kafka, running: map[string]*child{}}, nil
+	return &processes{w: w, kafka: kafka, running: map[string]*child.Process{}}, nil
 }
 
 func (p *processes) brokers() string { return strings.Join(p.kafka.addrs(), ",") }
@@ -203,23 +167,17 @@ func (p *processes) start(name string) error {
 	if name == broker {
 		return p.kafka.start()
 	}
-	log, err := p.w.openLog(name)
+	cmd := exec.Command(filepath.Join(p.bin, name))
+	cmd.Dir, cmd.Env = p.w.work, p.settings(name)
+	c, err := child.Start(cmd, p.w.logFile(name))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(p.bin, name))
-	cmd.Dir, cmd.Stderr, cmd.Env = p.w.work, log, p.settings(name)
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	c := &child{cmd: cmd, done: make(chan struct{})}
 	p.running[name] = c
-	go func() { defer close(c.done); c.err = cmd.Wait() }()
 	return nil
 }
 
-// settings is a whole environment: nothing of the tester's own leaks in.
+// settings returns the complete environment of a service; nothing of the test's own leaks in.
 func (p *processes) settings(name string) []string {
 	w := p.w
 	port := map[string]int{"taskapi": 8000, "bridge": 8001, "notifier": 8002, "auditor": 8003}[name]
@@ -269,17 +227,10 @@ func (p *processes) signal(name string, sig syscall.Signal) error {
 		return fmt.Errorf("%s is not running", name)
 	}
 	delete(p.running, name)
-	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := c.End(sig, patience()); err != nil {
 		return err
 	}
-	select {
-	case <-c.done:
-		return c.err
-	case <-time.After(patience()):
-		_ = c.cmd.Process.Kill()
-		<-c.done
-		return fmt.Errorf("%s was still running %v after %v", name, patience(), sig)
-	}
+	return c.Wait()
 }
 
 func (p *processes) ended(name string) (string, bool) {
@@ -288,8 +239,8 @@ func (p *processes) ended(name string) (string, bool) {
 		return "not started", true
 	}
 	select {
-	case <-c.done:
-		return c.cmd.ProcessState.String(), true
+	case <-c.Done():
+		return c.State().String(), true
 	default:
 		return "", false
 	}

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +21,13 @@ import (
 	"github.com/taskwire/taskwire/internal/process"
 )
 
-// TestUpgradeUnderLoad replaces the programs of the previous commit, one after
-// the other and under load, by those of today: on the same data, ports and
-// broker. Then it goes back. No change that was acknowledged on the way may
-// be missing from the audit log, or be in it twice.
+// TestUpgradeUnderLoad replaces the previous commit's programs with today's, one
+// after the other and under load, on the same data, ports and broker. Then it
+// goes back. Every change acknowledged on the way must be in the audit log
+// exactly once.
 //
-// A shallow clone has no previous commit: there today's programs replace
-// themselves, which the test says; `git fetch --deepen=1` gives it the commit.
+// A shallow clone has no previous commit. There today's programs replace
+// themselves, and the test logs it; `git fetch --deepen=1` gets the commit.
 func TestUpgradeUnderLoad(t *testing.T) {
 	old := previousPrograms(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -40,14 +39,14 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	clients := startClients(ctx, w, nil)
-	defer func() { cancel(); clients.stop() }() // after a failure nobody answers them
+	defer func() { cancel(); clients.stop() }() // after a failure nothing answers them
 	if err := replaceAll(ctx, w, "", clients); err != nil {
 		t.Fatalf("to the programs of today: %v", err)
 	}
 	if err := clients.progress(ctx, 100); err != nil {
 		t.Fatal(err)
 	}
-	// The way back need not be open, but a program that refuses has to say so.
+	// A downgrade need not work, but a program that refuses must say so.
 	switch err := replaceAll(ctx, w, old, clients); {
 	case err == nil:
 		t.Log("the previous programs open what today's have written")
@@ -86,7 +85,7 @@ func previousPrograms(t *testing.T) (bin string) {
 		source = dir
 		unpack(t, dir, run(t, root(), "git", "archive", "--format=tar", "HEAD~1"))
 	}
-	// A cover or race setting of the tests is none of the old programs'.
+	// The coverage and race settings of the tests do not apply to the old programs.
 	run(t, source, "go", "build", "-buildvcs=false", "-o", bin+string(filepath.Separator), "./taskapi", "./bridge", "./notifier", "./auditor")
 	return bin
 }
@@ -120,12 +119,12 @@ func run(t *testing.T, dir, name string, args ...string) []byte {
 	cmd.Dir, cmd.Stderr = dir, &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("the programs of the previous commit cannot be built: %s %s: %v\n%s", name, strings.Join(args, " "), err, stderr.String())
+		t.Fatalf("build the previous programs: %s %s: %v\n%s", name, strings.Join(args, " "), err, stderr.String())
 	}
 	return out
 }
 
-// startWorld has a broker and no service yet.
+// startWorld starts a broker and no service.
 func startWorld(t *testing.T) *world {
 	t.Helper()
 	w, err := newWorld(t.TempDir())
@@ -146,7 +145,7 @@ func startWorld(t *testing.T) *world {
 	return w
 }
 
-// replaceAll ends each service by SIGTERM and starts it again from another
+// replaceAll stops each service with SIGTERM and starts it again from another
 // folder, while changes go on.
 func replaceAll(ctx context.Context, w *world, bin string, c *clients) error {
 	w.system.(*processes).bin = bin
@@ -167,7 +166,7 @@ func replaceAll(ctx context.Context, w *world, bin string, c *clients) error {
 	return nil
 }
 
-// missing are the services that have ended.
+// missing returns the services that have ended.
 func (p *processes) missing() (names []string) {
 	for _, name := range services() {
 		if _, ended := p.ended(name); ended {
@@ -177,12 +176,12 @@ func (p *processes) missing() (names []string) {
 	return names
 }
 
-// refused says whether one service has ended, with exit status 1 and a last
-// line that says why.
+// refused reports whether one service has ended, with exit status 1 and a last
+// log line with the reason.
 func (w *world) refused(t *testing.T) bool {
 	p := w.system.(*processes)
 	names := p.missing()
-	if len(names) != 1 || p.running[names[0]].cmd.ProcessState.ExitCode() != process.ExitFault {
+	if len(names) != 1 || p.running[names[0]].State().ExitCode() != process.ExitFault {
 		return false
 	}
 	text, err := os.ReadFile(w.logFile(names[0]))
@@ -195,8 +194,8 @@ func (w *world) refused(t *testing.T) bool {
 	return strings.Contains(last, `"level":"ERROR"`) && strings.Contains(last, `"msg":"cannot start"`)
 }
 
-// clients change tasks, each call repeated under its key until it is answered
-// with a 2xx.
+// clients change tasks; each repeats a call with the same key until the answer is
+// 2xx.
 type clients struct {
 	w      *world
 	stop   func()
@@ -205,9 +204,9 @@ type clients struct {
 	mu           sync.Mutex
 	acknowledged map[string]int // highest version of each task; guarded by mu until stop has returned
 	count        int            // guarded by mu
-	again        int            // posts asked again; guarded by mu
-	unheard      int            // of these, after 10 s without an answer; guarded by mu
-	err          error          // an answer that no repeat would change; guarded by mu
+	again        int            // repeated calls; guarded by mu
+	unheard      int            // those after 10 s without an answer; guarded by mu
+	err          error          // an answer that a repeat would not change; guarded by mu
 }
 
 // startClients calls silent, unless nil, after 10 s without an answer.
@@ -220,7 +219,7 @@ func startClients(ctx context.Context, w *world, silent func()) *clients {
 			for n := 0; ; n++ {
 				select {
 				case <-ending:
-					return // between two tasks: no change is left without an answer
+					return // between two tasks, so that every change has its answer
 				default:
 				}
 				if err := c.lifetime(ctx, fmt.Sprintf("%d-%d", worker, n)); err != nil {
@@ -273,7 +272,7 @@ func (c *clients) change(ctx context.Context, method, path, key, body string) (i
 	return task.ID, nil
 }
 
-// repeat counts a post that will be asked again.
+// repeat counts a call that will be repeated.
 func (c *clients) repeat(ctx context.Context, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,7 +286,7 @@ func (c *clients) repeat(ctx context.Context, err error) {
 	}
 }
 
-// call waits 10 s for an answer.
+// call waits up to 10 s for an answer.
 func (w *world) call(ctx context.Context, method, path, key, body string) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -295,7 +294,7 @@ func (w *world) call(ctx context.Context, method, path, key, body string) (int, 
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Close = true // the program at the other end is going to be another one
+	req.Close = true // the next call goes to another process
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
@@ -329,8 +328,8 @@ func (c *clients) look() (count int, err error) {
 	return c.count, c.err
 }
 
-// checkAudited holds the audit log against what was acknowledged: every
-// version of each task once, in order, and nothing else.
+// checkAudited compares the audit log with what was acknowledged: every version
+// of each task once, in order, and nothing else.
 func (w *world) checkAudited(ctx context.Context, t *testing.T, acknowledged map[string]int) {
 	t.Helper()
 	if err := auditlog(ctx, w, nil, []string{"check"}); err != nil {
@@ -350,16 +349,15 @@ func (w *world) checkAudited(ctx context.Context, t *testing.T, acknowledged map
 	}
 	for id, version := range acknowledged {
 		if audited[id] != version {
-			t.Errorf("task %s was acknowledged at version %d and has %d entries", id, version, audited[id])
+			t.Errorf("task %s has %d entries, want %d as acknowledged", id, audited[id], version)
 		}
 	}
 	if len(audited) != len(acknowledged) {
-		t.Errorf("%d tasks in the audit log, %d acknowledged", len(audited), len(acknowledged))
+		t.Errorf("%d tasks in the audit log, want %d as acknowledged", len(audited), len(acknowledged))
 	}
 }
 
-// TestTheFirstFormat opens what the first programs have left behind; see
-// testdata/v1.
+// TestTheFirstFormat opens the data of the first programs; see testdata/v1.
 func TestTheFirstFormat(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -386,19 +384,19 @@ func TestTheFirstFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, body, err := w.call(ctx, "GET", "/tasks", "", ""); err != nil || code != 200 || !bytes.Equal(bytes.TrimSpace(body), bytes.TrimSpace(want)) {
-		t.Errorf("GET /tasks: %d %s %v\nwant %s", code, body, err, want)
+		t.Errorf("GET /tasks = %d %s, %v\nwant 200 %s", code, body, err, want)
 	}
 	const one, two = "01a20d9f-e1f2-78c0-918d-b76dc833132c", "01a20d9f-e34b-7200-9491-98e0cc571b80"
 	for _, c := range []struct{ method, path, key, body, want string }{
-		// Repeats of what the first programs have answered: the same again, and no event.
+		// Repeats of calls to the first programs: the same answer, and no event.
 		{"POST", "/tasks", "golden-waiting", `{"title": "Waits for Kafka"}`, `"id":"01a20da0-3a9d-76c8-a467-a95cdd8093cc"`},
 		{"POST", "/tasks/" + one + "/complete", "golden-completed", "", `"status":"completed"`},
-		// New changes go on where the first programs have stopped.
+		// New changes continue the versions of the first programs.
 		{"PATCH", "/tasks/" + one, "", `{"title": "Rewritten"}`, `"version":5`},
 		{"PATCH", "/tasks/" + two, "", `{"status": "pending"}`, `"version":3`},
 	} {
 		if code, body, err := w.call(ctx, c.method, c.path, c.key, c.body); err != nil || code/100 != 2 || !strings.Contains(string(body), c.want) {
-			t.Errorf("%s %s: %d %s %v, want %s", c.method, c.path, code, body, err, c.want)
+			t.Errorf("%s %s = %d %s, %v; want 2xx with %s", c.method, c.path, code, body, err, c.want)
 		}
 	}
 	if err := poll(ctx, func() error { return w.auditLines(5 + 3 + 2) }); err != nil {
@@ -410,7 +408,7 @@ func TestTheFirstFormat(t *testing.T) {
 	w.checkPrefix(t, filepath.Join(golden, "audit.log"))
 }
 
-// renewKeys makes the keys a moment old: they count for a day.
+// renewKeys makes the idempotency keys new: they are valid for a day.
 func renewKeys(t *testing.T, path string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -438,18 +436,18 @@ func mustLog(t *testing.T, w *world, name, pattern string) func() error {
 	return try
 }
 
-// checkPrefix wants the old entries untouched.
+// checkPrefix checks that the old entries are unchanged.
 func (w *world) checkPrefix(t *testing.T, golden string) {
 	t.Helper()
 	want, err := os.ReadFile(golden)
 	if err != nil {
 		t.Fatal(err)
 	}
-	have, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
+	got, err := os.ReadFile(filepath.Join(w.data, "audit.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(have[:min(len(want), len(have))], want) {
-		t.Errorf("the entries of the first programs were changed:\n%s", have)
+	if !bytes.HasPrefix(got, want) {
+		t.Errorf("audit.log =\n%s\nwant it to begin with\n%s", got, want)
 	}
 }

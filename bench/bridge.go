@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 const deliveries = 20_000
 
-// benchBridge: one partition, order by key, 1,000 keys, 64 posts in flight.
+// benchBridge measures deliveries of one partition: order by key, 1,000 keys, 64 posts in flight.
 func benchBridge(ctx context.Context, r *rig) error {
 	tasks, all := bodies(deliveries, 1000)
 	for _, delay := range []time.Duration{0, 5 * time.Millisecond} {
@@ -37,7 +39,10 @@ func benchBridge(ctx context.Context, r *rig) error {
 		if err := sink.wait(ctx); err != nil {
 			return err
 		}
-		cpu := p.stop()
+		cpu, err := p.stop()
+		if err != nil {
+			return err
+		}
 		ours := sink.seconds()
 		what := fmt.Sprintf("deliveries, sink takes %v, against a plain client", delay)
 		report(what, rate(deliveries, ours), plain/ours, goal)
@@ -52,7 +57,7 @@ func benchBridge(ctx context.Context, r *rig) error {
 	return nil
 }
 
-// plain is the yardstick: the same bodies from memory over 64 kept connections.
+// plain is the yardstick: it posts the same bodies from memory over 64 kept connections.
 func (r *rig) plain(ctx context.Context, delay time.Duration) (seconds, cpu float64, conns int64, err error) {
 	sink := newTarget(delay, deliveries)
 	defer sink.close()
@@ -63,8 +68,7 @@ func (r *rig) plain(ctx context.Context, delay time.Duration) (seconds, cpu floa
 	if err := sink.wait(ctx); err != nil {
 		return 0, 0, 0, err
 	}
-	p.done = true
-	if err := p.cmd.Wait(); err != nil {
+	if err := p.Wait(); err != nil {
 		return 0, 0, 0, fmt.Errorf("plain client: %w", err)
 	}
 	return sink.seconds(), p.cpu(), sink.conns.Load(), nil
@@ -82,7 +86,7 @@ func (r *rig) bridge(ctx context.Context, broker, url string, concurrency int) (
 	return r.service(ctx, "bridge", "KAFKA_BOOTSTRAP_SERVERS="+broker, "BRIDGE_CONFIG="+config, "KAFKA_GROUP_INSTANCE_ID=bench-0")
 }
 
-// benchRestart: SIGKILL in the middle, started again at once.
+// benchRestart kills the bridge in the middle of its work and restarts it at once.
 func benchRestart(ctx context.Context, r *rig) error {
 	const n = 4000
 	tasks, all := bodies(n, 1000)
@@ -100,20 +104,26 @@ func benchRestart(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	for sink.count() < n/4 {
-		time.Sleep(time.Millisecond)
+	for events, _ := sink.count(); events < n/4; events, _ = sink.count() {
+		if err := retry.Pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
 	}
-	p.kill()
+	if err := p.kill(); err != nil {
+		return err
+	}
 	killed := time.Now()
-	before, postsBefore := sink.count(), sink.posts
+	before, postsBefore := sink.count()
 	if p, err = r.bridge(ctx, b.Addr(), sink.URL, 64); err != nil {
 		return err
 	}
 	if err := sink.wait(ctx); err != nil {
 		return err
 	}
-	p.stop()
-	var next time.Duration = time.Hour
+	if _, err := p.stop(); err != nil {
+		return err
+	}
+	next := time.Hour
 	sink.mu.Lock()
 	for _, at := range sink.seen {
 		if d := at.Sub(killed); d > 50*time.Millisecond && d < next {
@@ -123,17 +133,17 @@ func benchRestart(ctx context.Context, r *rig) error {
 	again := sink.posts - postsBefore - (n - before)
 	sink.mu.Unlock()
 	report("first new delivery after SIGKILL and restart", next.Round(time.Millisecond).String(), next.Seconds(), "<= 1 s")
-	note("  posted again (64 were in flight)", fmt.Sprint(again))
+	note("  posted twice (64 were in flight)", fmt.Sprint(again))
 	return nil
 }
 
-func (t *target) count() int {
+func (t *target) count() (events, posts int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.seen)
+	return len(t.seen), t.posts
 }
 
-// benchLatency: 200 events a second, Kafka ack to arrival at the sink.
+// benchLatency measures the time from Kafka's acknowledgement to the arrival at the sink, at 200 events a second.
 func benchLatency(ctx context.Context, r *rig) error {
 	loop50, loop99, err := r.latency(ctx, func(broker, url string) (*proc, error) { return r.yardstick("loop", broker, url) })
 	if err != nil {
@@ -163,7 +173,7 @@ func (r *rig) latency(ctx context.Context, start func(broker, url string) (*proc
 	if err != nil {
 		return 0, 0, err
 	}
-	defer p.kill()
+	defer func() { _ = p.kill() }() // its figures are taken
 	cl, err := producer(b.Addr())
 	if err != nil {
 		return 0, 0, err

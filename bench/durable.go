@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/taskwire/taskwire/internal/freeport"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// benchAudit: 64 clients, each append on disk before its answer.
+// benchAudit measures appends of 64 clients, each on disk before its answer.
 func benchAudit(ctx context.Context, r *rig) error {
 	const n = 60_000
 	_, all := bodies(n, 1000)
@@ -28,7 +31,9 @@ func benchAudit(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	bare.kill()
+	if err := bare.kill(); err != nil {
+		return err
+	}
 	p, err := r.service(ctx, "auditor", "AUDIT_LOG_PATH="+filepath.Join(r.sub("audit"), "audit.log"), "LOG_LEVEL=warn")
 	if err != nil {
 		return err
@@ -37,13 +42,15 @@ func benchAudit(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	p.stop()
+	if _, err := p.stop(); err != nil {
+		return err
+	}
 	report("acknowledged appends, against bare append + fsync", rate(n, seconds), bareSeconds/seconds, ">= 0.7")
 	note("  the bare server", rate(n, bareSeconds))
 	return nil
 }
 
-// benchCreate: 64 clients, change and event on disk before the answer.
+// benchCreate measures creates of 64 clients: change and event are on disk before the answer.
 func benchCreate(ctx context.Context, r *rig) error {
 	const n = 60_000
 	all := make([][]byte, n)
@@ -60,7 +67,9 @@ func benchCreate(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	bare.kill()
+	if err := bare.kill(); err != nil {
+		return err
+	}
 	b, err := r.broker()
 	if err != nil {
 		return err
@@ -76,19 +85,21 @@ func benchCreate(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	p.kill()
+	if err := p.kill(); err != nil {
+		return err
+	}
 	report("acknowledged creates, against bare append + fsync", rate(n, seconds), bareSeconds/seconds, "> 16,000/s")
 	return nil
 }
 
 func (r *rig) appendServer(ctx context.Context) (*proc, error) {
-	addr := freeAddr()
+	addr := freeport.Addr()
 	p, err := r.yardstick("append", addr, filepath.Join(r.sub("bare"), "log"))
 	if err != nil {
 		return nil, err
 	}
 	p.url = "http://" + addr
-	return p, await(ctx, p.url+"/readyz")
+	return p, p.ready(ctx)
 }
 
 func timed(f func() error) (float64, error) {
@@ -97,8 +108,9 @@ func timed(f func() error) (float64, error) {
 	return time.Since(start).Seconds(), err
 }
 
-// benchEndToEnd: 200 changes a second, 201 received to the entry in audit.log,
-// beside one Kafka round trip and two fsyncs measured in the same seconds.
+// benchEndToEnd measures the time from a 201 to the entry in audit.log at 200
+// changes a second. One Kafka round trip and two fsyncs, measured in the same
+// seconds, are the yardstick.
 func benchEndToEnd(ctx context.Context, r *rig) error {
 	const n = 2000
 	b, err := r.broker()
@@ -111,17 +123,17 @@ func benchEndToEnd(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	defer auditor.kill()
+	defer func() { _ = auditor.kill() }()
 	bridge, err := r.bridge(ctx, b.Addr(), auditor.url+"/", 64)
 	if err != nil {
 		return err
 	}
-	defer bridge.kill()
+	defer func() { _ = bridge.kill() }()
 	api, err := r.service(ctx, "taskapi", "KAFKA_BOOTSTRAP_SERVERS="+b.Addr(), "DATABASE_URL=sqlite:"+filepath.Join(r.sub("tasks"), "tasks.db"))
 	if err != nil {
 		return err
 	}
-	defer api.kill()
+	defer func() { _ = api.kill() }() // what they did is measured by then
 
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -181,7 +193,7 @@ func createAt200(url string, n int) (map[string]time.Time, error) {
 	return answered, nil
 }
 
-// follow reads the audit log as it grows and notes when each correlation id was first seen.
+// follow reads the audit log as it grows and records when each correlation id was first seen.
 func follow(ctx context.Context, path string, n int) (map[string]time.Time, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -195,10 +207,8 @@ func follow(ctx context.Context, path string, n int) (map[string]time.Time, erro
 		chunk, err := br.ReadBytes('\n')
 		partial = append(partial, chunk...)
 		if err != nil {
-			select {
-			case <-ctx.Done():
-				return nil, fmt.Errorf("%d of %d entries: %w", len(seen), n, ctx.Err())
-			case <-time.After(200 * time.Microsecond):
+			if err := retry.Pause(ctx, 200*time.Microsecond); err != nil {
+				return nil, fmt.Errorf("%d of %d entries: %w", len(seen), n, err)
 			}
 			continue
 		}
@@ -216,8 +226,8 @@ func follow(ctx context.Context, path string, n int) (map[string]time.Time, erro
 	return seen, nil
 }
 
-// roundTrips measures what no system of this kind can avoid: the change's
-// fsync, one acknowledged produce, the entry's fsync.
+// roundTrips measures the least that such a system must do: sync the change,
+// produce it with an acknowledgement, sync the entry.
 func roundTrips(ctx context.Context, broker, dir string, done <-chan struct{}) ([]time.Duration, error) {
 	cl, err := producer(broker)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 const structuredType = event.HTTPContentType
@@ -44,7 +45,7 @@ func bodies(n, keys int) (tasks []string, out [][]byte) {
 
 // broker starts the embedded broker with one empty topic.
 func (r *rig) broker() (*embedkafka.Broker, error) {
-	return embedkafka.Start(embedkafka.Config{Addr: freeAddr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
+	return embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
 }
 
 func producer(addr string) (*kgo.Client, error) {
@@ -69,27 +70,28 @@ func fill(ctx context.Context, addr string, tasks []string, bodies [][]byte) err
 	return cl.ProduceSync(ctx, records...).FirstErr()
 }
 
-// target is a sink that takes delay for each post, and watches.
+// target is a sink that takes delay for each post and records when it came.
 type target struct {
-	URL   string
-	delay time.Duration
-	conns atomic.Int64
+	URL     string
+	delay   time.Duration
+	conns   atomic.Int64
+	want    int           // different events
+	full    chan struct{} // closed when they have come
+	srv     *http.Server
+	serving sync.WaitGroup
 
-	mu    sync.Mutex
-	seen  map[string]time.Time // by Taskwire-Offset or body; first arrival
+	mu    sync.Mutex           // guards what follows
+	seen  map[string]time.Time // by event id; first arrival
 	first time.Time
 	last  time.Time
 	posts int
-	want  int
-	full  chan struct{} // closed when want different events came
-	srv   *http.Server
 }
 
 func newTarget(delay time.Duration, want int) *target {
 	t := &target{delay: delay, want: want, seen: make(map[string]time.Time, want), full: make(chan struct{})}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		panic(err)
+		panic(err) // a machine without a free port cannot run this at all
 	}
 	t.URL = "http://" + l.Addr().String() + "/"
 	t.srv = &http.Server{Handler: t, ConnState: func(_ net.Conn, s http.ConnState) {
@@ -97,11 +99,14 @@ func newTarget(delay time.Duration, want int) *target {
 			t.conns.Add(1)
 		}
 	}}
-	go func() { _ = t.srv.Serve(l) }() // ended by close
+	t.serving.Go(func() { _ = t.srv.Serve(l) }) // ended by close
 	return t
 }
 
-func (t *target) close() { _ = t.srv.Close() }
+func (t *target) close() {
+	_ = t.srv.Close()
+	t.serving.Wait()
+}
 
 func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
@@ -109,11 +114,11 @@ func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if t.delay > 0 {
 		time.Sleep(t.delay)
 	}
-	t.saw(body.Bytes())
+	t.arrived(body.Bytes())
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (t *target) saw(body []byte) {
+func (t *target) arrived(body []byte) {
 	now := time.Now()
 	key := eventID(body)
 	t.mu.Lock()
@@ -132,7 +137,7 @@ func (t *target) saw(body []byte) {
 	}
 }
 
-// eventID cuts the id out without decoding: the sink must cost as little as it can.
+// eventID finds the id without decoding the body: the sink must cost as little as possible.
 func eventID(body []byte) string {
 	const mark = `"id":"`
 	i := bytes.Index(body, []byte(mark))
@@ -153,18 +158,18 @@ func (t *target) wait(ctx context.Context) error {
 	case <-time.After(3 * time.Minute):
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return fmt.Errorf("%w: %d of %d events came", errTooSlow, len(t.seen), t.want)
+		return fmt.Errorf("%d of %d events arrived within 3 minutes", len(t.seen), t.want)
 	}
 }
 
 func (t *target) seconds() float64 { return t.last.Sub(t.first).Seconds() }
 
-// client keeps conns connections, as the services' own clients do.
+// client keeps up to conns connections open, as the services' own clients do.
 func client(conns int) *http.Client {
 	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns, DisableCompression: true}}
 }
 
-// postAll posts every body over conns connections; ok says which status is wanted.
+// postAll posts every body over conns connections; any status but ok is an error.
 func postAll(c *http.Client, conns int, url, contentType string, bodies [][]byte, ok int) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup

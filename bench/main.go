@@ -1,5 +1,5 @@
 // Command bench prints the figures of taskwire as ratios against a bare
-// yardstick measured in the same run, on the same machine, with the same sink:
+// yardstick measured in the same run, on the same machine and with the same sink:
 //
 //	go run ./bench              all sections
 //	go run ./bench bridge e2e   only those named
@@ -10,14 +10,13 @@
 // a bare batched append and fsync), create (acknowledged changes), e2e (201
 // received to entry on disk).
 //
-// The services run as processes of their own, so that their CPU time can be
-// told apart; the embedded broker, the sinks and the load run in this one.
-// Ratios travel between machines, absolute figures do not.
+// The services run in processes of their own, so that their CPU time can be
+// measured; the embedded broker, the sinks and the load run in this one.
+// Compare ratios between machines, not absolute figures.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,7 +56,7 @@ func exit(err error) {
 func run(ctx context.Context, only []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return fmt.Errorf("unknown section %q", name)
+			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e", name)
 		}
 	}
 	dir, err := os.MkdirTemp("", "taskwire-bench-")
@@ -93,7 +92,7 @@ func (r *rig) build(ctx context.Context) error {
 	fmt.Println("building the programs")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", r.dir+"/", "./taskapi", "./bridge", "./auditor", "./bench").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
 	r.self = filepath.Join(r.dir, "bench")
 	return nil
@@ -101,7 +100,7 @@ func (r *rig) build(ctx context.Context) error {
 
 func (r *rig) close() {
 	for _, p := range r.running {
-		p.kill()
+		_ = p.kill() // the run has failed, or they have ended
 	}
 }
 
@@ -109,19 +108,17 @@ func (r *rig) close() {
 func (r *rig) sub(name string) string {
 	dir, err := os.MkdirTemp(r.dir, name+"-")
 	if err != nil {
-		panic(err) // the temporary folder was just made
+		panic(err) // the temporary folder exists
 	}
 	return dir
 }
 
-// report prints one line: what, a figure, and its ratio to the yardstick with the goal beside it.
+// report prints a line: what was measured, the figure, its ratio to the yardstick, and the goal.
 func report(what, figure string, ratio float64, goal string) {
 	fmt.Printf("  %-58s %16s   %6.2f x   (goal %s)\n", what, figure, ratio, goal)
 }
 
 func note(what, figure string) { fmt.Printf("  %-58s %16s\n", what, figure) }
-
-var errTooSlow = errors.New("did not finish in time")
 
 func rate(n int, seconds float64) string { return fmt.Sprintf("%.0f/s", float64(n)/seconds) }
 

@@ -2,103 +2,70 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/child"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
-// proc is one started program. Its log goes to a file beside its data.
+// proc is one started program.
 type proc struct {
-	cmd  *exec.Cmd
-	url  string // public address
-	done bool
+	*child.Process
+	url string // public address
 }
 
 // service starts one of the built programs on free ports and waits until it is ready.
 func (r *rig) service(ctx context.Context, name string, env ...string) (*proc, error) {
-	addr, ops := freeAddr(), freeAddr()
+	addr, ops := freeport.Addr(), freeport.Addr()
 	p, err := r.start(name, nil, append(env, "LISTEN_ADDR="+addr, "OPS_ADDR="+ops, "LOG_FORMAT=json")...)
 	if err != nil {
 		return nil, err
 	}
 	p.url = "http://" + addr
-	return p, await(ctx, p.url+"/readyz")
+	return p, p.ready(ctx)
 }
 
-// yardstick starts this program again in another role; addr is where it serves, if it does.
+// yardstick starts this program again in another role.
 func (r *rig) yardstick(role string, args ...string) (*proc, error) {
 	return r.start("bench", append([]string{"-role", role}, args...))
 }
 
+// start leaves the log of the program in a folder of its own.
 func (r *rig) start(name string, args []string, env ...string) (*proc, error) {
-	log, err := os.Create(filepath.Join(r.sub("log"), name))
+	dir := r.sub("log")
+	cmd := exec.Command(filepath.Join(r.dir, name), args...)
+	cmd.Env, cmd.Dir = append(os.Environ(), env...), dir
+	started, err := child.Start(cmd, filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(r.dir, name), args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stderr = log
-	cmd.Dir = filepath.Dir(log.Name())
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
-	}
-	p := &proc{cmd: cmd}
+	p := &proc{Process: started}
 	r.running = append(r.running, p)
 	return p, nil
 }
 
-func (p *proc) kill() { p.end(syscall.SIGKILL) }
-
-// stop asks for a drain and returns the CPU seconds the program used in all.
-func (p *proc) stop() float64 {
-	p.end(syscall.SIGTERM)
-	return p.cpu()
-}
-
-func (p *proc) end(sig syscall.Signal) {
-	if p.done {
-		return
-	}
-	p.done = true
-	_ = p.cmd.Process.Signal(sig)
-	_ = p.cmd.Wait() // the exit status of a killed process says nothing
-}
-
-func (p *proc) cpu() float64 {
-	return (p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()).Seconds()
-}
-
-func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // a machine without a free port cannot run this at all
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// await returns when url answers 200.
-func await(ctx context.Context, url string) error {
+func (p *proc) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	for {
-		resp, err := http.Get(url)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", url, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+	return p.AwaitReady(ctx, p.url+"/readyz")
+}
+
+func (p *proc) kill() error { return p.End(syscall.SIGKILL, time.Minute) }
+
+// stop waits for a drain and returns the CPU seconds the program used in all.
+func (p *proc) stop() (float64, error) {
+	if err := p.End(syscall.SIGTERM, time.Minute); err != nil {
+		return 0, err
 	}
+	return p.cpu(), nil
+}
+
+// cpu waits for the program to end.
+func (p *proc) cpu() float64 {
+	state := p.State()
+	return (state.UserTime() + state.SystemTime()).Seconds()
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// yardstick is this program in the role of the bare thing a service is held against.
+// yardstick runs this program as one of the bare programs that a service is compared with.
 func yardstick(role string, args []string) error {
 	switch role {
 	case "post":
@@ -27,7 +27,7 @@ func yardstick(role string, args []string) error {
 	return fmt.Errorf("unknown role %q", role)
 }
 
-// pollAndPost is the least a bridge can do: poll, post one after the other, commit each second.
+// pollAndPost does the least that a bridge can do: poll, post one event after the other, commit each second.
 func pollAndPost(broker, url string) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumerGroup("loop"), kgo.ConsumeTopics("task-events"),
 		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -50,7 +50,7 @@ func pollAndPost(broker, url string) error {
 	}
 }
 
-// serveAppends answers 201 after the body is in the file and the file is synced; whoever waits shares a sync.
+// serveAppends answers 201 when the body is in the file and the file is synced; concurrent requests share a sync.
 func serveAppends(addr, path string) error {
 	f, err := os.Create(path)
 	if err != nil {

@@ -11,12 +11,13 @@ import (
 	"syscall"
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
-// startBroker starts Kafka behind wires. A real one has a listener for each
-// client, whose advertised address is that client's wire; the embedded one
-// advertises a single address, so all clients share a wire.
+// startBroker starts Kafka behind proxies. A real one has a listener for each
+// client, whose advertised address is that client's proxy; the embedded one
+// advertises a single address, so all clients share a proxy.
 func (y *system) startBroker(ctx context.Context) error {
 	if y.Kafka == "real" {
 		return y.startReal(ctx)
@@ -25,16 +26,16 @@ func (y *system) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	addr := freePort()
-	w, err := y.wire("services->kafka", "services->kafka", addr)
+	addr := freeport.Addr()
+	front, err := y.proxy("services->kafka", "services->kafka", addr)
 	if err != nil {
 		return err
 	}
-	p := &process{name: "broker", path: self, dir: y.Dir, env: func(int) ([]string, error) {
-		return []string{"CHAOS_BROKER=" + addr, "CHAOS_ADVERTISED=" + w.addr, "CHAOS_DATA=" + y.path("kafka"), fmt.Sprintf("CHAOS_PARTITIONS=%d", partitions)}, nil
+	p := &program{name: "broker", path: self, args: []string{"broker"}, dir: y.Dir, env: func(int) ([]string, error) {
+		return []string{"CHAOS_BROKER=" + addr, "CHAOS_ADVERTISED=" + front.addr, "CHAOS_DATA=" + y.path("kafka"), fmt.Sprintf("CHAOS_PARTITIONS=%d", partitions)}, nil
 	}}
 	for _, name := range kafkaClients {
-		y.bootstrap[name] = w.addr
+		y.bootstrap[name] = front.addr
 	}
 	y.targets, y.brokers = append(y.targets, p), []string{addr}
 	return p.Up()
@@ -44,34 +45,25 @@ var kafkaClients = []string{"taskapi", "bridge-1", "bridge-2", "bridge-3"}
 
 func (y *system) startReal(ctx context.Context) error {
 	opts := kafkatest.Options{Dir: y.path("kafka"), Progress: y.out, Listeners: map[string]string{}}
-	wires := map[string]*wire{}
+	proxies := map[string]*proxy{}
 	for _, name := range kafkaClients {
 		role, _, _ := strings.Cut(name, "-")
-		w, err := y.wire(name+"->kafka", role+"->kafka", "")
+		p, err := y.proxy(name+"->kafka", role+"->kafka", "")
 		if err != nil {
 			return err
 		}
 		listener := strings.ToUpper(strings.ReplaceAll(name, "-", ""))
-		opts.Listeners[listener], y.bootstrap[name], wires[listener] = w.addr, w.addr, w
+		opts.Listeners[listener], y.bootstrap[name], proxies[listener] = p.addr, p.addr, p
 	}
 	real, err := kafkatest.OpenReal(ctx, opts)
 	if err != nil {
 		return err
 	}
-	for listener, w := range wires {
-		w.leadTo(real.Listeners[listener])
+	for listener, p := range proxies {
+		p.connectTo(real.Listeners[listener])
 	}
 	y.targets, y.brokers = append(y.targets, &kafkaBroker{Real: real}), real.Brokers
 	return nil
-}
-
-// wire lays a wire that the end of the run takes away.
-func (y *system) wire(name, pair, to string) (*wire, error) {
-	w, err := newWire(name, pair, freePort(), to)
-	if err == nil {
-		y.wires = append(y.wires, w)
-	}
-	return w, err
 }
 
 // kafkaBroker is a real Apache Kafka as a target.
@@ -106,24 +98,24 @@ func (b *kafkaBroker) Up() error {
 	return b.Real.Restart()
 }
 
-// brokerCommand is the embedded broker in a process of its own, so that it can
-// be killed. Its settings come as the others' do.
+// brokerCommand runs the embedded broker in a process of its own, so that it
+// can be killed. Its settings are environment variables, as for the services.
 func brokerCommand(ctx context.Context, args []string) error {
 	if len(args) > 0 {
-		return &usageError{"broker is for this program only"}
+		return &usageError{"broker is started by run only"}
 	}
 	n, err := strconv.Atoi(os.Getenv("CHAOS_PARTITIONS"))
 	if err != nil {
-		return err
+		return fmt.Errorf("CHAOS_PARTITIONS: %w", err)
 	}
-	wire, err := net.ResolveTCPAddr("tcp", os.Getenv("CHAOS_ADVERTISED"))
+	front, err := net.ResolveTCPAddr("tcp", os.Getenv("CHAOS_ADVERTISED"))
 	if err != nil {
 		return err
 	}
 	b, err := embedkafka.Start(embedkafka.Config{Addr: os.Getenv("CHAOS_BROKER"), DataDir: os.Getenv("CHAOS_DATA"),
 		Topics: map[string]int{topic: n, deadLetters: 1}, Listen: func(network, address string) (net.Listener, error) {
 			l, err := net.Listen(network, address)
-			return advertised{l, wire}, err
+			return advertised{l, front}, err
 		}})
 	if err != nil {
 		return err
@@ -132,7 +124,8 @@ func brokerCommand(ctx context.Context, args []string) error {
 	return b.Close()
 }
 
-// advertised is a listener whose address, which the broker tells its clients, is another's.
+// advertised is a listener that reports another address, which the broker then
+// advertises to its clients.
 type advertised struct {
 	net.Listener
 	addr net.Addr

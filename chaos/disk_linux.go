@@ -10,17 +10,17 @@ import (
 	"syscall"
 )
 
-// disk is a small file system in memory for the audit log. It has no name in
-// the tree, only an open folder: whatever happens to this program, the kernel
-// takes it away after the last process.
+// disk is a small file system in memory for the audit log. It has no path in
+// the tree, only an open folder: however this program ends, the kernel removes
+// it after the last process that uses it.
 type disk struct {
 	folder *os.File
 	path   string
 
-	mu sync.Mutex // guards the ballast
+	mu sync.Mutex // guards the ballast file
 }
 
-// newDisk mounts one on at, an empty folder. It needs the rights of root.
+// newDisk mounts one on at, which must not exist yet. It needs root.
 func newDisk(at string, size int64) (*disk, error) {
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func newDisk(at string, size int64) (*disk, error) {
 
 func (d *disk) ballast() string { return filepath.Join(d.path, "ballast") }
 
-// fill leaves no room at all.
+// fill leaves no byte free.
 func (d *disk) fill() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,7 +65,7 @@ func (d *disk) free() error {
 	return nil
 }
 
-// keep copies what the auditor left, and gives the file system back.
+// keep copies what the auditor left into a folder and releases the file system.
 func (d *disk) keep(to string) error {
 	err := d.free()
 	entries, readErr := os.ReadDir(d.path)

@@ -23,7 +23,7 @@ func TestADiskIsFullUntilItIsFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(mounts), t.Name()) {
-		t.Error("the mount has a name, so that it can be left behind")
+		t.Error("the mount has a path: it would be left behind")
 	}
 	log, err := os.Create(filepath.Join(d.path, "audit.log"))
 	if err != nil {
@@ -49,6 +49,6 @@ func TestADiskIsFullUntilItIsFreed(t *testing.T) {
 		t.Errorf("kept %q, %v", kept, err)
 	}
 	if names, err := os.ReadDir(to); err != nil || len(names) != 1 {
-		t.Errorf("kept %v, %v; the ballast is none of the auditor's", names, err)
+		t.Errorf("kept %v, %v, want audit.log only", names, err)
 	}
 }

@@ -4,7 +4,7 @@ package main
 
 import "errors"
 
-// disk is what only Linux has here: a small file system for the audit log.
+// disk, a small file system for the audit log, exists on Linux only.
 type disk struct{ path string }
 
 func newDisk(string, int64) (*disk, error) { return nil, errors.New("needs Linux") }

@@ -11,14 +11,15 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
-	_ "modernc.org/sqlite" // the driver of the database that is dumped
+	_ "modernc.org/sqlite" // driver of the Task API's database
 
 	"github.com/taskwire/taskwire/internal/check"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// wireEvent is a structured CloudEvent, read without the code under test.
-type wireEvent struct {
+// cloudEvent is a structured CloudEvent, decoded without the code under test.
+type cloudEvent struct {
 	ID      string          `json:"id"`
 	Source  string          `json:"source"`
 	Type    string          `json:"type"`
@@ -28,7 +29,7 @@ type wireEvent struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// dumpTopics reads every record from offset 0 with a reader of no group.
+// dumpTopics reads every record from offset 0, outside of any group.
 func (y *system) dumpTopics(ctx context.Context) error {
 	f, err := y.file("topic.jsonl")
 	if err != nil {
@@ -41,7 +42,7 @@ func (y *system) dumpTopics(ctx context.Context) error {
 	}
 	err = y.dumpPartition(ctx, deadLetters, 0, f)
 	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
-		return nil // there was no dead letter
+		return nil // no dead letter was written
 	}
 	return err
 }
@@ -59,7 +60,7 @@ func (y *system) dumpPartition(ctx context.Context, name string, p int, f *file)
 		default:
 			tries++
 			kafka.Forget(y.watch.client)
-			pause(ctx, time.Second)
+			_ = retry.Pause(ctx, time.Second) // its end is seen in the next try
 		}
 		offset = next
 	}
@@ -88,7 +89,7 @@ func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f 
 			return offset, 0, err
 		}
 		if rec.Offset < offset {
-			continue // a batch may begin before the offset asked for
+			continue // a batch may begin before the requested offset
 		}
 		offset = rec.Offset + 1
 		out := check.Record{Topic: name, Partition: p, Offset: rec.Offset}
@@ -97,7 +98,7 @@ func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f 
 				out.Group = string(h.Value)
 			}
 		}
-		var e wireEvent
+		var e cloudEvent
 		if json.Unmarshal(value, &e) != nil || e.ID == "" {
 			out.Malformed, out.Data = true, check.Sum(value)
 		} else {
@@ -130,7 +131,7 @@ func (y *system) dumpDatabase(ctx context.Context) error {
 		if err := rows.Scan(&body, &r.Waiting); err != nil {
 			return err
 		}
-		var e wireEvent
+		var e cloudEvent
 		if err := json.Unmarshal(body, &e); err != nil {
 			return fmt.Errorf("dump the outbox: %w", err)
 		}
@@ -160,7 +161,7 @@ func dumpTasks(ctx context.Context, db *sql.DB, f *file) error {
 	return rows.Err()
 }
 
-// dumpLastCommits reads the offsets that are left when every bridge has stopped.
+// dumpLastCommits reads the committed offsets after every bridge has stopped.
 func (y *system) dumpLastCommits(ctx context.Context) error {
 	var err error
 	for range 5 {
@@ -170,7 +171,7 @@ func (y *system) dumpLastCommits(ctx context.Context) error {
 		cancel()
 		if err != nil {
 			kafka.Forget(y.watch.client)
-			pause(ctx, time.Second)
+			_ = retry.Pause(ctx, time.Second) // its end is seen in the next try
 			continue
 		}
 		at := y.clock.now()
@@ -182,5 +183,5 @@ func (y *system) dumpLastCommits(ctx context.Context) error {
 		}
 		return err
 	}
-	return fmt.Errorf("read the last commits: %w", err)
+	return fmt.Errorf("dump the last committed offsets: %w", err)
 }

@@ -11,76 +11,77 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// A wound is a fault that has been given: what it hit, for how long it lasts and
-// what heals it.
-type wound struct {
+// fault is one that has been injected: into what, for how long, and how it is
+// healed.
+type fault struct {
 	target string
-	pair   string // the two whose connection it is
+	pair   string // client and server, for a fault of their connection
 	last   time.Duration
 	heal   func() error
 }
 
-// kinds are what can be broken. The order of the calls is the seed's; what a
-// kind leaves to its heal may end early when the context does.
-var kinds = map[string]func(y *system, ctx context.Context) (wound, error){
-	"kill": func(y *system, _ context.Context) (wound, error) {
+// kinds inject each kind of fault. The seed decides the order of the calls. A
+// heal may end early when the context does.
+var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
+	"kill": func(y *system, _ context.Context) (fault, error) {
 		t := y.pick()
-		return wound{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGKILL)
+		return fault{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGKILL)
 	},
-	"term": func(y *system, _ context.Context) (wound, error) {
+	"term": func(y *system, _ context.Context) (fault, error) {
 		t := y.pick()
-		return wound{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGTERM)
+		return fault{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGTERM)
 	},
-	// Longer than the session time-out of 10 s: a bridge wakes up as a zombie.
-	"stop": func(y *system, _ context.Context) (wound, error) {
+	// Longer than the session timeout of 10 s: a bridge continues as a zombie.
+	"stop": func(y *system, _ context.Context) (fault, error) {
 		t := y.pick()
-		return wound{target: t.Name(), last: y.between(10500, 13000), heal: goOn(t)}, t.Signal(syscall.SIGSTOP)
+		return fault{target: t.Name(), last: y.between(10500, 13000), heal: resume(t)}, t.Signal(syscall.SIGSTOP)
 	},
-	"pair":    breakTwo,
-	"all":     breakAll,
-	"loop":    startLoop,
-	"member":  visit,
-	"sink":    func(y *system, _ context.Context) (wound, error) { return y.misanswer("auditor", y.rec) },
-	"notices": func(y *system, _ context.Context) (wound, error) { return y.misanswer("notifier", y.notices) },
-	"disk": func(y *system, ctx context.Context) (wound, error) {
+	"pair":    injectPair,
+	"all":     injectAll,
+	"loop":    injectLoop,
+	"member":  injectMember,
+	"sink":    func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
+	"notices": func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
+	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
-		return wound{target: "auditor's disk full", last: y.between(2000, 6000), heal: func() error {
-			for range 100 { // until it was noticed
-				if y.rec.refused.Load() > refused || !pause(ctx, 100*time.Millisecond) {
+		return fault{target: "auditor's disk full", last: y.between(2000, 6000), heal: func() error {
+			for range 100 { // until the auditor has noticed
+				if y.rec.refused.Load() > refused || retry.Pause(ctx, 100*time.Millisecond) != nil {
 					break
 				}
 			}
 			return y.disk.free()
 		}}, y.disk.fill()
 	},
-	"broker": func(y *system, _ context.Context) (wound, error) {
+	"broker": func(y *system, _ context.Context) (fault, error) {
 		t := y.targets[0]
 		switch y.rand.IntN(3) {
 		case 0:
-			return wound{target: "broker kill", last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGKILL)
+			return fault{target: "broker kill", last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGKILL)
 		case 1:
-			return wound{target: "broker term", last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGTERM)
+			return fault{target: "broker term", last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGTERM)
 		}
-		return wound{target: "broker stop", last: y.between(2000, 6000), heal: goOn(t)}, t.Signal(syscall.SIGSTOP)
+		return fault{target: "broker stop", last: y.between(2000, 6000), heal: resume(t)}, t.Signal(syscall.SIGSTOP)
 	},
-	latency:   onAWire(latency),
-	bandwidth: onAWire(bandwidth),
-	slowClose: onAWire(slowClose),
-	blackHole: onAWire(blackHole),
-	reset:     onAWire(reset),
-	cut:       onAWire(cut),
+	latency:   onProxy(latency),
+	bandwidth: onProxy(bandwidth),
+	slowClose: onProxy(slowClose),
+	blackHole: onProxy(blackHole),
+	reset:     onProxy(reset),
+	cut:       onProxy(cut),
 }
 
 var allFaults = strings.Join(slices.Sorted(maps.Keys(kinds)), ",")
 
 var sinkFaults = []string{"disk", "sink"}
 
-func goOn(t target) func() error { return func() error { return t.Signal(syscall.SIGCONT) } }
+func resume(t target) func() error { return func() error { return t.Signal(syscall.SIGCONT) } }
 
-// pick is a process other than the broker and the visitor, if it can be one that
-// nothing else has broken: a process that is down cannot be stopped.
+// pick returns a process other than the broker and the extra bridge. It prefers
+// one without a fault in this round: a process that is down cannot be stopped.
 func (y *system) pick() target {
 	free := slices.DeleteFunc(slices.Clone(y.targets[1:]), func(t target) bool { return y.hit[t] })
 	if len(free) == 0 {
@@ -95,26 +96,26 @@ func (y *system) between(low, high int) time.Duration {
 	return time.Duration(low+y.rand.IntN(high-low)) * time.Millisecond
 }
 
-// breakTwo kills or stops two processes at once.
-func breakTwo(y *system, _ context.Context) (wound, error) {
+// injectPair kills or stops two processes at once.
+func injectPair(y *system, _ context.Context) (fault, error) {
 	a, b := y.pick(), y.pick()
 	names := a.Name() + " and " + b.Name()
 	if y.rand.IntN(2) == 0 {
-		return wound{target: "kill " + names, last: y.between(100, 3000), heal: func() error { return errors.Join(a.Up(), b.Up()) }},
+		return fault{target: "kill " + names, last: y.between(100, 3000), heal: func() error { return errors.Join(a.Up(), b.Up()) }},
 			errors.Join(a.Down(syscall.SIGKILL), b.Down(syscall.SIGKILL))
 	}
-	return wound{target: "stop " + names, last: y.between(10500, 13000), heal: func() error { return errors.Join(goOn(a)(), goOn(b)()) }},
+	return fault{target: "stop " + names, last: y.between(10500, 13000), heal: func() error { return errors.Join(resume(a)(), resume(b)()) }},
 		errors.Join(a.Signal(syscall.SIGSTOP), b.Signal(syscall.SIGSTOP))
 }
 
-// breakAll kills every process but the broker.
-func breakAll(y *system, _ context.Context) (wound, error) {
+// injectAll kills every process but the broker.
+func injectAll(y *system, _ context.Context) (fault, error) {
 	var errs []error
 	for _, t := range y.targets[1:] {
 		y.hit[t] = true
 		errs = append(errs, t.Down(syscall.SIGKILL))
 	}
-	return wound{target: "all at once", last: y.between(100, 3000), heal: func() error {
+	return fault{target: "all at once", last: y.between(100, 3000), heal: func() error {
 		var errs []error
 		for _, t := range y.targets[1:] {
 			errs = append(errs, t.Up())
@@ -123,16 +124,16 @@ func breakAll(y *system, _ context.Context) (wound, error) {
 	}}, errors.Join(errs...)
 }
 
-// startLoop kills a process ten times, at times before it is ready.
-func startLoop(y *system, ctx context.Context) (wound, error) {
+// injectLoop kills a process ten times, sometimes before it is ready.
+func injectLoop(y *system, ctx context.Context) (fault, error) {
 	t := y.pick()
 	gaps := make([]time.Duration, 9)
 	for i := range gaps {
 		gaps[i] = y.between(50, 1500)
 	}
-	return wound{target: t.Name() + " ten times", heal: func() error {
+	return fault{target: t.Name() + " ten times", heal: func() error {
 		for _, gap := range gaps {
-			if err := t.Up(); err != nil || !pause(ctx, gap) {
+			if err := t.Up(); err != nil || retry.Pause(ctx, gap) != nil {
 				return err
 			}
 			if err := t.Down(syscall.SIGKILL); err != nil {
@@ -143,79 +144,79 @@ func startLoop(y *system, ctx context.Context) (wound, error) {
 	}}, t.Down(syscall.SIGKILL)
 }
 
-// visit has one more bridge join the groups and leave them again, with or
-// without a word.
-func visit(y *system, _ context.Context) (wound, error) {
+// injectMember has one more bridge join the groups and leave them again, by a
+// drain or by SIGKILL.
+func injectMember(y *system, _ context.Context) (fault, error) {
 	sig, how := syscall.SIGTERM, "leaves"
 	if y.rand.IntN(3) == 0 {
-		sig, how = syscall.SIGKILL, "vanishes"
+		sig, how = syscall.SIGKILL, "is killed"
 	}
-	return wound{target: y.visitor.name + " joins and " + how, last: y.between(2000, 8000),
-		heal: func() error { return y.visitor.Down(sig) }}, y.visitor.Up()
+	return fault{target: y.extraBridge.name + " joins and " + how, last: y.between(2000, 8000),
+		heal: func() error { return y.extraBridge.Down(sig) }}, y.extraBridge.Up()
 }
 
-func (y *system) misanswer(name string, r *recorder) (wound, error) {
+func (y *system) injectAnswers(name string, r *recorder) (fault, error) {
 	modes := strings.Split(y.Answers, ",")
 	mode := modes[(r.turn+y.rand.IntN(2))%len(modes)]
 	r.turn += 2
 	r.mode.Store(&mode)
-	return wound{target: name + " answers " + mode, last: y.between(1000, 4000), heal: func() error { r.mode.Store(nil); return nil }}, nil
+	return fault{target: name + " answers " + mode, last: y.between(1000, 4000), heal: func() error { r.mode.Store(nil); return nil }}, nil
 }
 
-// onAWire makes a wire bad. Each illness visits the pairs in turn, and each
+// onProxy injects a fault into a proxy. Each kind takes the pairs in turn and
 // begins with another one, so that a short run reaches all of them.
-func onAWire(kind string) func(*system, context.Context) (wound, error) {
-	return func(y *system, _ context.Context) (wound, error) {
+func onProxy(kind string) func(*system, context.Context) (fault, error) {
+	return func(y *system, _ context.Context) (fault, error) {
 		pairs := y.pairs()
-		pair := pairs[(slices.Index(illnesses, kind)+y.turns[kind]+int(y.Seed%60))%len(pairs)]
+		pair := pairs[(slices.Index(proxyFaults, kind)+y.turns[kind]+int(y.Seed%60))%len(pairs)]
 		y.turns[kind]++
-		of := slices.DeleteFunc(slices.Clone(y.wires), func(w *wire) bool { return w.pair != pair })
-		used := slices.DeleteFunc(slices.Clone(of), (*wire).idle)
+		of := slices.DeleteFunc(slices.Clone(y.proxies), func(p *proxy) bool { return p.pair != pair })
+		used := slices.DeleteFunc(slices.Clone(of), (*proxy).idle)
 		if len(used) == 0 {
-			used = of[:min(2, len(of))] // not the visitor's
+			used = of[:min(2, len(of))] // not the extra bridge's
 		}
-		w := used[y.rand.IntN(len(used))]
+		p := used[y.rand.IntN(len(used))]
 		last := y.between(1000, 5000)
 		if kind == blackHole && y.rand.IntN(3) == 0 {
-			last = y.between(10500, 13000) // longer than the session time-out
+			last = y.between(10500, 13000) // longer than the session timeout
 		}
-		w.sicken(y.illness(kind))
-		return wound{target: w.name, pair: pair, last: last, heal: func() error { w.heal(); return nil }}, nil
+		p.inject(y.proxyFault(kind))
+		return fault{target: p.name, pair: pair, last: last, heal: func() error { p.heal(); return nil }}, nil
 	}
 }
 
-func (y *system) illness(kind string) illness {
-	ill := illness{kind: kind}
+func (y *system) proxyFault(kind string) proxyFault {
+	f := proxyFault{kind: kind}
 	switch kind {
 	case latency:
-		ill.delay = y.between(20, 800)
+		f.delay = y.between(20, 800)
 	case bandwidth:
-		ill.rate = 2000 + y.rand.IntN(50_000)
+		f.rate = 2000 + y.rand.IntN(50_000)
 	case slowClose:
-		ill.delay = y.between(500, 5000)
+		f.delay = y.between(500, 5000)
 	case blackHole:
 		way := y.rand.IntN(3)
-		ill.up, ill.down = way != 1, way != 2
+		f.up, f.down = way != 1, way != 2
 	case reset:
-		ill.delay = y.between(50, 1500)
+		f.delay = y.between(50, 1500)
 	case cut:
-		ill.bytes = 1 + y.rand.IntN(2000)
+		f.bytes = 1 + y.rand.IntN(2000)
 	}
-	return ill
+	return f
 }
 
-// pairs are the names of all wires, each once.
+// pairs are the pairs of all proxies, each once.
 func (y *system) pairs() []string {
 	var names []string
-	for _, w := range y.wires {
-		if !slices.Contains(names, w.pair) {
-			names = append(names, w.pair)
+	for _, p := range y.proxies {
+		if !slices.Contains(names, p.pair) {
+			names = append(names, p.pair)
 		}
 	}
 	return names
 }
 
-// plan is the kinds that this machine can break, and why not the others.
+// plan returns the kinds that this machine can inject, and why not the others.
 func (y *system) plan() (kinds []string, left map[string]string) {
 	left = map[string]string{}
 	for kind := range strings.SplitSeq(y.Faults, ",") {
@@ -231,24 +232,24 @@ func (y *system) plan() (kinds []string, left map[string]string) {
 	return kinds, left
 }
 
-// breakThings breaks a random subset, heals it and lets the system recover, over
-// and over until the context ends. Each kind has its turn before chance decides;
-// the less time there is, the more of them at once.
-func (y *system) breakThings(ctx context.Context) {
+// injectFaults injects a random subset, heals it and lets the system recover,
+// again and again until the context ends. Each kind has its turn before chance
+// decides; the less time there is, the more of them at once.
+func (y *system) injectFaults(ctx context.Context) {
 	all, left := y.plan()
 	for kind, why := range left {
-		y.say("not injected: %s: %s", kind, why)
+		y.printf("not injected: %s: %s", kind, why)
 	}
-	// A sink shows nothing while nothing is delivered, and a group that has lost
-	// members delivers nothing for as long as their time-outs.
+	// Faults of a sink need deliveries, and a group that has lost members
+	// delivers nothing until their sessions time out.
 	first := slices.DeleteFunc(slices.Clone(y.First), func(k string) bool { return !slices.Contains(all, k) })
 	turn := slices.DeleteFunc(slices.Clone(all), func(k string) bool { return slices.Contains(first, k) })
 	y.rand.Shuffle(len(turn), func(i, k int) { turn[i], turn[k] = turn[k], turn[i] })
 	deadline, _ := ctx.Deadline()
-	const round = 15 * time.Second // what one takes at most, more or less
-	for pause(ctx, y.between(1500, 4000)) && len(all) > 0 && time.Until(deadline) > 3*time.Second {
+	const round = 15 * time.Second // about the longest
+	for retry.Pause(ctx, y.between(1500, 4000)) == nil && len(all) > 0 && time.Until(deadline) > 3*time.Second {
 		if len(first) > 0 {
-			y.breakOnce(ctx, first[:1])
+			y.injectRound(ctx, first[:1])
 			first = first[1:]
 			continue
 		}
@@ -263,62 +264,62 @@ func (y *system) breakThings(ctx context.Context) {
 				chosen = append(chosen, k)
 			}
 		}
-		y.breakOnce(ctx, chosen)
+		y.injectRound(ctx, chosen)
 	}
 	<-ctx.Done()
 }
 
-func (y *system) breakOnce(ctx context.Context, chosen []string) {
+func (y *system) injectRound(ctx context.Context, chosen []string) {
 	var round sync.WaitGroup
 	y.hit = map[target]bool{}
-	for _, kind := range chosen { // broken one after the other, so that the seed decides all of it
-		f := check.Fault{Kind: kind, InFlight: y.bite(ctx), At: y.clock.now()}
-		w, err := kinds[kind](y, ctx)
-		f.Target, f.Pair = w.target, w.pair
-		y.say("break %s: %s for %s, %d in flight", kind, w.target, w.last.Round(100*time.Millisecond), f.InFlight)
+	for _, kind := range chosen { // one after the other, so that the seed decides all of it
+		record := check.Fault{Kind: kind, InFlight: y.awaitTraffic(ctx), At: y.clock.now()}
+		f, err := kinds[kind](y, ctx)
+		record.Target, record.Pair = f.target, f.pair
+		y.printf("inject %s: %s for %s, %d in flight", kind, f.target, f.last.Round(100*time.Millisecond), record.InFlight)
 		if err != nil {
-			y.say("break %s: %v", kind, err)
-			f.Error = err.Error()
+			y.printf("inject %s: %v", kind, err)
+			record.Error = err.Error()
 		}
-		if w.heal == nil {
-			y.note(f)
+		if f.heal == nil {
+			y.record(record)
 			continue
 		}
 		round.Go(func() {
-			pause(ctx, w.last)
-			if err := w.heal(); err != nil {
-				y.say("heal %s: %v", w.target, err)
-				f.Error += "heal: " + err.Error()
+			_ = retry.Pause(ctx, f.last) // the end of the faults heals at once
+			if err := f.heal(); err != nil {
+				y.printf("heal %s: %v", f.target, err)
+				record.Error += "heal: " + err.Error()
 			}
-			f.Healed = y.clock.now()
-			y.note(f)
+			record.Healed = y.clock.now()
+			y.record(record)
 		})
 	}
 	round.Wait()
 }
 
-func (y *system) note(f check.Fault) {
+func (y *system) record(f check.Fault) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.faults = append(y.faults, f)
 }
 
-// bite waits a moment for something to be in flight, and says how much is: a
-// fault of an idle system shows nothing.
-func (y *system) bite(ctx context.Context) int {
+// awaitTraffic waits up to two seconds for something to be in flight, and
+// returns how much is: a fault in an idle system proves nothing.
+func (y *system) awaitTraffic(ctx context.Context) int {
 	for range 2000 {
-		if n := int(y.load.inFlight.Load() + y.rec.inHand.Load()); n > 0 || !pause(ctx, time.Millisecond) {
+		if n := int(y.load.inFlight.Load() + y.rec.inFlight.Load()); n > 0 || retry.Pause(ctx, time.Millisecond) != nil {
 			return n
 		}
 	}
 	return 0
 }
 
-// heal ends every fault, also one that a later one has covered.
+// heal ends every fault, also one that a later fault has replaced.
 func (y *system) heal() error {
 	var errs []error
-	for _, w := range y.wires {
-		w.heal()
+	for _, p := range y.proxies {
+		p.heal()
 	}
 	y.rec.mode.Store(nil)
 	y.notices.mode.Store(nil)
@@ -328,7 +329,7 @@ func (y *system) heal() error {
 	for _, t := range y.targets {
 		errs = append(errs, t.Signal(syscall.SIGCONT), t.Up())
 	}
-	return errors.Join(append(errs, y.visitor.Down(syscall.SIGTERM))...)
+	return errors.Join(append(errs, y.extraBridge.Down(syscall.SIGTERM))...)
 }
 
 func (y *system) dumpFaults() error {
@@ -336,18 +337,9 @@ func (y *system) dumpFaults() error {
 	if err != nil {
 		return err
 	}
-	for _, fault := range y.faults {
-		fault.Recovered = y.rec.ackedAfter(fault.Healed)
-		err = errors.Join(err, f.write(fault))
+	for _, record := range y.faults {
+		record.Recovered = y.rec.ackedAfter(record.Healed)
+		err = errors.Join(err, f.write(record))
 	}
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }

@@ -9,32 +9,15 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// clock counts nanoseconds since the run began, on the monotonic clock.
-type clock struct{ began time.Time }
-
-func (c clock) now() int64 { return int64(time.Since(c.began)) }
-
-// file is JSON lines; writes must not overlap.
-type file struct{ f *os.File }
-
-func (f *file) write(v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = f.f.Write(append(b, '\n'))
-	return err
-}
-
-// task is what a client knows of a task that it alone changes.
+// task is what a client knows about a task that no other client changes.
 type task struct {
 	ID      string  `json:"id"`
 	Title   string  `json:"title"`
@@ -51,17 +34,17 @@ func (t task) state() string {
 	return check.State(t.Title, t.Status, owner)
 }
 
-// load is what all clients share.
+// load is shared by all clients.
 type load struct {
 	clock    clock
 	api      string
 	client   *http.Client
 	inFlight atomic.Int64
-	asked    atomic.Int64
+	requests atomic.Int64
 	acks     atomic.Int64
 
 	mu     sync.Mutex
-	shared []string // tasks that all of them change
+	shared []string // tasks that every client changes; guarded by mu
 }
 
 // worker is one client with a history of its own.
@@ -70,11 +53,11 @@ type worker struct {
 	rand *rand.Rand
 	file *file
 	own  []task
-	last string // a nonce that was used, for a key with another body
-	gap  time.Duration
+	last string        // a nonce that was used, to send it again with another body
+	gap  time.Duration // between operations
 }
 
-// request is one operation, sent again under its nonce until it is known.
+// request is one operation, repeated under its nonce until its outcome is known.
 type request struct {
 	kind, method, path string
 	body               any
@@ -82,7 +65,7 @@ type request struct {
 	task               string
 	effect             string
 	state              string
-	overlay            func(*task) // what was sent, over what was answered
+	overlay            func(*task) // puts what was sent over what was answered
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -141,8 +124,8 @@ func (w *worker) create(ctx context.Context) error {
 	return nil
 }
 
-// settle replaces what is known of task i, or forgets the task when an
-// operation on it stays unknown.
+// settle updates task i, or forgets it when the outcome of an operation on it
+// stays unknown.
 func (w *worker) settle(i int, next task, known bool) {
 	if known {
 		w.own[i] = next
@@ -204,7 +187,7 @@ func (w *worker) sharedComplete(ctx context.Context) error {
 	return err
 }
 
-// refused asks for what must be answered with 4xx and change nothing.
+// refused sends a request that must be answered with 4xx and change nothing.
 func (w *worker) refused(ctx context.Context, n int) error {
 	id := w.own[w.rand.IntN(len(w.own))].ID
 	r := request{kind: "refused-body", method: "POST", path: "/tasks", body: map[string]any{"title": "x", "surprise": 1}}
@@ -218,12 +201,12 @@ func (w *worker) refused(ctx context.Context, n int) error {
 	return err
 }
 
-// do sends a request and, mostly, sends it again until its outcome is known.
+// do sends a request and, in most cases, repeats it until its outcome is known.
 func (w *worker) do(ctx context.Context, r request) (task, bool, error) {
 	nonce := uuid(w.rand)
-	patience := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	if w.rand.IntN(3) == 0 {
-		patience = time.Time{} // some stay unknown
+		deadline = time.Time{} // some stay unknown
 	}
 	for {
 		got, outcome, err := w.once(ctx, r, nonce)
@@ -237,14 +220,10 @@ func (w *worker) do(ctx context.Context, r request) (task, bool, error) {
 		case check.OKUnread:
 			return task{}, false, nil
 		}
-		// A refused connection is certain, but what came before it may not be.
-		if outcome == refused || time.Now().After(patience) {
-			return task{}, false, nil
-		}
-		select {
-		case <-ctx.Done():
-			return task{}, false, nil
-		case <-time.After(time.Duration(50+w.rand.IntN(300)) * time.Millisecond):
+		// A refused connection has no effect, but an earlier attempt may have had one.
+		pause := time.Duration(50+w.rand.IntN(300)) * time.Millisecond
+		if outcome == refused || time.Now().After(deadline) || retry.Pause(ctx, pause) != nil {
+			return task{}, false, nil //nolint:nilerr // an operation that the end of the load leaves unknown is no fault
 		}
 	}
 }
@@ -253,13 +232,13 @@ const refused = "refused" // a documented 4xx
 
 func (w *worker) once(ctx context.Context, r request, nonce string) (task, string, error) {
 	op := check.Op{Phase: check.Invoke, Nonce: nonce, At: w.clock.now(), Wall: time.Now().UTC().Format(time.RFC3339Nano), Kind: r.kind, Task: r.task, State: r.state}
-	if err := w.note(op); err != nil {
+	if err := w.log(op); err != nil {
 		return task{}, "", err
 	}
-	w.asked.Add(1)
+	w.requests.Add(1)
 	w.inFlight.Add(1)
-	// The end of the load must not make every last operation unknown.
-	done, got := w.send(context.WithoutCancel(ctx), r, nonce, w.mood())
+	// Otherwise the end of the load would make the last operation of every client unknown.
+	done, got := w.send(context.WithoutCancel(ctx), r, nonce, w.behavior())
 	w.inFlight.Add(-1)
 	done.Nonce, done.At, done.Kind = nonce, w.clock.now(), r.kind
 	outcome := done.Phase
@@ -269,47 +248,47 @@ func (w *worker) once(ctx context.Context, r request, nonce string) (task, strin
 	case done.Phase == check.Fail && done.Status != 0:
 		outcome = refused
 	}
-	return got, outcome, w.note(done)
+	return got, outcome, w.log(done)
 }
 
-// note writes a line and, before a request, sees it on disk: a client that dies
-// must not take its knowledge with it.
-func (w *worker) note(op check.Op) error {
+// log writes a line and, before a request, syncs it: what a killed client has
+// sent must be known.
+func (w *worker) log(op check.Op) error {
 	if err := w.file.write(op); err != nil || op.Phase != check.Invoke {
 		return err
 	}
 	return w.file.f.Sync()
 }
 
-// mood is how a client behaves in one request: now and then it gives up early or
-// goes away after the status line, as clients do.
-type mood struct {
-	patience time.Duration
-	leaves   bool
+// behavior is what a client does in one request: sometimes it gives up early, or
+// disconnects after the status line.
+type behavior struct {
+	timeout     time.Duration
+	disconnects bool
 }
 
-func (w *worker) mood() mood {
+func (w *worker) behavior() behavior {
 	switch w.rand.IntN(60) {
 	case 0:
-		return mood{patience: time.Duration(1+w.rand.IntN(10)) * time.Millisecond}
+		return behavior{timeout: time.Duration(1+w.rand.IntN(10)) * time.Millisecond}
 	case 1:
-		return mood{patience: 5 * time.Second, leaves: true}
+		return behavior{timeout: 5 * time.Second, disconnects: true}
 	}
-	return mood{patience: 5 * time.Second}
+	return behavior{timeout: 5 * time.Second}
 }
 
-func (w *worker) send(ctx context.Context, r request, nonce string, m mood) (check.Op, task) {
-	ctx, cancel := context.WithTimeout(ctx, m.patience)
+func (w *worker) send(ctx context.Context, r request, nonce string, b behavior) (check.Op, task) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	var body io.Reader
 	if r.body != nil {
-		b, err := json.Marshal(r.body)
+		text, err := json.Marshal(r.body)
 		if err != nil {
 			return check.Op{Phase: check.Fail, Error: err.Error()}, task{}
 		}
-		body = io.NopCloser(bytes.NewReader(b)) // cannot be rewound: the client must not repeat on its own
+		body = io.NopCloser(bytes.NewReader(text)) // cannot be rewound: the transport must not repeat it
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, w.api+r.path, body)
 	if err != nil {
@@ -332,14 +311,14 @@ func (w *worker) send(ctx context.Context, r request, nonce string, m mood) (che
 		return check.Op{Phase: check.Fail, Error: err.Error()}, task{}
 	}
 	defer resp.Body.Close()
-	if m.leaves {
+	if b.disconnects {
 		return r.judge(resp.StatusCode, nil, io.ErrUnexpectedEOF)
 	}
 	answer, err := io.ReadAll(resp.Body)
 	return r.judge(resp.StatusCode, answer, err)
 }
 
-// judge says what an answer proves. When unsure it is Info.
+// judge decides what an answer proves. Info is for whatever is uncertain.
 func (r request) judge(status int, answer []byte, err error) (check.Op, task) {
 	op := check.Op{Status: status, Effect: r.effect, State: r.state, Task: r.task}
 	var got task

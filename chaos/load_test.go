@@ -7,7 +7,7 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 )
 
-// A client that is surer than it may be makes the whole judgement worthless.
+// A client that is too certain makes the whole judgment worthless.
 func TestAnAnswerProvesNoMoreThanItSays(t *testing.T) {
 	const task = `{"id":"a","title":"x","status":"pending","version":1}`
 	for _, c := range []struct {
@@ -35,7 +35,7 @@ func TestAnAnswerProvesNoMoreThanItSays(t *testing.T) {
 			t.Errorf("%d %q is %s, want %s", c.status, c.body, op.Phase, c.want)
 		}
 		if wantEffect := c.want == check.OK || c.want == check.OKUnread; (op.Effect == check.EffectYes) != wantEffect {
-			t.Errorf("%d %q promises an effect: %v", c.status, c.body, op.Effect)
+			t.Errorf("%d %q has the effect %q, want one: %v", c.status, c.body, op.Effect, wantEffect)
 		}
 	}
 }

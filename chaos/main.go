@@ -1,44 +1,44 @@
-// Chaos breaks the system on purpose and judges what is left: does every change
-// that was answered with 2xx stand in the audit log exactly once and in order?
+// Command chaos breaks the system on purpose and judges what is left: is every
+// change that was answered with 2xx in the audit log exactly once and in order?
 //
-//	go run ./chaos run      start everything, break it at random, drain, judge
-//	go run ./chaos sweep    kill the right process at each step of internal/failpoint
+//	go run ./chaos run        start everything, inject random faults, drain, judge
+//	go run ./chaos sweep      kill the right process at each step of internal/failpoint
 //	go run ./chaos check DIR  judge a kept run again; -json for the whole report
-//	go run ./chaos mutants  each known mistake must turn a short run red
+//	go run ./chaos mutants    every known mistake must turn a short run RED
 //
 // Flags of run:
 //
-//	-duration 2m     load and faults; what is left is then drained, up to -drain
+//	-duration 2m     load and faults; the drain follows
 //	-drain 90s       how long the system may take to catch up before it is STUCK
 //	-seed N          of the choice of faults and operations (random, printed)
 //	-dir DIR         where everything is kept; without it a temporary folder that
-//	                 goes when the verdict is GREEN
+//	                 is removed when the verdict is GREEN
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):
 //	                   kill, term, stop   one process; loop: ten kills in a row;
 //	                   pair: two at once; all: every process but Kafka
-//	                   member             a third bridge joins and leaves
+//	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
-//	                   sink, notices      the auditor, the notifier answer nonsense
+//	                   sink, notices      the auditor, the notifier give wrong answers
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut
 //	                                      of the connection between two of client, taskapi,
 //	                                      kafka, bridge, notifier and auditor
-//	-answers LIST    what a broken sink does: 500,503,302,hang,cut,cut-after (all)
+//	-answers LIST    what a faulty sink does: 500,503,302,hang,cut,cut-after (all)
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
 //
-// Flags of sweep: -times 3 of each point, -points R2,R3 (all), and -seed, -dir and
-// -kafka as above. A point that was not hit as often is RED.
+// Flags of sweep: -times 3 for each point, -points R2,R3 (all), and -seed, -dir and
+// -kafka as above. A point that was hit less often is RED.
 //
 // Flags of mutants: -only LIST of names (all), -repeat 1 runs of each, -control to
-// see the tree as it is GREEN in the same runs, -duration 25s, -kafka embedded, and
-// -seed and -dir as above.
+// see that the unchanged tree is GREEN in the same runs, -duration 25s, -kafka
+// embedded, and -seed and -dir as above.
 //
-// Exit 0: GREEN. Exit 1: RED, INVALID or a fault of the run. Exit 2: wrong flags.
-// Ctrl-C stops all that was started.
+// Exit 0: GREEN. Exit 1: RED, INVALID or the run failed. Exit 2: wrong flags.
+// Ctrl-C stops everything that was started.
 package main
 
 import (
@@ -57,6 +57,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/process"
 )
 
 //go:embed main.go
@@ -72,7 +73,7 @@ func main() {
 	switch {
 	case err == nil:
 	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "chaos: "+err.Error()+"\n\n"+manual())
+		fmt.Fprintln(os.Stderr, "chaos: "+err.Error()+" (see chaos --help)")
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "chaos: "+err.Error())
@@ -84,16 +85,14 @@ type usageError struct{ reason string }
 
 func (e *usageError) Error() string { return e.reason }
 
-func manual() string {
-	text, _, _ := strings.Cut(source, "\npackage main")
-	return strings.ReplaceAll(strings.ReplaceAll(text, "//\t", "  "), "//", "")
-}
-
 func command(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return &usageError{"say run, sweep, check or mutants"}
+		return &usageError{"want a command: run, sweep, check or mutants"}
 	}
 	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(stdout, process.Manual(source))
+		return nil
 	case "run":
 		return runCommand(ctx, args[1:], stdout)
 	case "check":
@@ -102,10 +101,10 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 		return sweepCommand(ctx, args[1:], stdout)
 	case "mutants":
 		return mutantsCommand(ctx, args[1:], stdout)
-	case "broker": // what run starts as its embedded broker
+	case "broker": // run starts it for -kafka embedded
 		return brokerCommand(ctx, args[1:])
 	}
-	return &usageError{"no command is called " + args[0]}
+	return &usageError{fmt.Sprintf("unknown command %q: want run, sweep, check or mutants", args[0])}
 }
 
 // settings are the flags of run.
@@ -116,11 +115,11 @@ type settings struct {
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
-	First           []string // of the faults, each alone
+	First           []string // faults to begin with, each alone
 
 	Points  string         // of a sweep
 	Strikes []strike       // of the points, instead of faults at random
-	Times   int            // of each strike
+	Times   int            // how often each strike
 	Tags    string         // of the build
 	Need    map[string]int // of a sweep, instead of what a run needs
 	Expect  []string       // rules that a mutant breaks
@@ -155,18 +154,18 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	case err != nil:
 		return err
 	case len(rest) > 0:
-		return &usageError{"run takes flags only"}
+		return &usageError{"run takes no arguments besides flags"}
 	case s.Duration < 10*time.Second || s.Workers < 1 || s.Rate <= 0:
-		return &usageError{"-duration is at least 10s, -workers and -rate are more than 0"}
+		return &usageError{"-duration must be at least 10s, -workers and -rate more than 0"}
 	}
 	for _, kind := range strings.Split(s.Faults, ",") {
 		if kind != "" && kinds[kind] == nil {
-			return &usageError{"-faults: no kind is called " + kind}
+			return &usageError{fmt.Sprintf("-faults: unknown kind %q: choose from %s", kind, allFaults)}
 		}
 	}
 	for _, answer := range strings.Split(s.Answers, ",") {
 		if !strings.Contains(","+allAnswers+",", ","+answer+",") {
-			return &usageError{"-answers: a sink cannot answer " + answer}
+			return &usageError{fmt.Sprintf("-answers: unknown answer %q: choose from %s", answer, allAnswers)}
 		}
 	}
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
@@ -192,7 +191,7 @@ func chooseKafka(asked string) (string, error) {
 		}
 		return "embedded", nil
 	}
-	return "", &usageError{"-kafka is auto, real or embedded"}
+	return "", &usageError{"-kafka must be auto, real or embedded"}
 }
 
 func checkCommand(args []string, stdout io.Writer) error {
@@ -202,7 +201,7 @@ func checkCommand(args []string, stdout io.Writer) error {
 		return err
 	}
 	if len(rest) != 1 {
-		return &usageError{"check takes the folder of one run"}
+		return &usageError{"check takes one argument, the folder of a kept run"}
 	}
 	rep, err := check.Dir(rest[0])
 	if err != nil {

@@ -18,12 +18,12 @@ import (
 )
 
 // mutantsCommand applies each patch of chaos/mutants to a copy of the tree and
-// expects a short run to end RED, by a rule that the patch names. The first
-// lines of a patch may also say what shows it: "Faults: kill" and "Answers: 302"
-// a run at random, "Points: U1-power" and "Times: 3" a sweep.
+// expects a short run of it to end RED, by a rule that the patch names. The first
+// lines of a patch may also say which run catches it: "Faults: kill" and
+// "Answers: 302" a random one, "Points: U1-power" and "Times: 3" a sweep.
 //
-// With -control the tree as it is has the same runs, one for each way to look
-// for mistakes, and must be GREEN: a judge that blames everybody catches all.
+// With -control the unchanged tree has the same runs, one for each combination
+// of settings, and must be GREEN: a judge that always says RED catches everything.
 func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	m := mutants{out: stdout, settings: settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}}
 	var only string
@@ -36,16 +36,25 @@ func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) (err e
 		f.StringVar(&m.Kafka, "kafka", "embedded", "")
 		f.StringVar(&m.Dir, "dir", "", "")
 	})
-	if err != nil || len(rest) > 0 {
-		return errors.Join(err, &usageError{"mutants takes flags only"})
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return &usageError{"mutants takes no arguments besides flags"}
 	}
 	patches, err := filepath.Glob("chaos/mutants/*.patch")
 	if err != nil || len(patches) == 0 {
-		return errors.Join(err, errors.New("no chaos/mutants/*.patch: run it at the root of the repository"))
+		return errors.Join(err, errors.New("no chaos/mutants/*.patch here: run it in the root of the repository"))
 	}
 	patches = slices.DeleteFunc(patches, func(p string) bool {
 		return only != "" && !slices.Contains(strings.Split(only, ","), mutantName(p))
 	})
+	if len(patches) == 0 {
+		return &usageError{"-only: no mutant is called " + only}
+	}
+	if m.Kafka, err = chooseKafka(m.Kafka); err != nil {
+		return err
+	}
 	if m.Dir == "" {
 		if m.Dir, err = os.MkdirTemp("", "mutants-*"); err != nil {
 			return err
@@ -87,12 +96,12 @@ func (m mutants) run(ctx context.Context, patches []string) error {
 	}
 	fmt.Fprintf(m.out, "mutants caught %d of %d, seed %d; kept in %s\n", caught, total, m.Seed, m.Dir)
 	if caught < total || wrong > 0 {
-		return errors.New("a mutant was not caught, or the tree as it is was blamed")
+		return errors.New("a mutant was not caught, or the unchanged tree was not GREEN")
 	}
 	return nil
 }
 
-// times runs it as often as asked; one surprise is enough to fail.
+// times runs it m.repeat times; one unexpected verdict is enough to fail.
 func (m mutants) times(ctx context.Context, how settings, name, patch string) bool {
 	for i := range m.repeat {
 		how.Seed = m.Seed + uint64(i)
@@ -108,7 +117,7 @@ func (m mutants) times(ctx context.Context, how settings, name, patch string) bo
 	return true
 }
 
-func judged(rep *check.Report, err error, expect []string, mutated bool) (string, bool) {
+func judged(rep *check.Report, err error, expect []string, mutated bool) (verdict string, ok bool) {
 	switch {
 	case err != nil:
 		return "NOT RUN: " + err.Error(), false
@@ -117,12 +126,12 @@ func judged(rep *check.Report, err error, expect []string, mutated bool) (string
 	case rep.Verdict != check.Red:
 		return "SURVIVED: " + rep.Verdict, false
 	case !slices.ContainsFunc(expect, func(rule string) bool { return rep.Violations[rule] > 0 }):
-		return "RED for another reason: " + rep.Broken() + ", expected " + strings.Join(expect, " or "), false
+		return "RED by another rule: " + rep.Broken() + ", expected " + strings.Join(expect, " or "), false
 	}
 	return "caught: " + rep.Broken(), true
 }
 
-// mutant runs the tree with the patch, "" for the tree as it is.
+// mutant runs the tree with the patch, "" for the unchanged tree.
 func mutant(ctx context.Context, s settings, patch string) (*check.Report, error) {
 	tree := filepath.Join(s.Dir, "tree")
 	if err := copyTree(ctx, tree); err != nil {
@@ -156,17 +165,17 @@ func applyPatch(ctx context.Context, tree, patch string) error {
 	apply := exec.CommandContext(ctx, "patch", "-p1", "--batch", "--silent", "-i", abs)
 	apply.Dir = tree
 	if out, err := apply.CombinedOutput(); err != nil {
-		return fmt.Errorf("the patch does not fit any more: %w\n%s", err, out)
+		return fmt.Errorf("the patch does not apply: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// key is what two patches share that are shown in the same way.
+// key is equal for two patches that are caught by the same kind of run.
 func (s settings) key() string {
 	return fmt.Sprint(s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration)
 }
 
-// read is the settings that a patch asks for.
+// read returns the settings that a patch asks for.
 func (m mutants) read(patch string) (settings, error) {
 	s := m.settings
 	text, err := os.ReadFile(patch)
@@ -191,7 +200,7 @@ func (m mutants) read(patch string) (settings, error) {
 		}
 	}
 	if len(s.Expect) == 0 {
-		err = errors.Join(err, errors.New("it does not say which rule it breaks: Expect"))
+		err = errors.Join(err, errors.New("it has no line \"Expect: RULE\""))
 	}
 	for _, rule := range s.Expect {
 		if !slices.Contains(check.Rules(), rule) {
@@ -208,7 +217,7 @@ func (m mutants) read(patch string) (settings, error) {
 func copyTree(ctx context.Context, to string) error {
 	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z").Output()
 	if err != nil {
-		return fmt.Errorf("list the tree: %w", err)
+		return fmt.Errorf("list the files of the repository: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(list), "\x00"), "\x00") {
 		b, err := os.ReadFile(name)

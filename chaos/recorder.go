@@ -16,24 +16,28 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/check"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// allAnswers are what the recorder can do to a post instead of passing it on. The
-// lost answer stands there more than once: it alone makes the auditor see an event again.
+// allAnswers are what the recorder can do instead of forwarding a post. The lost
+// answer (cut-after) is listed several times: no other makes the auditor receive
+// an event twice.
 const allAnswers = "cut-after,302,500,cut-after,503,hang,cut,cut-after"
 
-// recorder stands in front of a sink. Each start of a bridge has a path of
-// its own, so that posts of a dead one are never taken for those of the next.
+// recorder is a proxy in front of a sink that records every post. Each start of
+// a bridge has a path of its own, so that posts of a killed bridge are never
+// taken for those of the next.
 type recorder struct {
-	clock   clock
-	sink    string
-	client  *http.Client
-	server  *http.Server
-	addr    string
-	mode    atomic.Pointer[string] // nil = pass on
-	inHand  atomic.Int64
-	refused atomic.Int64 // answers of the sink that say it cannot store
-	turn    int          // of the modes; owned by breakThings
+	clock    clock
+	sink     string
+	client   *http.Client
+	server   *http.Server
+	serving  sync.WaitGroup
+	addr     string
+	mode     atomic.Pointer[string] // nil = forward
+	inFlight atomic.Int64
+	refused  atomic.Int64 // answers of a sink that cannot store
+	turn     int          // of the modes; owned by injectFaults
 
 	mu   sync.Mutex // guards what follows; held while a line is written
 	file *file
@@ -52,11 +56,11 @@ func newRecorder(c clock, sink string, f *file) (*recorder, error) {
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 	}}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
+	r.serving.Go(func() {
 		if err := r.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			r.fail(err)
 		}
-	}()
+	})
 	return r, nil
 }
 
@@ -68,12 +72,19 @@ func (r *recorder) fail(err error) {
 
 func (r *recorder) close() error {
 	err := r.server.Close()
+	r.serving.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return errors.Join(err, r.err)
 }
 
-// ackedAfter is the first 2xx after a time, 0 when there is none.
+func (r *recorder) acknowledged() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.acks)
+}
+
+// ackedAfter returns the time of the first 2xx after at, 0 when there is none.
 func (r *recorder) ackedAfter(at int64) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,18 +97,18 @@ func (r *recorder) ackedAfter(at int64) int64 {
 }
 
 func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	r.inHand.Add(1)
-	defer r.inHand.Add(-1)
+	r.inFlight.Add(1)
+	defer r.inFlight.Add(-1)
 	d := check.Delivery{Start: r.clock.now(), Via: strings.Trim(req.URL.Path, "/")}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return // the bridge was killed half way
+		return // the bridge was killed, or its connection was
 	}
-	if req.Method != http.MethodPost { // what a followed redirect becomes: a login page says 200
+	if req.Method != http.MethodPost { // a redirect was followed: a login page answers 200
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	var e wireEvent
+	var e cloudEvent
 	if err := json.Unmarshal(body, &e); err != nil {
 		r.fail(err)
 	}
@@ -106,7 +117,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	d.Offset, _ = strconv.ParseInt(req.Header.Get("Taskwire-Offset"), 10, 64)
 	d.Attempt, _ = strconv.Atoi(req.Header.Get("Taskwire-Attempt"))
 	mode := ""
-	// Some get through, so that what is behind a fault is mixed.
+	// A quarter gets through, so that delivered and failed events mix.
 	if m := r.mode.Load(); m != nil && rand.IntN(4) > 0 {
 		mode = *m
 	}
@@ -123,10 +134,7 @@ func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte,
 		w.WriteHeader(d.Status)
 		return
 	case "hang":
-		select {
-		case <-req.Context().Done():
-		case <-time.After(8 * time.Second):
-		}
+		_ = retry.Pause(req.Context(), 8*time.Second) // the bridge gives up earlier
 		fallthrough
 	case "cut":
 		r.record(d)
@@ -145,13 +153,14 @@ func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte,
 		r.record(d)
 		panic(http.ErrAbortHandler)
 	}
-	r.record(d) // before the answer: a commit that follows from it is later
+	r.record(d) // before the answer: a commit caused by it comes later
 	w.WriteHeader(d.Status)
 	_, _ = w.Write(answer)
 }
 
 func (r *recorder) forward(req *http.Request, body []byte) (int, []byte) {
-	// The auditor may finish what the bridge gave up, as it may on any network.
+	// The context of the request: the auditor may still finish what the bridge
+	// has given up, as on any network.
 	ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
 	defer cancel()
 	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.sink, bytes.NewReader(body))

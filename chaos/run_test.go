@@ -36,14 +36,14 @@ func build(t *testing.T) string {
 	return bin
 }
 
-// TestShortRun breaks everything at least once, on the embedded broker or on a real one.
-// A red run stays in its folder, which the output names.
+// TestShortRun injects every fault at least once, on the embedded broker or on a
+// real one. A red run keeps its folder, which the output names.
 func TestShortRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than a minute")
 	}
 	s := settings{Duration: time.Minute, Drain: 3 * time.Minute, Seed: 1, Kafka: "embedded", Bin: build(t), Workers: 4, Rate: 10,
-		Faults: allFaults, First: sinkFaults, Answers: "cut-after,cut-after,503,302,500,hang"} // the lost answer first: it alone makes the auditor see an event again
+		Faults: allFaults, First: sinkFaults, Answers: "cut-after,cut-after,503,302,500,hang"} // the lost answer first: no other makes the auditor receive an event twice
 	if kafkatest.IsReal() {
 		s.Kafka = "real"
 	}
@@ -60,7 +60,7 @@ func TestShortRun(t *testing.T) {
 
 func TestNothingOutlivesTheRun(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("looks into /proc, and only Linux ends children with their parent")
+		t.Skip("reads /proc, and only Linux ends children with their parent")
 	}
 	bin := build(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
@@ -75,19 +75,19 @@ func TestNothingOutlivesTheRun(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.Contains(lines.Text(), "asked"); {
+			for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.Contains(lines.Text(), "requests"); {
 			}
 			if n := len(children(t, dir)); n < 5 {
-				t.Errorf("%d processes run, want broker, taskapi, bridges, notifier and auditor", n)
+				t.Errorf("%d processes, want broker, taskapi, bridges, notifier and auditor", n)
 			}
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
-			_ = cmd.Wait() // it failed, as it was told to
+			_ = cmd.Wait() // it ended by the signal
 			deadline := time.Now().Add(20 * time.Second)
 			for len(children(t, dir)) > 0 {
 				if time.Now().After(deadline) {
-					t.Fatalf("still there: %v", children(t, dir))
+					t.Fatalf("still running after 20 s: %v", children(t, dir))
 				}
 				time.Sleep(10 * time.Millisecond) // polls other processes, until a deadline
 			}

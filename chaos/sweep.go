@@ -18,28 +18,30 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// A strike ends one process at one point; see internal/failpoint for the points.
+// strike ends one process at one point; see internal/failpoint for the points.
 type strike struct {
 	name    string // of the point
 	program string
 	most    int // the hit is one of the first most
-	// refused has the auditor refuse most posts meanwhile, so that bridges have events
-	// in hand that they will not deliver any more.
+	// refused makes the auditor refuse most posts meanwhile, so that bridges have
+	// events in flight that they will no longer deliver.
 	refused bool
-	// plans arms one start after the other, %d is the hit; the last of them ends it.
+	// plans are for one start after the other, %d is the hit; the last one ends the strike.
 	plans []string
-	// asleep: the process stops there instead of dying, for longer than the session
-	// timeout, and goes on as a zombie.
-	asleep bool
+	// stopped: the process is stopped there instead of killed, for longer than
+	// the session timeout, and continues as a zombie.
+	stopped bool
 	// provoke brings the process to the point; nil when the load does.
 	provoke func(*system, context.Context) error
-	// after undoes provoke once the point is hit.
+	// after undoes provoke when the point has been hit.
 	after func(*system) error
 }
 
-// strikes are all of them. U8, a new segment of the log, is none: the log is one file.
+// strikes returns all of them. U8, a new segment of the log, has none: the log
+// is one file.
 func strikes() []strike {
 	var all []strike
 	add := func(program string, most int, names ...string) {
@@ -59,19 +61,19 @@ func strikes() []strike {
 			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
 			after:   func(y *system) error { return y.bridges[0].Up() }})
 	all = append(all,
-		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, asleep: true},
-		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, asleep: true})
+		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
+		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
 	return append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
 		strike{name: "U1-power", program: "auditor", most: 40, plans: []string{"U1:power@%d"}},
 		strike{name: "U3-power", program: "auditor", most: 40, plans: []string{"U3:power@%d"}},
 		strike{name: "U5-power", program: "auditor", most: 40, plans: []string{"U5:power@%d"}},
-		// Once fsync has failed the process ends by itself; one that does not loses power a little later.
+		// A process whose fsync has failed ends by itself; one that does not loses power a little later.
 		strike{name: "U3-error", program: "auditor", most: 10, plans: []string{"U3:error@%d,U1:power@400"}})
 }
 
-// pickStrikes reads a list of names; an empty one is all.
+// pickStrikes returns the strikes of a list of names, all for an empty list.
 func pickStrikes(list string) ([]strike, error) {
 	all := strikes()
 	if list == "" {
@@ -88,7 +90,7 @@ func pickStrikes(list string) ([]strike, error) {
 	return chosen, nil
 }
 
-// sweepCommand kills the right process at each point, several times, in one run.
+// sweepCommand kills the process of each point there, several times, in one run.
 func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	s := settings{Drain: 90 * time.Second, Workers: 8, Rate: 20, Answers: allAnswers}
 	rest, err := parse("sweep", args, func(f *flag.FlagSet) {
@@ -102,7 +104,7 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	case err != nil:
 		return err
 	case len(rest) > 0 || s.Times < 1:
-		return &usageError{"sweep takes flags only, and -times is at least 1"}
+		return &usageError{"sweep takes no arguments besides flags, and -times must be at least 1"}
 	}
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
 		return err
@@ -117,7 +119,7 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	return sweepReport(s, rep, stdout)
 }
 
-// sweep turns settings of a run into those of a sweep.
+// sweep turns the settings of a run into those of a sweep.
 func (s *settings) sweep() (err error) {
 	s.Strikes, err = pickStrikes(s.Points)
 	s.Faults, s.Tags, s.Duration = "", "failpoint", time.Hour // the load ends with the last strike
@@ -125,8 +127,8 @@ func (s *settings) sweep() (err error) {
 	return err
 }
 
-// needOf is what the named points must leave behind: a kill behind an effect
-// that nobody met again would have shown nothing.
+// needOf is what the strikes must leave behind: a kill after an effect proves
+// nothing unless a later attempt met that effect.
 func needOf(s settings) map[string]int {
 	need := map[string]int{"acks": 10 * s.Times * len(s.Strikes), "commits": 1}
 	for _, k := range s.Strikes {
@@ -134,9 +136,9 @@ func needOf(s settings) map[string]int {
 		switch k.name {
 		case "U2", "U7":
 			need["torn-tails"] += s.Times
-		case "U4", "U5", "U6": // what is on disk comes again
+		case "U4", "U5", "U6": // an entry that is on disk is posted again
 			need["dedup-hits"] += s.Times
-		case "B3": // the sink knows it
+		case "B3": // an event that the sink has is posted again
 			need["redeliveries"]++
 		case "R2", "R3":
 			need["republished"]++
@@ -164,7 +166,7 @@ func sweepReport(s settings, rep *check.Report, stdout io.Writer) error {
 	}
 	verdict := rep.Verdict
 	if missed {
-		verdict = check.Red + ": a point was not hit, or not recovered from, as often as planned"
+		verdict = check.Red + ": a point was hit, or recovered from, less often than planned"
 	}
 	fmt.Fprintf(&b, "\nsweep of %d points x %d, seed %d: %s\n", len(s.Strikes), s.Times, s.Seed, verdict)
 	if _, err := io.WriteString(stdout, b.String()); err != nil {
@@ -176,13 +178,14 @@ func sweepReport(s settings, rep *check.Report, stdout io.Writer) error {
 	return nil
 }
 
-// armory hands each start of a process the next plan, and none when there is none.
-type armory struct {
+// armed has the plans for the next starts of each process.
+type armed struct {
 	mu    sync.Mutex
 	plans map[string][]string // by process; guarded by mu
 }
 
-func (a *armory) next(name string) []string {
+// next is what to add to the environment of the next start.
+func (a *armed) next(name string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.plans[name]) == 0 {
@@ -193,17 +196,17 @@ func (a *armory) next(name string) []string {
 	return []string{"TASKWIRE_FAILPOINT=" + plan}
 }
 
-func (a *armory) set(name string, plans []string) {
+func (a *armed) set(name string, plans []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.plans[name] = plans
 }
 
-// sweep strikes every point Times times, in rounds of another order each.
+// sweep strikes every point Times times, in rounds of a random order.
 func (y *system) sweep(ctx context.Context) {
-	arms := &armory{plans: map[string][]string{}}
+	arms := &armed{plans: map[string][]string{}}
 	for _, t := range y.targets {
-		if p, ok := t.(*process); ok {
+		if p, ok := t.(*program); ok {
 			env := p.env
 			p.env = func(start int) ([]string, error) {
 				settings, err := env(start)
@@ -220,62 +223,63 @@ func (y *system) sweep(ctx context.Context) {
 				return
 			}
 			if !y.strike(ctx, arms, k, fmt.Sprintf("%d of %d", n, y.Times*len(y.Strikes))) {
-				return // what does not come back cannot be struck again
+				return // a process that does not come back cannot be struck again
 			}
 		}
 	}
 }
 
-// strike arms a new start of the process, waits for its end, and for the system
-// to deliver again. It is false when the process does not come back.
-func (y *system) strike(ctx context.Context, arms *armory, k strike, which string) bool {
-	p := y.process(k.program)
+// strike arms a new start of the process and waits until it has ended and the
+// system delivers again. It returns false when the process does not come back.
+func (y *system) strike(ctx context.Context, arms *armed, k strike, which string) bool {
+	p := y.program(k.program)
 	plans := make([]string, len(k.plans))
 	for i, plan := range k.plans {
 		plans[i] = strings.ReplaceAll(plan, "%d", fmt.Sprint(1+y.rand.IntN(k.most)))
 	}
 	began, starts := time.Now(), p.started()
-	err := y.provoked(ctx, arms, p, k, plans)
-	fault := check.Fault{Kind: k.name, Target: p.name, At: y.clock.now(), InFlight: y.bite(ctx)}
+	err := y.arm(ctx, arms, p, k, plans)
+	record := check.Fault{Kind: k.name, Target: p.name, At: y.clock.now(), InFlight: y.awaitTraffic(ctx)}
 	hit := time.Since(began)
 	arms.set(p.name, nil)
 	y.rec.mode.Store(nil)
-	y.dark.Store(false)
+	y.powerLoss.Store(false)
 	if k.after != nil {
 		err = errors.Join(err, k.after(y))
 	}
 	switch {
 	case err != nil:
-	case k.asleep:
-		pause(ctx, 12*time.Second)
+	case k.stopped:
+		_ = retry.Pause(ctx, 12*time.Second) // the end of the sweep continues it at once
 		err = p.Signal(syscall.SIGCONT)
 	case !until(ctx, func() bool { return p.started() > starts+len(plans) }): // one for each plan, and the one after
-		err = errors.New("it went on")
+		err = errors.New("the process did not end")
 	}
 	if err != nil {
-		y.say("strike %s: %s %v: NOT HIT: %v", which, k.name, plans, err)
+		y.printf("strike %s: %s %v: NOT HIT: %v", which, k.name, plans, err)
 		if err := errors.Join(p.Down(syscall.SIGTERM), p.Up()); err != nil {
-			y.say("restart %s: %v", p.name, err)
+			y.printf("restart %s: %v", p.name, err)
 		}
 		return true
 	}
-	back := y.settle(ctx, p, k.program)
-	fault.Healed = y.clock.now()
-	until(ctx, func() bool { return y.rec.ackedAfter(fault.Healed) > 0 })
-	y.mu.Lock()
-	y.faults = append(y.faults, fault)
-	y.mu.Unlock()
-	y.say("strike %s: %s %v: hit after %.1fs, back %v, all after %.1fs", which, k.name, plans, hit.Seconds(), back, time.Since(began).Seconds())
+	back := y.awaitProcess(ctx, p)
+	record.Healed = y.clock.now()
+	until(ctx, func() bool { return y.rec.ackedAfter(record.Healed) > 0 })
+	y.record(record)
+	y.printf("strike %s: %s %v: hit after %.1fs, back %v, all after %.1fs", which, k.name, plans, hit.Seconds(), back, time.Since(began).Seconds())
 	return back
 }
 
-// provoked is nil when the process wrote the line of every plan.
-func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strike, plans []string) error {
+// arm starts the process with the plans and returns when it has logged the line
+// of every plan.
+func (y *system) arm(ctx context.Context, arms *armed, p *program, k strike, plans []string) error {
 	log := y.path(p.name + ".log")
-	y.dark.Store(strings.Contains(strings.Join(plans, ","), ":power"))
+	y.powerLoss.Store(strings.Contains(strings.Join(plans, ","), ":power"))
 	if mode := "500"; k.refused {
 		y.rec.mode.Store(&mode)
-		pause(ctx, 400*time.Millisecond)
+		if err := retry.Pause(ctx, 400*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	info, err := os.Stat(log)
 	if err != nil {
@@ -290,8 +294,8 @@ func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strik
 	}
 	if k.provoke != nil {
 		// It must have its partitions before they can be taken from it.
-		if !y.settle(ctx, p, k.program) {
-			return errors.New("not ready before it was provoked")
+		if !y.awaitProcess(ctx, p) {
+			return errors.New("the process is not ready")
 		}
 		if err := k.provoke(y, ctx); err != nil {
 			return err
@@ -299,34 +303,28 @@ func (y *system) provoked(ctx context.Context, arms *armory, p *process, k strik
 	}
 	if !until(ctx, func() bool {
 		text, err := os.ReadFile(log)
-		return err == nil && told(text[info.Size():], plans)
+		return err == nil && logged(text[info.Size():], plans)
 	}) {
 		return errors.New("no line from the failpoint")
 	}
 	return nil
 }
 
-// until looks again and again, for half a minute at most.
+// until polls done for at most half a minute.
 func until(ctx context.Context, done func() bool) bool {
 	for range 600 {
 		if done() {
 			return true
 		}
-		if !pause(ctx, 50*time.Millisecond) {
+		if retry.Pause(ctx, 50*time.Millisecond) != nil {
 			return false
 		}
 	}
 	return false
 }
 
-func (p *process) started() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.starts
-}
-
-// told: the line of the first part of each plan stands in the log.
-func told(log []byte, plans []string) bool {
+// logged reports whether the log has the line of the first part of each plan.
+func logged(log []byte, plans []string) bool {
 	for _, plan := range plans {
 		first, _, _ := strings.Cut(plan, ",")
 		what, at, _ := strings.Cut(first, "@")
@@ -337,25 +335,16 @@ func told(log []byte, plans []string) bool {
 	return true
 }
 
-// settle waits until the process is ready.
-func (y *system) settle(ctx context.Context, p *process, name string) bool {
-	if until(ctx, func() bool { return answers(ctx, "http://"+y.ops[name]+"/readyz") }) {
+// awaitProcess returns true when the process is ready.
+func (y *system) awaitProcess(ctx context.Context, p *program) bool {
+	if until(ctx, func() bool { return y.ready(ctx, p.name) }) {
 		return true
 	}
-	y.say("%s is not ready after 30 s", p.name)
+	y.printf("%s is not ready after 30 s", p.name)
 	return false
 }
 
-func (y *system) process(name string) *process {
-	for _, t := range y.targets {
-		if p, ok := t.(*process); ok && p.name == name {
-			return p
-		}
-	}
-	panic("no process is called " + name)
-}
-
-// sendMalformed writes records that are no events: each must become a dead letter.
+// sendMalformed produces records that are not events: each must become a dead letter.
 func (y *system) sendMalformed(ctx context.Context) error {
 	producer := kafka.NewProducer(y.watch.client, slog.New(slog.DiscardHandler))
 	for i := range 3 * partitions { // without a key each goes to the next partition

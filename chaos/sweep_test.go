@@ -12,7 +12,7 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 )
 
-// Every point that stands in the product is swept, and every strike has a point.
+// Every point in the product has a strike, and every strike a point.
 func TestEveryPointIsSwept(t *testing.T) {
 	call := regexp.MustCompile(`(?:Hit|HitAfter|Answers|HalfWrites)\("([A-Z]\d)"(?:, "([A-Z]\d)")?`)
 	found := map[string]bool{}
@@ -39,7 +39,7 @@ func TestEveryPointIsSwept(t *testing.T) {
 	}
 	for point := range found {
 		if !swept[point] {
-			t.Errorf("%s stands in the product and in no strike", point)
+			t.Errorf("%s is in the product and has no strike", point)
 		}
 	}
 	for name := range swept {
@@ -52,23 +52,23 @@ func TestEveryPointIsSwept(t *testing.T) {
 	}
 }
 
-func TestToldIsTheLineOfEveryPlan(t *testing.T) {
+func TestLoggedWantsTheLineOfEveryPlan(t *testing.T) {
 	plans := []string{"U2:kill@3", "U3:error@10,U1:power@400"}
 	log := "x\nfailpoint U2: kill at hit 3\nfailpoint U3: error at hit 10\n"
-	if !told([]byte(log), plans) {
-		t.Error("both lines stand there")
+	if !logged([]byte(log), plans) {
+		t.Error("both lines are there, logged is false")
 	}
 	for _, line := range strings.SplitAfter(log, "\n")[1:3] {
-		if told([]byte(strings.Replace(log, line, "", 1)), plans) {
-			t.Errorf("%q is missing", line)
+		if logged([]byte(strings.Replace(log, line, "", 1)), plans) {
+			t.Errorf("true without %q", line)
 		}
-		if told([]byte(strings.Replace(log, "\nfailpoint", "\nfailpoint other", 2)), plans) {
-			t.Error("another point's line counts")
+		if logged([]byte(strings.Replace(log, "\nfailpoint", "\nfailpoint other", 2)), plans) {
+			t.Error("true with the line of another point")
 		}
 	}
 }
 
-// A mutant that is not built any more would be a proof that stopped silently.
+// A mutant that cannot be built would silently prove nothing.
 func TestMutantsFitTheTree(t *testing.T) {
 	patches, err := filepath.Glob("mutants/*.patch")
 	if err != nil || len(patches) < 12 {
@@ -85,7 +85,7 @@ func TestMutantsFitTheTree(t *testing.T) {
 		dry := exec.Command("patch", "-p1", "--batch", "--dry-run", "-i", abs)
 		dry.Dir = ".."
 		if out, err := dry.CombinedOutput(); err != nil {
-			t.Errorf("%s does not fit any more: %v\n%s", patch, err, out)
+			t.Errorf("%s does not apply: %v\n%s", patch, err, out)
 		}
 	}
 }
@@ -108,7 +108,7 @@ func TestMutantIsCaughtByTheRuleItNames(t *testing.T) {
 	} {
 		rep := &check.Report{Verdict: c.verdict, Violations: c.broken}
 		if _, ok := judged(rep, nil, []string{"LOST"}, c.mutated); ok != c.ok {
-			t.Errorf("%s: %v", c.name, ok)
+			t.Errorf("%s: ok = %v, want %v", c.name, ok, c.ok)
 		}
 	}
 }

@@ -1,39 +1,39 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
-
-	"bufio"
-	"io"
-	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/internal/check"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// watch looks at the system while it runs: committed offsets, images of the
-// audit log, the few metrics that a plan asks for.
+// watch observes the system while it runs: committed offsets, images of the
+// audit log, memory and open files.
 type watch struct {
 	y         *system
 	client    *kafkago.Client
 	transport *kafkago.Transport
 	commits   *file
 	snapshots *file
-	limits    map[string]int // peaks by process and unit; read when run has ended
+	limits    map[string]int // peaks by process and unit; owned by run until it has returned
 
 	mu        sync.Mutex // guards what follows
 	committed map[int]int64
@@ -55,8 +55,8 @@ func newWatch(y *system) (*watch, error) {
 }
 
 func (w *watch) run(ctx context.Context) error {
-	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
-		w.look(ctx)
+	for n := 0; retry.Pause(ctx, 500*time.Millisecond) == nil; n++ {
+		w.readOffsets(ctx)
 		w.measure()
 		if n%6 == 0 {
 			if err := w.snapshot(); err != nil {
@@ -67,8 +67,8 @@ func (w *watch) run(ctx context.Context) error {
 	return nil
 }
 
-// look reads offsets; a broker that is down is no fault of the run.
-func (w *watch) look(ctx context.Context) bool {
+// readOffsets returns false when the broker does not answer, which is normal.
+func (w *watch) readOffsets(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	committed, ends, err := w.offsets(ctx, auditGroup)
@@ -136,7 +136,7 @@ func lagOf(committed, ends map[int]int64) int64 {
 	return sum
 }
 
-// waiting says what is still on its way, "" when nothing is.
+// waiting returns what is not delivered yet, "" when everything is.
 func (w *watch) waiting(ctx context.Context) string {
 	pending, ok := metric(ctx, w.y.ops["taskapi"], "taskwire_outbox_pending")
 	switch {
@@ -144,7 +144,7 @@ func (w *watch) waiting(ctx context.Context) string {
 		return "taskapi does not answer"
 	case pending > 0:
 		return fmt.Sprintf("outbox %.0f", pending)
-	case !w.look(ctx):
+	case !w.readOffsets(ctx):
 		return "kafka does not answer"
 	}
 	if lag := w.lag(); lag > 0 {
@@ -157,12 +157,12 @@ func (w *watch) waiting(ctx context.Context) string {
 		return "kafka does not answer"
 	}
 	if lag := lagOf(committed, ends); lag > 0 {
-		return fmt.Sprintf("lag of the notifications %d", lag)
+		return fmt.Sprintf("lag of the notifier %d", lag)
 	}
 	return ""
 }
 
-// metric sums the samples of a name.
+// metric returns the sum of all samples of a name.
 func metric(ctx context.Context, addr, name string) (float64, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -191,9 +191,9 @@ func metric(ctx context.Context, addr, name string) (float64, bool) {
 	return sum, found
 }
 
-// measure notes peaks of memory and of open files, where the system tells them.
+// measure updates the peaks of memory and open files, where there is a /proc.
 func (w *watch) measure() {
-	for _, p := range w.y.processes() {
+	for _, p := range w.y.programs() {
 		proc := fmt.Sprintf("/proc/%d/", p.pid())
 		status, err := os.ReadFile(proc + "status")
 		if err != nil {
@@ -210,9 +210,9 @@ func (w *watch) measure() {
 	}
 }
 
-// snapshot keeps size and hash of the audit log up to its last line feed.
+// snapshot records size and hash of the audit log up to its last line feed.
 func (w *watch) snapshot() error {
-	if w.y.dark.Load() {
+	if w.y.powerLoss.Load() {
 		return nil
 	}
 	at := w.y.clock.now()

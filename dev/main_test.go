@@ -15,85 +15,40 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/process"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// output may be read while the program writes it.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// program is a dev that runs until stop.
+// program is a running dev: a program with flags and an exit status, so that it
+// does not start as its services do in apptest.
 type program struct {
-	out, log output
-	base     int
+	out, log apptest.Log
 	stop     func() int
 }
 
 func start(t *testing.T, data string, base int) *program {
 	t.Helper()
-	p := &program{base: base}
+	p := &program{}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int, 1)
 	go func() {
 		done <- run(ctx, []string{"-data", data, "-port-base", strconv.Itoa(base)}, env.Map(nil), &p.out, &p.log)
 	}()
 	p.stop = sync.OnceValue(func() int { cancel(); return <-done })
-	t.Cleanup(func() { p.stop() })
-	await(t, "dev is running", func() bool { return strings.Contains(p.out.String(), "Try:") })
+	t.Cleanup(func() {
+		if status := p.stop(); status != process.ExitOK {
+			t.Errorf("exit status = %d, want 0:\n%s", status, p.log.String())
+		}
+	})
+	apptest.Await(t, "dev has started", func() bool { return p.out.Count("Try:") > 0 })
 	return p
-}
-
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("not within 30 s: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-// freeBase is a port base whose ports are free, below the ephemeral range.
-func freeBase(t *testing.T) int {
-	t.Helper()
-	for base := 9200 + os.Getpid()%200*4; base < 30000; base += 4 {
-		ok := true
-		for _, offset := range []int{0, 1, 2, 3, 1000, 1001, 1002, 1003, 1092} {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+offset))
-			if ok = ok && err == nil; err == nil {
-				ok = l.Close() == nil && ok
-			}
-		}
-		if ok {
-			return base
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
 }
 
 func create(t *testing.T, base int, title string) {
@@ -122,7 +77,7 @@ func auditLines(data string) int {
 }
 
 func TestTheWholeSystemSurvivesARestart(t *testing.T) {
-	data, base := filepath.Join(t.TempDir(), "data"), freeBase(t)
+	data, base := filepath.Join(t.TempDir(), "data"), freeport.Base()
 	p := start(t, data, base)
 	for _, want := range []string{
 		fmt.Sprintf(`task API +http://localhost:%d/`, base), fmt.Sprintf(`auditor +http://localhost:%d/`, base+3),
@@ -130,33 +85,31 @@ func TestTheWholeSystemSurvivesARestart(t *testing.T) {
 		regexp.QuoteMeta(filepath.Join(data, "audit.log")), fmt.Sprintf(`curl -X POST http://localhost:%d/tasks -d '`, base),
 	} {
 		if !regexp.MustCompile(want).MatchString(p.out.String()) {
-			t.Errorf("no %s in the output\n%s", want, p.out.String())
+			t.Errorf("output lacks %s:\n%s", want, p.out.String())
 		}
 	}
 	create(t, base, "First")
-	await(t, "the audit log has a line", func() bool { return auditLines(data) == 1 })
-	await(t, "the notifier has logged it", func() bool {
-		return strings.Contains(p.log.String(), "NOTIFICATION: New task created - 'First'")
-	})
+	apptest.Await(t, "the audit log has a line", func() bool { return auditLines(data) == 1 })
+	apptest.Await(t, "the notifier has logged it", func() bool { return p.log.Count("NOTIFICATION: New task created - 'First'") > 0 })
 	if status := p.stop(); status != process.ExitOK {
-		t.Fatalf("exit status %d, want 0\n%s", status, p.log.String())
+		t.Fatalf("exit status = %d, want 0:\n%s", status, p.log.String())
 	}
 
 	p = start(t, data, base)
-	await(t, "the auditor has loaded the entry", func() bool { return strings.Contains(p.log.String(), "Loaded 1 previously seen events") })
+	apptest.Await(t, "the auditor has loaded its log", func() bool { return p.log.Count("Loaded 1 previously seen events") > 0 })
 	create(t, base, "Second")
-	await(t, "the audit log has two lines", func() bool { return auditLines(data) == 2 })
+	apptest.Await(t, "the audit log has two lines", func() bool { return auditLines(data) == 2 })
 }
 
 func TestASecondInstanceIsRefusedInOneLine(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	start(t, data, freeBase(t))
-	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeBase(t))}, process.ExitFault, "is in use by another instance")
+	start(t, data, freeport.Base())
+	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeport.Base())}, process.ExitFault, "is in use by another instance")
 }
 
 func TestATakenPortIsNamed(t *testing.T) {
 	for _, offset := range []int{0, 1003, 1092} {
-		base := freeBase(t)
+		base := freeport.Base()
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+offset))
 		if err != nil {
 			t.Fatal(err)
@@ -164,7 +117,7 @@ func TestATakenPortIsNamed(t *testing.T) {
 		defer l.Close()
 		line := refused(t, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(base)}, process.ExitFault, strconv.Itoa(base+offset))
 		if strings.Contains(line, "_ADDR") || !strings.Contains(line, "-port-base") {
-			t.Errorf("want the flag -port-base and no variable that dev does not read: %s", line)
+			t.Errorf("log = %q, want the flag -port-base and no variable: dev reads none", line)
 		}
 	}
 }
@@ -172,9 +125,9 @@ func TestATakenPortIsNamed(t *testing.T) {
 func TestAStopWhileStarting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	var out, log output
-	if got := run(ctx, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(freeBase(t))}, env.Map(nil), &out, &log); got != process.ExitOK {
-		t.Errorf("exit %d, want 0:\n%s", got, log.String())
+	var out, log apptest.Log
+	if got := run(ctx, []string{"-data", t.TempDir(), "-port-base", strconv.Itoa(freeport.Base())}, env.Map(nil), &out, &log); got != process.ExitOK {
+		t.Errorf("exit status = %d, want 0:\n%s", got, log.String())
 	}
 }
 
@@ -185,14 +138,14 @@ func TestWrongFlags(t *testing.T) {
 }
 
 func TestHelpIsTheManual(t *testing.T) {
-	var out, log output
+	var out, log apptest.Log
 	if status := run(t.Context(), []string{"-help"}, env.Map(nil), &out, &log); status != process.ExitOK || !strings.Contains(out.String(), "-port-base N") {
-		t.Errorf("exit status %d with %q", status, out.String())
+		t.Errorf("-help = %d with %q, want 0 with the manual", status, out.String())
 	}
 }
 
 func TestVersion(t *testing.T) {
-	var out, log output
+	var out, log apptest.Log
 	status := run(t.Context(), []string{"--version"}, env.Map(nil), &out, &log)
 	if want := ", " + runtime.Version() + " "; status != process.ExitOK || !strings.HasPrefix(out.String(), "dev ") || !strings.Contains(out.String(), want) {
 		t.Errorf("exit status %d with %q", status, out.String())
@@ -206,13 +159,13 @@ func TestTheLogOfTheOriginalSystemIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "audit.log"), []byte(line), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeBase(t))}, process.ExitFault, "rename it or choose another folder with -data")
+	refused(t, []string{"-data", data, "-port-base", strconv.Itoa(freeport.Base())}, process.ExitFault, "rename it or choose another folder with -data")
 }
 
 // refused runs dev, which must exit by itself with one line that contains want.
 func refused(t *testing.T, args []string, status int, want string) string {
 	t.Helper()
-	var out, log output
+	var out, log apptest.Log
 	got := run(t.Context(), args, env.Map(map[string]string{"LOG_LEVEL": "error"}), &out, &log)
 	if lines := strings.Count(log.String(), "\n"); got != status || lines != 1 || !strings.Contains(log.String(), want) {
 		t.Errorf("dev %v: exit status %d and %d lines, want %d and 1 line with %q:\n%s", args, got, lines, status, want, log.String())

@@ -16,13 +16,13 @@ func find(t *testing.T, objects []object, of string) object {
 			return o
 		}
 	}
-	t.Fatalf("no %s was rendered", of)
+	t.Fatalf("%s was not rendered", of)
 	return nil
 }
 
-// set puts value at a path such as spec.ports.0.name; nil removes what is there,
-// an index one past the end appends, the name of a variable stands for its index,
-// and a ~ in a step stands for a dot.
+// set puts value at a path such as spec.ports.0.name. A nil value removes what is
+// there, an index one past the end appends, the name of a variable stands for its
+// index, and a ~ in a step stands for a dot.
 func set(t *testing.T, o object, path string, value any) {
 	t.Helper()
 	steps := strings.Split(path, ".")
@@ -30,12 +30,12 @@ func set(t *testing.T, o object, path string, value any) {
 		steps[i] = strings.ReplaceAll(s, "~", ".")
 	}
 	if n, ok := value.(int); ok {
-		value = float64(n) // as JSON has it
+		value = float64(n) // as JSON decodes it
 	}
 	put(t, map[string]any(o), steps, value)
 }
 
-// put returns the changed container: a list that grows or shrinks is another one.
+// put returns the changed container, because a list that grows or shrinks is a new one.
 func put(t *testing.T, in any, steps []string, value any) any {
 	t.Helper()
 	step, last := steps[0], len(steps) == 1
@@ -56,7 +56,7 @@ func put(t *testing.T, in any, steps []string, value any) any {
 			return variable(in, step, value)
 		}
 		if err != nil || i < 0 || i > len(in) || i == len(in) && !last {
-			t.Fatalf("no item %q in a list of %d", step, len(in))
+			t.Fatalf("no item %q in a list of %d items", step, len(in))
 		}
 		switch {
 		case !last:
@@ -70,11 +70,11 @@ func put(t *testing.T, in any, steps []string, value any) any {
 		}
 		return in
 	}
-	t.Fatalf("nothing to step into at %q", step)
+	t.Fatalf("no object or list at %q", step)
 	return nil
 }
 
-// variable sets, adds or removes one of the environment.
+// variable sets, adds or removes one environment variable.
 func variable(in []any, name string, value any) any {
 	in = slices.DeleteFunc(in, func(v any) bool { return v.(map[string]any)["name"] == name })
 	if value == nil {
@@ -83,7 +83,7 @@ func variable(in []any, name string, value any) any {
 	return append(in, map[string]any{"name": name, "value": value})
 }
 
-// copied lets a test change what another test has rendered.
+// copied returns a deep copy for a test to change.
 func copied(t *testing.T, objects []object) []object {
 	t.Helper()
 	data, err := json.Marshal(objects)

@@ -9,17 +9,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
 
 var metric = regexp.MustCompile(`taskwire_[a-z_]+`)
 
-// registered are the metrics that the programs' sources name.
+// registered returns the metrics in the sources of the programs.
 func registered(t *testing.T) []string {
 	t.Helper()
 	var found []string
 	root := os.DirFS("..")
-	// bridge/internal/pump joins its prefix and the rest.
+	// bridge/internal/pump joins a prefix and the rest.
 	joined := regexp.MustCompile(`(?:counter|gauge)\("([a-z_]+)"`)
 	for _, dir := range []string{"taskapi", "bridge", "notifier", "auditor", "internal/httpd"} {
 		err := fs.WalkDir(root, dir, func(path string, d fs.DirEntry, err error) error {
@@ -47,7 +48,7 @@ func registered(t *testing.T) []string {
 	return found
 }
 
-// unknownMetrics are the names in text that no program registers.
+// unknownMetrics returns the names in text that no program registers.
 func unknownMetrics(known []string, text string) (unknown []string) {
 	for _, name := range metric.FindAllString(text, -1) {
 		for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
@@ -63,7 +64,7 @@ func unknownMetrics(known []string, text string) (unknown []string) {
 	return unknown
 }
 
-// TestAlarmsAndDashboardNameRealMetrics: a misspelt metric is an alarm that never rings.
+// TestAlarmsAndDashboardNameRealMetrics: an alert on a misspelt metric never fires.
 func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
 	known := registered(t)
 	alarms, err := os.ReadFile("components/monitoring/alerts.yaml")
@@ -72,19 +73,19 @@ func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
 	}
 	board, err := os.ReadFile("components/monitoring/dashboard.json")
 	if err != nil || !json.Valid(board) {
-		t.Fatalf("dashboard.json is no JSON (%v)", err)
+		t.Fatalf("dashboard.json is not JSON (%v)", err)
 	}
 	if unknown := unknownMetrics(known, string(alarms)+string(board)); len(unknown) > 0 {
-		t.Errorf("no program has the metrics %v; known: %v", unknown, known)
+		t.Errorf("unknown metrics %v, want some of %v", unknown, known)
 	}
 	if seen := unknownMetrics(known, "rate(taskwire_bridge_lags[5m]) + taskwire_http_request_seconds_bucket"); !slices.Equal(seen, []string{"taskwire_bridge_lags"}) {
-		t.Errorf("a misspelt metric gives %v", seen)
+		t.Errorf("unknownMetrics = %v, want taskwire_bridge_lags alone", seen)
 	}
-	// What the specification says to alert on.
+	// The alerts that the specification requires.
 	for _, name := range []string{"taskwire_bridge_blocked", "taskwire_bridge_oldest_unacked_seconds", "taskwire_bridge_lag", "taskwire_bridge_dead_letters_total",
 		"taskwire_outbox_oldest_seconds", "taskwire_audit_conflicts_total", "taskwire_audit_version_gaps_total"} {
 		if !strings.Contains(string(alarms), name) {
-			t.Errorf("no alarm looks at %s", name)
+			t.Errorf("no alert on %s", name)
 		}
 	}
 }
@@ -137,8 +138,8 @@ type skaffoldConfig struct {
 	} `json:"portForward"`
 }
 
-// TestSkaffold: the images are the programs, the forwarded ports those of the
-// table, the profiles deploy overlays that exist.
+// TestSkaffold: the images are the programs, the forwarded ports are those of
+// SPEC.md, and the profiles deploy existing overlays.
 func TestSkaffold(t *testing.T) {
 	text, err := os.ReadFile("../skaffold.yaml")
 	if err != nil {
@@ -149,36 +150,36 @@ func TestSkaffold(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.APIVersion != "skaffold/v4beta13" || c.Kind != "Config" {
-		t.Errorf("%s %s, want skaffold/v4beta13 Config", c.APIVersion, c.Kind)
+		t.Errorf("skaffold.yaml is a %s %s, want skaffold/v4beta13 Config", c.APIVersion, c.Kind)
 	}
 	if len(c.Build.Artifacts) != len(programs) || len(c.PortForward) != len(programs) {
 		t.Errorf("%d images and %d forwarded ports, want %d", len(c.Build.Artifacts), len(c.PortForward), len(programs))
 	}
 	for _, a := range c.Build.Artifacts {
 		if programs[a.Image] == 0 || a.Ko.Main != "./"+a.Image {
-			t.Errorf("image %q is built from %q", a.Image, a.Ko.Main)
+			t.Errorf("image %q is built from %q, want a program of that name", a.Image, a.Ko.Main)
 		}
 	}
 	for _, p := range c.PortForward {
 		if p.ResourceType != "service" || p.Namespace != taskwire || p.Port != programs[p.ResourceName] || p.LocalPort != p.Port {
-			t.Errorf("forwarded: %+v", p)
+			t.Errorf("port forward = %+v, want the public port of a service to itself", p)
 		}
 	}
 	deployed := slices.Clone(c.Manifests.Kustomize.Paths)
 	for _, p := range c.Profiles {
 		deployed = append(deployed, p.Manifests.Kustomize.Paths...)
 	}
-	if !slices.Equal(deployed, []string{"manifests/overlays/kind", "manifests/overlays/strimzi", "manifests/overlays/production"}) {
-		t.Errorf("deployed: %v", deployed)
+	if diff := cmp.Diff([]string{"manifests/overlays/kind", "manifests/overlays/strimzi", "manifests/overlays/production"}, deployed); diff != "" {
+		t.Errorf("deployed overlays (-want +got):\n%s", diff)
 	}
 	for _, typo := range []string{"portForwards: []", "build: {artefacts: []}", "profiles: [{nam: x}]"} {
 		if yaml.UnmarshalStrict([]byte(typo), &c) == nil {
-			t.Errorf("%s was taken", typo)
+			t.Errorf("%s was accepted, want an error", typo)
 		}
 	}
 }
 
-// TestImageBaseIsPinned: a tag moves, a digest does not.
+// TestImageBaseIsPinned: a tag may change, a digest cannot.
 func TestImageBaseIsPinned(t *testing.T) {
 	text, err := os.ReadFile("../.ko.yaml")
 	if err != nil {
@@ -198,11 +199,11 @@ func TestImageBaseIsPinned(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian\d+:nonroot@sha256:[0-9a-f]{64}$`).MatchString(ko.DefaultBaseImage) {
-		t.Errorf("base image %s, want a static one that is not root, by digest", ko.DefaultBaseImage)
+		t.Errorf("base image = %s, want a static nonroot one by digest", ko.DefaultBaseImage)
 	}
 	for _, b := range ko.Builds {
 		if programs[b.ID] == 0 || b.Main != "./"+b.ID || !slices.Contains(b.Env, "CGO_ENABLED=0") {
-			t.Errorf("build: %+v", b)
+			t.Errorf("build = %+v, want a program of that name with CGO_ENABLED=0", b)
 		}
 	}
 }

@@ -24,7 +24,7 @@ type door struct {
 	protocol string
 }
 
-// others are the pods around the services, and some that have no business here.
+// others are the pods around the services, and some that need no access.
 var others = []pod{
 	{"dns", "kube-system", nil, map[string]int{"dns": 53}},
 	{"kafka", kafka, nil, map[string]int{"plain": 9092, "tls": 9093, "control": 9091}},
@@ -37,7 +37,7 @@ var others = []pod{
 	{"webhook", "knative-serving", map[string]string{"app": "webhook"}, nil},
 }
 
-// flowsOffTheTable plays all policies through, from every pod to every port.
+// flowsOffTheTable evaluates all policies, from every pod to every port.
 func flowsOffTheTable(w *world) (f findings) {
 	pods := slices.Clone(others)
 	for _, l := range w.ours() {
@@ -65,7 +65,7 @@ func flowsOffTheTable(w *world) (f findings) {
 		}
 	}
 	f.differ("network", have, w.flows())
-	f.say(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything that no other allows")
+	f.addIf(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything by default")
 	return f
 }
 
@@ -75,7 +75,7 @@ func deniesAll(p networkingv1.NetworkPolicy) bool {
 		len(s.PodSelector.MatchLabels)+len(s.PodSelector.MatchExpressions) == 0
 }
 
-// flows are what must be possible, and all that may.
+// flows returns all connections that must be possible; no other may be.
 func (w *world) flows() []string {
 	var want []string
 	add := func(from, to string, port int) { want = append(want, fmt.Sprintf("%s to %s %d/TCP", from, to, port)) }
@@ -113,8 +113,8 @@ func (w *world) passes(from pod, to door) bool {
 	return w.leaves(from, to) && w.enters(from, to)
 }
 
-// leaves: a pod that no policy of egress selects may talk to everybody, any
-// other to what one of them lists.
+// leaves reports whether egress is allowed: to anything for a pod that no egress
+// policy selects, to what one of them lists for any other.
 func (w *world) leaves(from pod, to door) bool {
 	selected := false
 	for _, p := range w.policies {
@@ -175,7 +175,7 @@ func among(peers []networkingv1.NetworkPolicyPeer, home string, other pod) bool 
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool {
 		switch {
 		case p.IPBlock != nil:
-			return true // could be anybody
+			return true // may be any pod
 		case p.NamespaceSelector == nil && other.namespace != home:
 			return false
 		case p.NamespaceSelector != nil && !selects(p.NamespaceSelector, map[string]string{"kubernetes.io/metadata.name": other.namespace}):
@@ -185,7 +185,7 @@ func among(peers []networkingv1.NetworkPolicyPeer, home string, other pod) bool 
 	})
 }
 
-// selects: no selector selects nothing, an empty one everything.
+// selects reports a match: a nil selector matches nothing, an empty one everything.
 func selects(s *metav1.LabelSelector, have map[string]string) bool {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	return err == nil && selector.Matches(labels.Set(have))

@@ -1,6 +1,6 @@
-// Package manifests_test renders what a cluster would be given, decodes it as
-// strictly as a cluster would, and holds it to rules. Each rule is seen failing
-// in violations_test.go. No cluster and no network are needed.
+// Package manifests_test renders what a cluster would get, decodes it as strictly
+// as a cluster would, and checks it against rules. violations_test.go shows each
+// rule failing. It needs no cluster and no network.
 package manifests_test
 
 import (
@@ -16,10 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// object is one rendered object, as JSON has it.
+// object is one rendered object, decoded from JSON.
 type object map[string]any
 
-// key is what tells a Knative Service from a Service.
+// key distinguishes a Knative Service from a Service.
 func (o object) key() string { return o.text("apiVersion") + "/" + o.text("kind") }
 
 func (o object) name() string      { return o.text("metadata", "name") }
@@ -28,7 +28,7 @@ func (o object) String() string {
 	return o.text("kind") + " " + strings.TrimPrefix(o.namespace()+"/", "/") + o.name()
 }
 
-// text is the string at path, or "".
+// text returns the string at path, or "".
 func (o object) text(path ...string) string {
 	var v any = map[string]any(o)
 	for _, p := range path {
@@ -42,7 +42,7 @@ func (o object) text(path ...string) string {
 	return s
 }
 
-// decode reads the object into into, a struct that knows the part that is wanted.
+// decode decodes the object into a struct with the members of interest.
 func (o object) decode(into any) error {
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -51,7 +51,7 @@ func (o object) decode(into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// render is `kubectl kustomize dir`.
+// render does what `kubectl kustomize dir` does.
 func render(t *testing.T, dir string) []object {
 	t.Helper()
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
@@ -73,12 +73,12 @@ func render(t *testing.T, dir string) []object {
 	return objects
 }
 
-// overlays are the folders that are applied as they are.
+// overlays returns the folders that are applied as they are.
 func overlays(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob("overlays/*/kustomization.yaml")
 	if err != nil || len(found) < 4 {
-		t.Fatalf("found the overlays %v (%v), want at least four", found, err)
+		t.Fatalf("overlays = %v, %v; want at least four", found, err)
 	}
 	for i, f := range found {
 		found[i] = filepath.Dir(f)
@@ -86,8 +86,8 @@ func overlays(t *testing.T) []string {
 	return found
 }
 
-// combinations are every way to put the components together: each Kafka, with
-// and without each of the others, by the folders in their order.
+// combinations returns every combination of the components, as folders in order:
+// each Kafka, with and without each of the others.
 func combinations() map[string][]string {
 	kafkas := map[string][]string{
 		"kafka-dev": {"overlays/kind"},
@@ -104,15 +104,15 @@ func combinations() map[string][]string {
 					chosen, called = append(chosen, "components/"+o), called+"+"+o
 				}
 			}
-			// tls-sasl changes what the others made.
+			// tls-sasl patches the others, so it comes last.
 			all[called] = append(chosen, folders[min(2, len(folders)):]...)
 		}
 	}
 	return all
 }
 
-// compose writes a kustomization of the folders, the first a resource and the
-// others components, and returns where.
+// compose writes a kustomization of the folders, the first as a resource and the
+// others as components, and returns its folder.
 func compose(t *testing.T, folders []string) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -155,8 +155,8 @@ func documents(t *testing.T, path string) []string {
 	return strings.Split("\n"+string(text), "\n---\n")
 }
 
-// TestFilesAreStrictAndUsed: kustomize takes a key given twice, and never looks
-// at a file that nobody names.
+// TestFilesAreStrictAndUsed finds what kustomize accepts: a key given twice, and a
+// file that no kustomization names.
 func TestFilesAreStrictAndUsed(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
@@ -173,7 +173,7 @@ func TestFilesAreStrictAndUsed(t *testing.T) {
 		}
 		list, err := os.ReadFile(filepath.Join(folder, "kustomization.yaml"))
 		if err != nil || !strings.Contains(string(list), name) {
-			t.Errorf("%s is in no kustomization.yaml (%v)", path, err)
+			t.Errorf("no kustomization.yaml names %s (%v)", path, err)
 		}
 		return nil
 	})

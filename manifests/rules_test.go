@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// rules each say what breaks them.
+// rules return what violates them.
 var rules = map[string]func(*world) findings{
 	"restricted": notRestricted,
 	"alone":      notAlone,
@@ -38,8 +38,8 @@ var rules = map[string]func(*world) findings{
 	"scrape":     unscraped,
 }
 
-// TestEverything holds each overlay and each combination of components to the
-// types of their kinds and to the rules.
+// TestEverything checks each overlay and each combination of components against
+// the types of their kinds and the rules.
 func TestEverything(t *testing.T) {
 	known := schemas(t)
 	check := func(t *testing.T, objects []object) {
@@ -80,16 +80,16 @@ func notRestricted(w *world) (f findings) {
 		if seccomp == nil {
 			seccomp = pod.SeccompProfile
 		}
-		f.say(spec.HostNetwork || spec.HostPID || spec.HostIPC, "%s shares a namespace of its node", l)
-		f.say(root == nil || !*root, "%s may run as root", l)
-		f.say(seccomp == nil || seccomp.Type != corev1.SeccompProfileTypeRuntimeDefault, "%s has not the seccomp profile RuntimeDefault", l)
-		f.say(own.Privileged != nil && *own.Privileged, "%s is privileged", l)
-		f.say(own.AllowPrivilegeEscalation == nil || *own.AllowPrivilegeEscalation, "%s may gain privileges", l)
+		f.addIf(spec.HostNetwork || spec.HostPID || spec.HostIPC, "%s shares a namespace of the node", l)
+		f.addIf(root == nil || !*root, "%s may run as root", l)
+		f.addIf(seccomp == nil || seccomp.Type != corev1.SeccompProfileTypeRuntimeDefault, "%s: want the seccomp profile RuntimeDefault", l)
+		f.addIf(own.Privileged != nil && *own.Privileged, "%s is privileged", l)
+		f.addIf(own.AllowPrivilegeEscalation == nil || *own.AllowPrivilegeEscalation, "%s may gain privileges", l)
 		caps := own.Capabilities
-		f.say(caps == nil || !slices.Equal(caps.Drop, []corev1.Capability{"ALL"}) || len(caps.Add) > 0, "%s keeps capabilities", l)
-		f.say(l.program != "" && (own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem), "%s may write to its image", l)
+		f.addIf(caps == nil || !slices.Equal(caps.Drop, []corev1.Capability{"ALL"}) || len(caps.Add) > 0, "%s keeps capabilities", l)
+		f.addIf(l.program != "" && (own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem), "%s can write to its image", l)
 		for _, v := range spec.Volumes {
-			f.say(v.HostPath != nil, "%s mounts a folder of its node", l)
+			f.addIf(v.HostPath != nil, "%s mounts a folder of the node", l)
 		}
 	}
 	return f
@@ -97,7 +97,7 @@ func notRestricted(w *world) (f findings) {
 
 func notAlone(w *world) (f findings) {
 	for _, l := range w.workloads {
-		f.say(len(l.template.Spec.Containers) != 1 || len(l.template.Spec.InitContainers) > 0, "%s has more than one container, which the other rules do not look at", l)
+		f.addIf(len(l.template.Spec.Containers) != 1 || len(l.template.Spec.InitContainers) > 0, "%s has more than one container; the other rules check only one", l)
 	}
 	return f
 }
@@ -105,10 +105,10 @@ func notAlone(w *world) (f findings) {
 func withoutResources(w *world) (f findings) {
 	for _, l := range w.workloads {
 		r := l.container().Resources
-		f.say(r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero(), "%s asks for no processor or memory", l)
-		f.say(r.Limits.Memory().IsZero(), "%s has no limit of memory", l)
-		// A limit of processor time stops a program in the middle of its work.
-		f.say(!r.Limits.Cpu().IsZero(), "%s has a limit of processor time", l)
+		f.addIf(r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero(), "%s requests no CPU or memory", l)
+		f.addIf(r.Limits.Memory().IsZero(), "%s has no memory limit", l)
+		// A CPU limit pauses a program in the middle of its work.
+		f.addIf(!r.Limits.Cpu().IsZero(), "%s has a CPU limit", l)
 	}
 	return f
 }
@@ -116,7 +116,7 @@ func withoutResources(w *world) (f findings) {
 func probedWrongly(w *world) (f findings) {
 	for _, l := range w.workloads {
 		c := l.container()
-		f.say(c.ReadinessProbe == nil, "%s is never asked whether it is ready", l)
+		f.addIf(c.ReadinessProbe == nil, "%s has no readiness probe", l)
 		if l.program == "" {
 			continue
 		}
@@ -134,12 +134,12 @@ func probedWrongly(w *world) (f findings) {
 		}{{"/readyz", c.ReadinessProbe}, {"/healthz", c.LivenessProbe}, {"/healthz", start}} {
 			path, p := asked.path, asked.by
 			wrong := p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path
-			f.say(wrong, "%s is not asked for %s", l, path)
+			f.addIf(wrong, "%s has no probe of %s", l, path)
 			got := ""
 			if !wrong && p.HTTPGet.Port.String() != "0" {
 				got = p.HTTPGet.Port.String()
 			}
-			f.say(!wrong && got != port, "%s is asked for %s on port %q, want %q", l, path, got, port)
+			f.addIf(!wrong && got != port, "%s: probe of %s on port %q, want %q", l, path, got, port)
 		}
 	}
 	return f
@@ -149,27 +149,27 @@ func portsOffTheTable(w *world) (f findings) {
 	for _, l := range w.workloads {
 		have := map[string]int32{}
 		for _, p := range l.container().Ports {
-			f.say(p.Name == "" && !l.serverless(), "%s: port %d has no name", l, p.ContainerPort)
+			f.addIf(p.Name == "" && !l.serverless(), "%s: port %d has no name", l, p.ContainerPort)
 			have[p.Name] = p.ContainerPort
 		}
 		public, ok := programs[l.program]
 		switch {
 		case l.program == "":
 		case !ok:
-			f.say(true, "%s is none of the programs", l)
+			f.addIf(true, "%s is not one of the programs", l)
 		case l.serverless():
-			f.say(len(have) != 1 || have[""] != public, "%s listens on %v, want %d", l, have, public)
+			f.addIf(len(have) != 1 || have[""] != public, "%s listens on %v, want %d", l, have, public)
 		default:
-			f.say(len(have) != 2 || have["http"] != public || have["ops"] != public+1000, "%s listens on %v, want http %d and ops %d", l, have, public, public+1000)
+			f.addIf(len(have) != 2 || have["http"] != public || have["ops"] != public+1000, "%s listens on %v, want http %d and ops %d", l, have, public, public+1000)
 		}
 	}
 	for _, s := range w.services {
 		for _, p := range s.Spec.Ports {
-			f.say(p.Name == "" || p.TargetPort.String() != p.Name, "Service %s: port %d is named %q and goes to %q, want one name", s.Name, p.Port, p.Name, p.TargetPort.String())
+			f.addIf(p.Name == "" || p.TargetPort.String() != p.Name, "Service %s: port %d has name %q and target %q, want one name", s.Name, p.Port, p.Name, p.TargetPort.String())
 			want := map[string]int32{"http": programs[s.Name], "ops": programs[s.Name] + 1000}
-			f.say(s.Namespace == taskwire && p.Port != want[p.Name], "Service %s: %s is %d, want %d", s.Name, p.Name, p.Port, want[p.Name])
+			f.addIf(s.Namespace == taskwire && p.Port != want[p.Name], "Service %s: %s = %d, want %d", s.Name, p.Name, p.Port, want[p.Name])
 		}
-		f.say(s.Namespace == taskwire && len(s.Spec.Ports) != 2, "Service %s has %d ports, want http and ops", s.Name, len(s.Spec.Ports))
+		f.addIf(s.Namespace == taskwire && len(s.Spec.Ports) != 2, "Service %s has %d ports, want http and ops", s.Name, len(s.Spec.Ports))
 	}
 	return f
 }
@@ -177,7 +177,7 @@ func portsOffTheTable(w *world) (f findings) {
 func injectedServices(w *world) (f findings) {
 	for _, l := range w.workloads {
 		on := l.template.Spec.EnableServiceLinks
-		f.say(on == nil || *on, "%s gets a variable for every Service, some of them look like settings", l)
+		f.addIf(on == nil || *on, "%s gets a variable for every Service; some look like settings", l)
 	}
 	return f
 }
@@ -185,10 +185,10 @@ func injectedServices(w *world) (f findings) {
 func mountedTokens(w *world) (f findings) {
 	for _, l := range w.workloads {
 		on := l.template.Spec.AutomountServiceAccountToken
-		f.say(on == nil || *on, "%s can talk to the cluster's API", l)
+		f.addIf(on == nil || *on, "%s has a token for the cluster's API", l)
 	}
 	for _, o := range w.of("ServiceAccount") {
-		f.say(o["automountServiceAccountToken"] != false, "%s hands out a token", o)
+		f.addIf(o["automountServiceAccountToken"] != false, "%s mounts its token", o)
 	}
 	return f
 }
@@ -200,43 +200,43 @@ func misnamed(w *world) (f findings) {
 	for _, l := range w.ours() {
 		found[l.program] = true
 		c := l.container()
-		f.say(!word.MatchString(l.program), "%s: want one word", l)
-		f.say(c.Name != l.program || c.Image != l.program, "%s: container %q of image %q, want one word for all", l, c.Name, c.Image)
-		f.say(l.template.Spec.ServiceAccountName != l.program, "%s runs as %q", l, l.template.Spec.ServiceAccountName)
+		f.addIf(!word.MatchString(l.program), "%s: want one word", l)
+		f.addIf(c.Name != l.program || c.Image != l.program, "%s: container %q of image %q, want one name", l, c.Name, c.Image)
+		f.addIf(l.template.Spec.ServiceAccountName != l.program, "%s runs as %q, want %s", l, l.template.Spec.ServiceAccountName, l.program)
 		for _, labels := range []map[string]string{l.labels, l.template.Labels} {
-			f.say(labels["app.kubernetes.io/name"] != l.program, "%s has the name %q", l, labels["app.kubernetes.io/name"])
-			f.say(labels["app.kubernetes.io/part-of"] != taskwire, "%s is part of %q", l, labels["app.kubernetes.io/part-of"])
+			f.addIf(labels["app.kubernetes.io/name"] != l.program, "%s has the label name=%q, want %s", l, labels["app.kubernetes.io/name"], l.program)
+			f.addIf(labels["app.kubernetes.io/part-of"] != taskwire, "%s has the label part-of=%q, want %s", l, labels["app.kubernetes.io/part-of"], taskwire)
 			for _, k := range []string{"component", "version"} {
-				f.say(labels["app.kubernetes.io/"+k] == "", "%s has no label %s", l, k)
+				f.addIf(labels["app.kubernetes.io/"+k] == "", "%s has no label %s", l, k)
 			}
 		}
-		f.say(!l.serverless() && !w.has("Service", taskwire, l.program), "%s has no Service", l)
+		f.addIf(!l.serverless() && !w.has("Service", taskwire, l.program), "%s has no Service", l)
 	}
 	for name := range programs {
-		f.say(!found[name], "%s does not run", name)
+		f.addIf(!found[name], "%s is not deployed", name)
 	}
 	for _, s := range w.services {
-		f.say(s.Namespace == taskwire && s.Spec.Selector["app.kubernetes.io/name"] != s.Name, "Service %s selects %v", s.Name, s.Spec.Selector)
+		f.addIf(s.Namespace == taskwire && s.Spec.Selector["app.kubernetes.io/name"] != s.Name, "Service %s selects %v, want name %s", s.Name, s.Spec.Selector, s.Name)
 	}
 	for _, o := range w.objects {
-		f.say(o.text("kind") != "Namespace" && o.namespace() != taskwire && o.namespace() != kafka, "%s is in the namespace %q", o, o.namespace())
-		f.say(o.text("kind") == "Namespace" && o.text("metadata", "labels", "pod-security.kubernetes.io/enforce") == "", "%s enforces no pod security", o)
+		f.addIf(o.text("kind") != "Namespace" && o.namespace() != taskwire && o.namespace() != kafka, "%s is in namespace %q", o, o.namespace())
+		f.addIf(o.text("kind") == "Namespace" && o.text("metadata", "labels", "pod-security.kubernetes.io/enforce") == "", "%s enforces no pod security", o)
 	}
 	return f
 }
 
-// killedTooEarly: a stopped pod sleeps, so that nobody new is sent to it, and
-// then finishes what it has in hand.
+// killedTooEarly: a stopped pod sleeps until it gets no new connections, and then
+// finishes what is in progress.
 func killedTooEarly(w *world) (f findings) {
 	for _, l := range w.ours() {
 		var sleep time.Duration
 		if hook := l.container().Lifecycle; hook != nil && hook.PreStop != nil && hook.PreStop.Sleep != nil {
 			sleep = time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
 		}
-		// Knative takes a pod out of rotation itself.
-		f.say(sleep < time.Second && !l.serverless(), "%s stops before it is out of rotation", l)
+		// Knative itself takes a pod out of rotation.
+		f.addIf(sleep < time.Second && !l.serverless(), "%s stops before it is out of rotation", l)
 		s, err := w.settings(l)
-		f.say(err == nil && l.patience <= sleep+s.grace, "%s is killed after %v, sleep %v and grace %v do not fit in", l, l.patience, sleep, s.grace)
+		f.addIf(err == nil && l.patience <= sleep+s.grace, "%s is killed after %v, want more than sleep %v and grace %v", l, l.patience, sleep, s.grace)
 	}
 	return f
 }
@@ -244,18 +244,18 @@ func killedTooEarly(w *world) (f findings) {
 func dangling(w *world) (f findings) {
 	for _, l := range w.ours() {
 		spec := l.template.Spec
-		f.say(!w.has("ServiceAccount", taskwire, spec.ServiceAccountName), "%s runs as %q, which does not exist", l, spec.ServiceAccountName)
+		f.addIf(!w.has("ServiceAccount", taskwire, spec.ServiceAccountName), "%s runs as %q, which does not exist", l, spec.ServiceAccountName)
 		for _, v := range spec.Volumes {
 			if c := v.ConfigMap; c != nil {
-				f.say(!w.has("ConfigMap", taskwire, c.Name), "%s mounts the ConfigMap %s, which does not exist", l, c.Name)
+				f.addIf(!w.has("ConfigMap", taskwire, c.Name), "%s mounts the ConfigMap %s, which does not exist", l, c.Name)
 			}
 			if p := v.PersistentVolumeClaim; p != nil {
-				f.say(!w.has("PersistentVolumeClaim", taskwire, p.ClaimName), "%s mounts the claim %s, which does not exist", l, p.ClaimName)
+				f.addIf(!w.has("PersistentVolumeClaim", taskwire, p.ClaimName), "%s mounts the claim %s, which does not exist", l, p.ClaimName)
 			}
 		}
 	}
 	for _, o := range w.objects {
-		f.say(o.text("kind") != "Namespace" && !w.has("Namespace", "", o.namespace()), "%s: nobody makes its namespace %q", o, o.namespace())
+		f.addIf(o.text("kind") != "Namespace" && !w.has("Namespace", "", o.namespace()), "%s: its namespace %q does not exist", o, o.namespace())
 	}
 	return f
 }
@@ -266,9 +266,9 @@ func twoWriters(w *world) (f findings) {
 		case !slices.Contains(writers, l.program):
 		case l.serverless():
 			limit := l.template.Annotations["autoscaling.knative.dev/max-scale"]
-			f.say(limit != "1", "%s may run %q times, want 1", l, limit)
+			f.addIf(limit != "1", "%s has max-scale %q, want 1", l, limit)
 		default:
-			f.say(l.replicas != 1 || !l.recreate, "%s may run twice", l)
+			f.addIf(l.replicas != 1 || !l.recreate, "%s may run twice, want one replica and Recreate", l)
 		}
 	}
 	return f
@@ -280,16 +280,16 @@ func withoutBudget(w *world) (f findings) {
 		for _, b := range w.budgets {
 			if b.Namespace == taskwire && selects(b.Spec.Selector, l.template.Labels) {
 				found++
-				// One that forbids every eviction would block the drain of a node for ever.
-				f.say(b.Spec.MinAvailable != nil || b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1, "the budget of %s: want maxUnavailable 1", l)
+				// A budget that forbids every eviction would block the drain of a node.
+				f.addIf(b.Spec.MinAvailable != nil || b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1, "budget of %s: want maxUnavailable 1", l)
 			}
 		}
-		f.say(!l.serverless() && found != 1, "%s has %d disruption budgets, want 1", l, found)
+		f.addIf(!l.serverless() && found != 1, "%s has %d disruption budgets, want 1", l, found)
 	}
 	return f
 }
 
-// unknownSinks: the addresses in bridge.yaml are those of Services that exist.
+// unknownSinks: the addresses in bridge.yaml are those of existing Services.
 func unknownSinks(w *world) (f findings) {
 	for _, s := range w.bridge().Subscriptions {
 		u, err := url.Parse(s.Sink)
@@ -298,34 +298,34 @@ func unknownSinks(w *world) (f findings) {
 		}
 		name, rest, _ := strings.Cut(u.Hostname(), ".")
 		if w.serverless {
-			// Knative's gateway goes by the full name.
-			f.say(rest != "taskwire.svc.cluster.local" || u.Port() != "", "%s is not the address of a Knative Service", s.Sink)
-			f.say(!slices.ContainsFunc(w.ours(), func(l workload) bool { return l.serverless() && l.program == name }), "%s: no Knative Service is called %s", s.Sink, name)
+			// Knative's gateway routes by the full name.
+			f.addIf(rest != "taskwire.svc.cluster.local" || u.Port() != "", "%s is not the address of a Knative Service", s.Sink)
+			f.addIf(!slices.ContainsFunc(w.ours(), func(l workload) bool { return l.serverless() && l.program == name }), "%s: no Knative Service %s", s.Sink, name)
 			continue
 		}
-		f.say(rest != "" || u.Port() != strconv.Itoa(int(programs[name])), "%s is not the address of a Service on its public port", s.Sink)
-		f.say(!w.has("Service", taskwire, name), "%s: no Service is called %s", s.Sink, name)
+		f.addIf(rest != "" || u.Port() != strconv.Itoa(int(programs[name])), "%s is not the address of a Service on its public port", s.Sink)
+		f.addIf(!w.has("Service", taskwire, name), "%s: no Service %s", s.Sink, name)
 	}
 	return f
 }
 
-// unknownToKubectl: the names in the documents' kubectl lines.
+// unknownToKubectl: the names in the kubectl lines of the documents exist.
 func unknownToKubectl(w *world) (f findings) {
 	pod := w.has("StatefulSet", kafka, "task-events-kafka") || w.has("Kafka", kafka, "task-events") && w.has("KafkaNodePool", kafka, "kafka")
-	f.say(!pod, "no pod will be called task-events-kafka-0 in the namespace kafka")
+	f.addIf(!pod, "no pod task-events-kafka-0 in namespace kafka")
 	for _, l := range w.workloads {
 		if l.program == "" {
-			f.say(l.container().WorkingDir != "/opt/kafka", "%s works in %q: bin/kafka-topics.sh is not found", l, l.container().WorkingDir)
-			f.say(l.container().Name != "kafka" || l.replicas < 1, "%s has no container called kafka", l)
+			f.addIf(l.container().WorkingDir != "/opt/kafka", "%s has working directory %q, want /opt/kafka for bin/kafka-topics.sh", l, l.container().WorkingDir)
+			f.addIf(l.container().Name != "kafka" || l.replicas < 1, "%s has no container kafka", l)
 		}
 	}
 	for _, o := range append(w.of("KafkaNodePool"), w.of("KafkaTopic")...) {
-		f.say(o.text("metadata", "labels", "strimzi.io/cluster") != "task-events", "%s belongs to no cluster", o)
+		f.addIf(o.text("metadata", "labels", "strimzi.io/cluster") != "task-events", "%s has no cluster label", o)
 	}
 	return f
 }
 
-// unscraped: the monitor finds the pods of whatever has the port.
+// unscraped: the monitor selects every pod with the port.
 func unscraped(w *world) (f findings) {
 	for _, o := range w.of("PodMonitor") {
 		var m struct {
@@ -338,10 +338,10 @@ func unscraped(w *world) (f findings) {
 			return findings{err.Error()}
 		}
 		ends := m.Spec.PodMetricsEndpoints
-		f.say(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s reads %v", o, ends)
+		f.addIf(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s scrapes %v, want /metrics on port ops", o, ends)
 		for _, l := range w.ours() {
 			for k, v := range m.Spec.Selector.MatchLabels {
-				f.say(l.template.Labels[k] != v, "%s does not see %s", o, l)
+				f.addIf(l.template.Labels[k] != v, "%s does not select %s", o, l)
 			}
 		}
 	}

@@ -45,12 +45,12 @@ type schema struct {
 	Open                 bool              `json:"x-kubernetes-preserve-unknown-fields"`
 }
 
-// schemas are the checked-in ones by the key of their objects.
+// schemas returns the checked-in schemas by the key of their objects.
 func schemas(t *testing.T) map[string]schema {
 	t.Helper()
 	files, err := filepath.Glob("schemas/*.yaml")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no schemas: %v", err)
+		t.Fatalf("schemas/*.yaml = no files, %v", err)
 	}
 	found := map[string]schema{}
 	for _, f := range files {
@@ -83,17 +83,17 @@ func schemas(t *testing.T) map[string]schema {
 	return found
 }
 
-// check says where v is not what s allows; a member that s does not know is refused.
+// check returns where v violates s; a member that s does not have is a violation.
 func (s schema) check(at string, v any) []string {
 	if s.IntOrString {
 		switch v.(type) {
 		case string, float64:
 			return nil
 		}
-		return []string{fmt.Sprintf("%s: want a number or a string, have %v", at, v)}
+		return []string{fmt.Sprintf("%s: got %v, want a number or a string", at, v)}
 	}
 	if len(s.Enum) > 0 && !slices.Contains(s.Enum, v) {
-		return []string{fmt.Sprintf("%s: want one of %v, have %v", at, s.Enum, v)}
+		return []string{fmt.Sprintf("%s: got %v, want one of %v", at, v, s.Enum)}
 	}
 	switch v := v.(type) {
 	case map[string]any:
@@ -114,13 +114,13 @@ func (s schema) check(at string, v any) []string {
 			return nil
 		}
 	}
-	return []string{fmt.Sprintf("%s: want %s %s, have %v", at, s.Type, s.Pattern, v)}
+	return []string{fmt.Sprintf("%s: got %v, want %s %s", at, v, s.Type, s.Pattern)}
 }
 
 func (s schema) checkMembers(at string, v map[string]any) []string {
 	var wrong []string
 	if s.Type != "object" {
-		return []string{fmt.Sprintf("%s: want %s, have an object", at, s.Type)}
+		return []string{fmt.Sprintf("%s: got an object, want %s", at, s.Type)}
 	}
 	for _, r := range s.Required {
 		if _, ok := v[r]; !ok {
@@ -143,7 +143,7 @@ func (s schema) checkMembers(at string, v map[string]any) []string {
 
 func (s schema) checkItems(at string, v []any) []string {
 	if s.Type != "array" || s.Items == nil {
-		return []string{fmt.Sprintf("%s: want %s, have a list", at, s.Type)}
+		return []string{fmt.Sprintf("%s: got a list, want %s", at, s.Type)}
 	}
 	var wrong []string
 	for i, item := range v {
@@ -152,14 +152,14 @@ func (s schema) checkItems(at string, v []any) []string {
 	return wrong
 }
 
-// strictly says what a cluster would refuse in o, unknown and misspelt members included.
+// strictly returns what a cluster would reject in o, including unknown members.
 func strictly(known map[string]schema, o object) []string {
 	if s, ok := known[o.key()]; ok {
 		return s.check(o.String(), map[string]any(o))
 	}
 	kind, ok := builtin[o.key()]
 	if !ok {
-		return []string{fmt.Sprintf("%s: the kind %s has no type and no file in schemas/", o, o.key())}
+		return []string{fmt.Sprintf("%s: no type and no file in schemas/ for the kind %s", o, o.key())}
 	}
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -175,7 +175,7 @@ func strictly(known map[string]schema, o object) []string {
 	return wrong
 }
 
-func TestStrictnessIsSeen(t *testing.T) {
+func TestSchemasRejectMistakes(t *testing.T) {
 	known, objects := schemas(t), render(t, "overlays/serverless")
 	for name, c := range map[string]struct {
 		of, path string
@@ -190,19 +190,19 @@ func TestStrictnessIsSeen(t *testing.T) {
 		"text for a number in one":            {"keda.sh/v1alpha1/ScaledObject bridge", "spec.maxReplicaCount", "8"},
 		"number for text in one":              {"keda.sh/v1alpha1/ScaledObject bridge", "spec.triggers.0.metadata.lagThreshold", 100},
 		"a list for an object":                {"serving.knative.dev/v1/Service auditor", "spec.template.spec.containers.0.resources", []any{}},
-		"a member Knative does not have":      {"serving.knative.dev/v1/Service auditor", "spec.template.spec.terminationGracePeriodSeconds", 35},
-		"a duration that is none":             {"monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podMetricsEndpoints.0.interval", "15 s"},
-		"a kind that nobody has":              {"v1/Service bridge", "kind", "Servise"},
+		"a member that Knative does not have": {"serving.knative.dev/v1/Service auditor", "spec.template.spec.terminationGracePeriodSeconds", 35},
+		"an invalid duration":                 {"monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podMetricsEndpoints.0.interval", "15 s"},
+		"an unknown kind":                     {"v1/Service bridge", "kind", "Servise"},
 		"an old version of a custom resource": {"kafka.strimzi.io/v1/KafkaTopic task-events", "apiVersion", "kafka.strimzi.io/v1beta2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := find(t, copied(t, objects), c.of)
 			if wrong := strictly(known, o); len(wrong) > 0 {
-				t.Fatalf("refused before it was changed: %v", wrong)
+				t.Fatalf("rejected before the change: %v", wrong)
 			}
 			set(t, o, c.path, c.value)
 			if len(strictly(known, o)) == 0 {
-				t.Errorf("%s = %v was not refused", c.path, c.value)
+				t.Errorf("%s = %v was accepted, want a violation", c.path, c.value)
 			}
 		})
 	}

@@ -27,16 +27,16 @@ import (
 	taskapi "github.com/taskwire/taskwire/taskapi/app"
 )
 
-// settings are what a program makes of its environment.
+// settings are the result of reading a program's environment.
 type settings struct {
 	http  httpd.Config
 	grace time.Duration
-	kafka kafkaclient.Config // zero for those that do not talk to it
-	data  string             // what it writes
-	asked map[string]bool    // each variable it looked at
+	kafka kafkaclient.Config // zero for programs without Kafka
+	data  string             // the file that it writes
+	asked map[string]bool    // every variable that it reads
 }
 
-// read asks the programs themselves.
+// read uses the programs' own code.
 var read = map[string]func(env.Lookup) (settings, error){
 	"taskapi": func(l env.Lookup) (settings, error) {
 		c, err := taskapi.FromEnv(l)
@@ -64,11 +64,11 @@ var read = map[string]func(env.Lookup) (settings, error){
 	},
 }
 
-// settings gives the program the environment and the files of its pod.
+// settings reads the settings with the environment and the files of the pod.
 func (w *world) settings(l workload) (settings, error) {
 	ask, ok := read[l.program]
 	if !ok {
-		return settings{}, fmt.Errorf("%s is none of the programs", l)
+		return settings{}, fmt.Errorf("%s is not one of the programs", l)
 	}
 	root, err := w.mount(l)
 	if err != nil {
@@ -95,7 +95,7 @@ func (w *world) settings(l workload) (settings, error) {
 	return s, err
 }
 
-// inside moves the path in a value below root.
+// inside moves a path in a value below root.
 func inside(root, value string) string {
 	for _, prefix := range []string{"", "sqlite:"} {
 		if path, ok := strings.CutPrefix(value, prefix+"/"); ok {
@@ -105,7 +105,7 @@ func inside(root, value string) string {
 	return value
 }
 
-// bridge is the configuration the bridge would run with; empty when it refuses it.
+// bridge returns the configuration of the bridge, empty when it is invalid.
 func (w *world) bridge() (cfg bridge.Config) {
 	for _, l := range w.ours() {
 		if l.program != "bridge" {
@@ -126,7 +126,7 @@ func (w *world) bridge() (cfg bridge.Config) {
 	return cfg
 }
 
-// mount lays the files of a pod's volumes out below a folder, as the kubelet would.
+// mount writes the files of a pod's volumes below a folder, as the kubelet does.
 func (w *world) mount(l workload) (root string, err error) {
 	root, err = os.MkdirTemp(w.dir, l.program)
 	if err != nil {
@@ -151,7 +151,7 @@ func (w *world) mount(l workload) (root string, err error) {
 	return root, nil
 }
 
-// files are what a volume holds; what cannot be had is left out.
+// files returns the files of a volume, without those that are not rendered.
 func (w *world) files(v corev1.Volume) map[string]string {
 	found := map[string]string{}
 	if v.ConfigMap != nil {
@@ -179,8 +179,8 @@ func (w *world) files(v corev1.Volume) map[string]string {
 	return found
 }
 
-// secret is what Strimzi makes for a user, or the copy of its CA that the
-// documents ask for.
+// secret returns what Strimzi generates for a user, or the copy of its CA that the
+// documents require.
 func (w *world) secret(name, key string) (string, bool) {
 	switch {
 	case name == "task-events-cluster-ca-cert" && key == "ca.crt":
@@ -191,7 +191,7 @@ func (w *world) secret(name, key string) (string, bool) {
 	return "", false
 }
 
-// authority is a certificate that signs itself.
+// authority is a self-signed certificate.
 var authority = sync.OnceValue(func() string {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -205,22 +205,22 @@ var authority = sync.OnceValue(func() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 })
 
-// wrongSettings: each program takes its environment, asks for all of it, and
-// writes to a volume that outlives it.
+// wrongSettings: each program accepts its environment, reads all of it, and writes
+// to a persistent volume.
 func wrongSettings(w *world) (f findings) {
 	for _, l := range w.ours() {
 		s, err := w.settings(l)
 		if err != nil {
-			f.say(true, "%s: %v", l, err)
+			f.addIf(true, "%s: %v", l, err)
 			continue
 		}
 		for _, e := range l.container().Env {
-			f.say(!s.asked[e.Name], "%s: %s never asks for %s", l, l.program, e.Name)
+			f.addIf(!s.asked[e.Name], "%s: %s does not read %s", l, l.program, e.Name)
 		}
 		public := programs[l.program]
-		f.say(s.http.Addr != fmt.Sprintf(":%d", public) || s.http.OpsAddr != fmt.Sprintf(":%d", public+1000), "%s listens on %s and %s", l, s.http.Addr, s.http.OpsAddr)
-		f.say(s.data != "" && !kept(l, s.data), "%s: %s is on no volume that outlives the pod", l, s.data)
-		f.say(s.kafka.SASL.Username != "" && s.kafka.SASL.Username != l.program, "%s logs in as %s", l, s.kafka.SASL.Username)
+		f.addIf(s.http.Addr != fmt.Sprintf(":%d", public) || s.http.OpsAddr != fmt.Sprintf(":%d", public+1000), "%s listens on %s and %s, want :%d and :%d", l, s.http.Addr, s.http.OpsAddr, public, public+1000)
+		f.addIf(s.data != "" && !kept(l, s.data), "%s: %s is not on a persistent volume", l, s.data)
+		f.addIf(s.kafka.SASL.Username != "" && s.kafka.SASL.Username != l.program, "%s logs in as %s, want %s", l, s.kafka.SASL.Username, l.program)
 	}
 	return f
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// violation is one change that one rule must catch: a value set in, or with nil
-// removed from, the object `of` of an overlay. Without a path the object goes.
+// violation is one change that one rule must find: a value set in, or with nil
+// removed from, the object `of` of an overlay. Without a path the object is removed.
 type violation struct {
 	rule, of, path string
 	value          any
@@ -159,8 +159,8 @@ var violations = map[string][]violation{
 	},
 }
 
-// TestEachRuleIsSeenFailing plants each violation alone: its rule must find it.
-func TestEachRuleIsSeenFailing(t *testing.T) {
+// TestEachRuleFindsItsViolations plants each violation alone; its rule must find it.
+func TestEachRuleFindsItsViolations(t *testing.T) {
 	seen := map[string]bool{}
 	for overlay, list := range violations {
 		objects := render(t, overlay)
@@ -169,14 +169,14 @@ func TestEachRuleIsSeenFailing(t *testing.T) {
 			t.Run(strings.Join([]string{v.rule, v.of, v.path}, " "), func(t *testing.T) {
 				w := inspect(t, plant(t, copied(t, objects), v))
 				if f := rules[v.rule](w); len(f) == 0 {
-					t.Errorf("%s of %s in %s set to %v: the rule %s does not see it", v.path, v.of, overlay, v.value, v.rule)
+					t.Errorf("%s: %s of %s = %v: rule %s found nothing, want a finding", overlay, v.path, v.of, v.value, v.rule)
 				}
 			})
 		}
 	}
 	for name := range maps.Keys(rules) {
 		if !seen[name] {
-			t.Errorf("the rule %s was never seen failing", name)
+			t.Errorf("no violation for rule %s, want at least one", name)
 		}
 	}
 }

@@ -24,31 +24,31 @@ var programs = map[string]int32{"taskapi": 8000, "bridge": 8001, "notifier": 800
 // writers own a file that no second pod may open.
 var writers = []string{"taskapi", "auditor"}
 
-// world is a rendered set of objects, sorted by what the rules ask about.
+// world is a rendered set of objects, grouped as the rules need them.
 type world struct {
 	objects    []object
 	workloads  []workload
 	services   []corev1.Service
 	policies   []networkingv1.NetworkPolicy
 	budgets    []policyv1.PodDisruptionBudget
-	serverless bool   // the sinks are Knative's
-	dir        string // for the files that are mounted
+	serverless bool   // the sinks are Knative Services
+	dir        string // for mounted files
 }
 
-// workload is whatever makes pods.
+// workload is an object that creates pods.
 type workload struct {
 	object
-	kind, program string // program is "" for what is not ours
+	kind, program string // program is "" when it is not one of the services
 	labels        map[string]string
 	template      corev1.PodTemplateSpec
 	replicas      int32
-	recreate      bool          // the old pod is gone before the new one starts
-	patience      time.Duration // how long a stopped pod may take
+	recreate      bool          // the old pod ends before the new one starts
+	patience      time.Duration // termination grace period of its pods
 }
 
 func (w workload) serverless() bool { return w.kind == "Service" }
 
-// container is the only one a pod has, see notAlone.
+// container returns the only container of the pod, see notAlone.
 func (w workload) container() corev1.Container { return w.template.Spec.Containers[0] }
 
 func inspect(t *testing.T, objects []object) *world {
@@ -98,7 +98,7 @@ func inspect(t *testing.T, objects []object) *world {
 	return w
 }
 
-// as decodes leniently: what is unknown was refused elsewhere.
+// as decodes leniently: unknown members are found elsewhere, see strictly.
 func as[T any](t *testing.T, o object) T {
 	t.Helper()
 	var v T
@@ -119,37 +119,37 @@ func all[T any](t *testing.T, objects []object, key string) []T {
 	return found
 }
 
-// ours are the workloads of the four programs.
+// ours returns the workloads of the four services.
 func (w *world) ours() []workload {
 	return slices.DeleteFunc(slices.Clone(w.workloads), func(l workload) bool { return l.program == "" })
 }
 
-// of are the objects of a kind.
+// of returns the objects of a kind.
 func (w *world) of(kind string) []object {
 	return slices.DeleteFunc(slices.Clone(w.objects), func(o object) bool { return o.text("kind") != kind })
 }
 
-// has says whether an object of a kind exists.
+// has reports whether an object of a kind exists.
 func (w *world) has(kind, namespace, name string) bool {
 	return slices.ContainsFunc(w.of(kind), func(o object) bool { return o.namespace() == namespace && o.name() == name })
 }
 
-// findings collects what is wrong.
+// findings are the violations of a rule.
 type findings []string
 
-func (f *findings) say(wrong bool, format string, args ...any) {
+func (f *findings) addIf(wrong bool, format string, args ...any) {
 	if wrong {
 		*f = append(*f, fmt.Sprintf(format, args...))
 	}
 }
 
-// differ says what is in one of two lists only.
+// differ adds what only one of two lists has.
 func (f *findings) differ(what string, have, want []string) {
 	for _, h := range have {
-		f.say(!slices.Contains(want, h), "%s: %s is too much", what, h)
+		f.addIf(!slices.Contains(want, h), "%s: unwanted %s", what, h)
 	}
 	for _, x := range want {
-		f.say(!slices.Contains(have, x), "%s: %s is missing", what, x)
+		f.addIf(!slices.Contains(have, x), "%s: missing %s", what, x)
 	}
 }
 

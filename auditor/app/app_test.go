@@ -24,58 +24,25 @@ import (
 	"github.com/taskwire/taskwire/auditor/app"
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
 )
 
-// auditor is a running service.
+// auditor is a running service and its log file.
 type auditor struct {
+	*apptest.App
 	t    *testing.T
 	path string
-	url  string
-	ops  string
-	log  *syncBuffer
-	http *http.Client
-	stop func() error // ends it and returns what Run did
-	done chan error
 }
-
-// syncBuffer collects log lines from several goroutines.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-func (b *syncBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
 
 func start(t *testing.T, path string, wrap func(ledger.File) ledger.File) *auditor {
 	t.Helper()
-	cfg, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0", "AUDIT_LOG_PATH": path, "SHUTDOWN_GRACE": "5s"}))
-	if err != nil {
-		t.Fatal(err)
+	open := func(ctx context.Context, cfg app.Config, log *slog.Logger) (*app.Service, error) {
+		return app.Open(ctx, cfg, log, wrap)
 	}
-	a := &auditor{t: t, path: path, log: new(syncBuffer), done: make(chan error, 1)}
-	s, err := app.Open(t.Context(), cfg, slog.New(slog.NewJSONHandler(a.log, nil)), wrap)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.url, a.ops = "http://"+s.Addr().String(), "http://"+s.OpsAddr().String()
-	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	a.http = &http.Client{Transport: transport}
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { a.done <- s.Run(ctx) }()
-	a.stop = sync.OnceValue(func() error {
-		transport.CloseIdleConnections()
-		cancel()
-		return <-a.done
-	})
-	t.Cleanup(func() { _ = a.stop() })
-	return a
+	a := apptest.Start(t, "auditor", app.FromEnv, open, map[string]string{"AUDIT_LOG_PATH": path, "SHUTDOWN_GRACE": "5s"})
+	return &auditor{App: a, t: t, path: path}
 }
 
 type reply struct {
@@ -87,7 +54,7 @@ type reply struct {
 
 func (a *auditor) do(req *http.Request) reply {
 	a.t.Helper()
-	resp, err := a.http.Do(req)
+	resp, err := a.Client.Do(req)
 	if err != nil {
 		a.t.Error(err)
 		return reply{}
@@ -102,7 +69,7 @@ func (a *auditor) do(req *http.Request) reply {
 
 func (a *auditor) post(body string) reply {
 	a.t.Helper()
-	req, _ := http.NewRequest("POST", a.url+"/", strings.NewReader(body))
+	req, _ := http.NewRequest("POST", a.URL+"/", strings.NewReader(body))
 	req.Header.Set("Content-Type", "application/cloudevents+json")
 	return a.do(req)
 }
@@ -149,14 +116,14 @@ func TestAnswersOfTheContract(t *testing.T) {
 	}
 	a.checkLog([]string{"Loaded 0 previously seen events", "AUDIT: task.created - task_id=abc123", "AUDIT: task.updated - task_id=abc123",
 		"ALARM: event refused: the log has the same source and id with other content", "AUDIT: task.completed - task_id=abc123", "task version gap"})
-	metrics := a.get(a.ops + "/metrics").Body
+	metrics := a.get(a.OpsURL + "/metrics").Body
 	for _, want := range []string{"taskwire_audit_entries_total 3", "taskwire_audit_duplicates_total 1", "taskwire_audit_conflicts_total 1",
 		"taskwire_audit_version_gaps_total 1", "taskwire_audit_fsync_seconds_count 3", `taskwire_http_requests_total{code="201",route="/",service="auditor"} 3`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	if err := a.stop(); err != nil {
+	if err := a.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	a = start(t, a.path, nil)
@@ -169,7 +136,7 @@ func TestAnswersOfTheContract(t *testing.T) {
 func (a *auditor) checkLog(want []string) {
 	a.t.Helper()
 	var got []string
-	for line := range strings.Lines(a.log.String()) {
+	for line := range strings.Lines(a.Log.String()) {
 		var entry struct{ Msg string }
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			a.t.Fatalf("log line %q: %v", line, err)
@@ -187,7 +154,7 @@ func TestOneEventInEveryForm(t *testing.T) {
 	a := start(t, filepath.Join(t.TempDir(), "audit.log"), nil)
 	a.expect(a.post(body("task.created", "t", 1)), 201, `"seq":1`)
 
-	req, _ := http.NewRequest("POST", a.url+"/", strings.NewReader(`{"task_id":"t","title":"a <b> &  c","status":"pending","owner_id":null}`))
+	req, _ := http.NewRequest("POST", a.URL+"/", strings.NewReader(`{"task_id":"t","title":"a <b> &  c","status":"pending","owner_id":null}`))
 	for name, value := range map[string]string{"specversion": "1.0", "id": "t-1", "source": "task-api", "type": "task.created", "subject": "t",
 		"partitionkey": "t", "time": "2025-01-15T10:30:00Z", "taskversion": "1", "correlationid": "req-789"} {
 		req.Header.Set("ce-"+name, value)
@@ -195,7 +162,7 @@ func TestOneEventInEveryForm(t *testing.T) {
 	req.Header.Set("Content-Type", "application/json")
 	a.expect(a.do(req), 200, `{"seq":1,"duplicate":true}`)
 
-	req, _ = http.NewRequest("POST", a.url+"/", strings.NewReader("["+body("task.created", "t", 1)+","+body("task.updated", "t", 2)+","+body("task.updated", "t", 2)+"]"))
+	req, _ = http.NewRequest("POST", a.URL+"/", strings.NewReader("["+body("task.created", "t", 1)+","+body("task.updated", "t", 2)+","+body("task.updated", "t", 2)+"]"))
 	req.Header.Set("Content-Type", "application/cloudevents-batch+json")
 	got := a.do(req)
 	a.expect(got, 200, `{"status":201,"result":{"seq":2,"duplicate":false}}`)
@@ -235,7 +202,7 @@ func TestQueries(t *testing.T) {
 			Entries []struct{ Seq int64 }
 			Next    *int64 `json:"next_after"`
 		}
-		got := a.get(a.url + "/entries" + query)
+		got := a.get(a.URL + "/entries" + query)
 		if err := json.Unmarshal([]byte(got.Body), &page); err != nil {
 			t.Fatalf("%s: %v in %s", query, err, got.Body)
 		}
@@ -254,12 +221,12 @@ func TestQueries(t *testing.T) {
 	}
 	log, _ := os.ReadFile(a.path)
 	first, _, _ := bytes.Cut(log, []byte("\n"))
-	if diff := cmp.Diff(reply{Status: 200, Body: string(first), Type: "application/json"}, a.get(a.url+"/entries/1")); diff != "" {
+	if diff := cmp.Diff(reply{Status: 200, Body: string(first), Type: "application/json"}, a.get(a.URL+"/entries/1")); diff != "" {
 		t.Errorf("entry 1 is not its line (-want +got):\n%s", diff)
 	}
 	for path, status := range map[string]int{"/entries/14": 404, "/entries/0": 404, "/entries/x": 404, "/entries?limit=0": 400, "/entries?limit=x": 400,
 		"/entries?after=-1": 400, "/tasks/none/history": 404, "/none": 404, "/": 405} {
-		if got := a.get(a.url + path); got.Status != status || got.Type != "application/problem+json" {
+		if got := a.get(a.URL + path); got.Status != status || got.Type != "application/problem+json" {
 			t.Errorf("%s: %+v, want %d", path, got, status)
 		}
 	}
@@ -270,7 +237,7 @@ func TestQueries(t *testing.T) {
 		}
 		Irregular int
 	}
-	if err := json.Unmarshal([]byte(a.get(a.url+"/tasks/a/history").Body), &h); err != nil {
+	if err := json.Unmarshal([]byte(a.get(a.URL+"/tasks/a/history").Body), &h); err != nil {
 		t.Fatal(err)
 	}
 	if got := fmt.Sprint(h); got != "{[{1 } {2 } {3 } {4 } {5 } {9 gap} {7 step_back} {0 }] 2}" {
@@ -318,7 +285,7 @@ func TestFullDiskIs503UntilThereIsRoom(t *testing.T) {
 	disk.full.Store(false)
 	a.expect(a.post(body("task.updated", "a", 2)), 201, `{"seq":2,`)
 	ledgertest.Check(t, a.path, 2)
-	if n := strings.Count(a.log.String(), "cannot store events"); n != 1 {
+	if n := strings.Count(a.Log.String(), "cannot store events"); n != 1 {
 		t.Errorf("%d log lines for one full disk", n)
 	}
 }
@@ -330,9 +297,9 @@ func TestFailedFsyncEndsTheService(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {
-			req, _ := http.NewRequest("POST", a.url+"/", strings.NewReader(body("task.updated", fmt.Sprint("b", w), 1)))
+			req, _ := http.NewRequest("POST", a.URL+"/", strings.NewReader(body("task.updated", fmt.Sprint("b", w), 1)))
 			req.Header.Set("Content-Type", "application/cloudevents+json")
-			resp, err := a.http.Do(req)
+			resp, err := a.Client.Do(req)
 			if err != nil {
 				return // the auditor is stopping
 			}
@@ -343,12 +310,11 @@ func TestFailedFsyncEndsTheService(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	err := <-a.done
+	err := a.Wait()
 	var fault *ledger.FaultError
 	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "fsync audit log") {
 		t.Fatalf("Run: %v", err)
 	}
-	a.done <- nil // for stop
 }
 
 func TestFromEnv(t *testing.T) {

@@ -2,16 +2,15 @@ package app_test
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 // A stop while a large log is being read ends the process at once and cleanly:
@@ -52,32 +51,12 @@ func writeEntries(t *testing.T, path string, n int) {
 // before it reads the log.
 func terminateOnceBound(t *testing.T, path string) (status int, output string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	var out bytes.Buffer
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{"AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=" + addr, "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH=" + path, "LOG_FORMAT=json"}
-	cmd.Stderr = &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		if conn, err := net.Dial("tcp", addr); err == nil {
-			conn.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			_ = cmd.Process.Kill()
-			t.Fatalf("its port was never open: %v\n%s", cmd.Wait(), out.String())
-		}
-	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // the exit status is in ProcessState
-	return cmd.ProcessState.ExitCode(), out.String()
+	addr := freeport.Addr()
+	p := apptest.Self(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR="+addr, "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")
+	apptest.Await(t, "the auditor has its port", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		return err == nil && conn.Close() == nil
+	})
+	status = p.Terminate()
+	return status, p.Log()
 }

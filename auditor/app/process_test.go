@@ -1,13 +1,10 @@
 package app_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,31 +12,15 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
+	"github.com/taskwire/taskwire/internal/apptest"
 )
 
 // spawn starts the auditor as a process and waits until it listens.
-func spawn(t *testing.T, path string) (cmd *exec.Cmd, url string) {
+func spawn(t *testing.T, path string) (p *apptest.Process, url string) {
 	t.Helper()
-	cmd = exec.Command(os.Args[0])
-	cmd.Env = []string{"AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH=" + path, "LOG_FORMAT=json"}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	out := bufio.NewScanner(stderr)
-	for out.Scan() {
-		var line struct{ Msg, Addr string }
-		if json.Unmarshal(out.Bytes(), &line) == nil && line.Msg == "listening" {
-			go io.Copy(io.Discard, stderr) // ends with the process
-			return cmd, "http://" + line.Addr
-		}
-		t.Log(out.Text())
-	}
-	t.Fatalf("the auditor did not start: %v", cmd.Wait())
-	return nil, ""
+	p = apptest.Self(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")
+	url, _ = p.URLs(t)
+	return p, url
 }
 
 // Every event answered with 201 is in the log once, however often the auditor is
@@ -49,7 +30,7 @@ func TestKillUnderLoad(t *testing.T) {
 	acked := map[string]int64{}
 	var mu sync.Mutex
 	for round := range 5 {
-		cmd, url := spawn(t, path)
+		p, url := spawn(t, path)
 		transport := &http.Transport{MaxIdleConnsPerHost: 16}
 		client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 		var wg sync.WaitGroup
@@ -68,7 +49,7 @@ func TestKillUnderLoad(t *testing.T) {
 					}
 					acked[id] = seq
 					if len(acked) >= (round+1)*400 {
-						_ = cmd.Process.Kill()
+						p.Signal(os.Kill)
 					}
 					mu.Unlock()
 				}
@@ -76,24 +57,15 @@ func TestKillUnderLoad(t *testing.T) {
 		}
 		wg.Wait()
 		transport.CloseIdleConnections()
-		if err := cmd.Wait(); err == nil {
-			t.Fatal("the auditor ended by itself")
+		if status := p.Exit(); status != -1 {
+			t.Fatalf("exit status = %d, want -1: killed", status)
 		}
 		// The killed process may leave an unfinished line: the next start cuts it, so
 		// the file is checked at the end.
 	}
-	cmd, url := spawn(t, path)
-	resp, err := http.Get(url + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("a clean stop: %v", err)
+	p, _ := spawn(t, path)
+	if status := p.Terminate(); status != 0 {
+		t.Fatalf("exit status after SIGTERM = %d, want 0", status)
 	}
 	lines := ledgertest.Check(t, path, -1)
 	for id, seq := range acked {
@@ -120,17 +92,13 @@ func postOne(client *http.Client, url, id string) (status int, seq int64, err er
 
 func TestSecondProcessExits1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	cmd, _ := spawn(t, path)
-	second := exec.Command(os.Args[0])
-	second.Env = []string{"AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH=" + path}
-	out, err := second.CombinedOutput()
-	if second.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), path) || !strings.Contains(string(out), "another auditor has the log open") {
-		t.Errorf("second auditor: %v\n%s", err, out)
+	first, _ := spawn(t, path)
+	second := apptest.Self(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path)
+	if status := second.Exit(); status != 1 || second.Count(path) != 1 || second.Count("another auditor has the log open") != 1 {
+		t.Errorf("second auditor: exit status %d, want 1 and a line that says why:\n%s", status, second.Log())
 	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("first auditor: %v", err)
+	first.Signal(os.Interrupt)
+	if status := first.Exit(); status != 0 {
+		t.Errorf("first auditor: exit status after SIGINT = %d, want 0", status)
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/volume/volumetest"
 )
 
 const cloudEvent = "application/cloudevents+json"
 
 // auditorOn starts a process that keeps its log on the volume.
-func auditorOn(t *testing.T, path string) *volumetest.Process {
+func auditorOn(t *testing.T, path string) *apptest.Process {
 	t.Helper()
 	return volumetest.Start(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")
 }
@@ -48,7 +49,7 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			if _, _, metrics := volumetest.Call(t, "GET", ops+"/metrics", "", ""); !strings.Contains(metrics, "\ntaskwire_audit_entries_total "+string(rune('1'+entries))) {
 				t.Error("the metrics of the log are missing")
 			}
-			if status := p.Terminate(t); status != 0 {
+			if status := p.Terminate(); status != 0 {
 				t.Errorf("SIGTERM: exit %d", status)
 			}
 			ledgertest.Check(t, path, entries+1)
@@ -80,18 +81,9 @@ func holdsUp(v volumetest.Volume, entries int) bool {
 
 func TestAStopWhileWaitingForTheVolume(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
-		if !holdsUp(v, 0) {
-			return
+		if holdsUp(v, 0) {
+			volumetest.StopWhileWaiting(t, v, func() *apptest.Process { return auditorOn(t, filepath.Join(v.Dir, "audit.log")) })
 		}
-		v.Break(t)
-		path := filepath.Join(v.Dir, "audit.log")
-		p := auditorOn(t, path)
-		p.Await(t, "volume unavailable")
-		p.Await(t, `"listening"`)
-		if status := p.Terminate(t); status != 0 || p.Count(`"stopped"`) != 1 {
-			t.Errorf("SIGTERM: exit %d\n%s", status, p.Log())
-		}
-		v.Fix(t)
 	})
 }
 

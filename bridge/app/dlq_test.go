@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
@@ -19,8 +18,6 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // store writes n dead letters to topic.
 func store(t *testing.T, c *kafkatest.Cluster, topic string, n int) {

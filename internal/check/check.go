@@ -1,8 +1,8 @@
 // Package check judges a kept run: did every change that was acknowledged reach
 // the audit log exactly once, unaltered and in order per task? It shares no code
-// with the services, least of all the reader of the audit log, so that a mistake
-// of theirs cannot hide here. It holds hashes and offsets in memory, not events:
-// at most 670 bytes a change, 6.7 GB for ten million.
+// with the services, least of all the reader of the audit log, so that it cannot
+// share their mistakes. It keeps hashes and offsets in memory, not events: at most
+// 670 bytes for each change, 6.7 GB for ten million.
 //
 // A run is a folder of JSON lines, so that a newer checker can judge an old run:
 //
@@ -10,30 +10,30 @@
 //	history-*.jsonl     Op: a client's invoke, synced before the request, and its completion
 //	database.jsonl      Row: the Task API's tasks and outbox after the drain
 //	topic.jsonl         Record: every record of every topic, read from offset 0
-//	deliveries.jsonl    Delivery: each post that passed the recorder in front of the auditor
+//	deliveries.jsonl    Delivery: each post seen by the recorder in front of the auditor
 //	notices.jsonl       Delivery: the same in front of the notifier
 //	commits.jsonl       Commit: committed offsets as seen during the run, and the last ones
 //	snapshots.jsonl     Snapshot: size and hash of the audit log during the run
-//	faults.jsonl        Fault: what was broken, when, and with how much in flight
+//	faults.jsonl        Fault: what was broken, when, and how much was in flight
 //	audit.log           the log itself
 //
-// A lone torn line at the end of any file but audit.log is what a killed writer
-// leaves, and is skipped. All times are nanoseconds of one monotonic clock.
+// An incomplete line at the end of any file but audit.log is left by a killed
+// writer and skipped. All times are nanoseconds of one monotonic clock.
 //
 // # Verdicts
 //
-//	LOST        acknowledged, committed or published, and not in the log; or owed to the
-//	            notifier, which did not take it, and not among the dead letters
+//	LOST        acknowledged, committed or published, and not in the log; or due to the
+//	            notifier, and neither accepted by it nor a dead letter
 //	DUPLICATED  a nonce, an event id or a version of a task twice in the log
 //	REORDERED   versions of a task not 1, 2, 3 ...; or against the clients' real time;
 //	            or first occurrences in the topic out of order
 //	PHANTOM     in the log without an invoke, after a refusal, without a committed row
-//	ALTERED     not what was sent, stored or answered; a sequence broken; a snapshot no prefix
-//	EARLY-ACK   the auditor said 2xx for an entry that a later image of its log lacks
-//	HOLE        an offset was committed past one that had no 2xx; posts of a key overlapped
-//	STUCK       the drain did not end: outbox or lag is left over
+//	ALTERED     not what was sent, stored or answered; a gap in the sequence; a snapshot that is not a prefix
+//	EARLY-ACK   the auditor answered 2xx for an entry that a later snapshot of its log lacks
+//	HOLE        a commit past an offset without a 2xx; overlapping posts of one key
+//	STUCK       the drain did not end: outbox or lag is not empty
 //
-// RED is one of those. INVALID is a run that did too little to mean anything.
+// RED is a run with one of these. INVALID is one that did too little to be meaningful.
 package check
 
 import (
@@ -51,27 +51,27 @@ type Run struct {
 	Seconds  float64        `json:"seconds"`
 	Topic    string         `json:"topic"`
 	Group    string         `json:"group"`
-	Notify   []string       `json:"notify,omitempty"`   // types of events that the notifier is owed
+	Notify   []string       `json:"notify,omitempty"`   // types of events that the notifier must get
 	Notifier string         `json:"notifier,omitempty"` // its group
 	Drained  bool           `json:"drained"`
 	Stuck    string         `json:"stuck,omitempty"`  // what the drain still waited for
-	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected there, and why
+	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected, and why
 	Counts   map[string]int `json:"counts,omitempty"` // what only the runner can count, such as rebalances
 	Limits   map[string]int `json:"limits,omitempty"` // peaks by process, such as "auditor MiB"
-	Need     map[string]int `json:"need,omitempty"`   // the least of each figure for the run to count
+	Need     map[string]int `json:"need,omitempty"`   // minimum of each figure for a valid run
 }
 
-// Phases of an Op. When a client is unsure it says info; a nonce leaves info
-// only by a later ok of the same nonce.
+// Phases of an Op. A client that does not know the outcome writes info; only a
+// later ok of the same nonce replaces it.
 const (
 	Invoke     = "invoke"
 	OK         = "ok"   // a whole 2xx
 	OKUnread   = "ok?"  // a 2xx whose body could not be read
-	Fail       = "fail" // certainly not done: refused connection, documented 4xx
+	Fail       = "fail" // certainly had no effect: refused connection, documented 4xx
 	Info       = "info" // unknown
 	EffectYes  = "yes"  // a 2xx of this operation changes the task
-	EffectNo   = "no"   // it does not
-	EffectAny  = ""     // it may
+	EffectNo   = "no"   // it does not change it
+	EffectAny  = ""     // it may change it
 	TableTask  = "task"
 	TableEvent = "outbox"
 )
@@ -86,7 +86,7 @@ type Op struct {
 	Task    string `json:"task,omitempty"`
 	Version int64  `json:"version,omitempty"` // as answered
 	Effect  string `json:"effect,omitempty"`
-	State   string `json:"state,omitempty"` // State of the task after it, "" when the client cannot know
+	State   string `json:"state,omitempty"` // State of the task afterwards, "" when the client cannot know
 	Status  int    `json:"status,omitempty"`
 	Error   string `json:"error,omitempty"`
 }
@@ -115,12 +115,12 @@ type Record struct {
 	Version   int64  `json:"version,omitempty"`
 	Nonce     string `json:"nonce,omitempty"`
 	Data      string `json:"data,omitempty"`
-	Malformed bool   `json:"malformed,omitempty"` // no event: what is owed for it is a dead letter of the group
-	Group     string `json:"group,omitempty"`     // that put it aside, of a dead letter
+	Malformed bool   `json:"malformed,omitempty"` // not an event: the group must write a dead letter for it
+	Group     string `json:"group,omitempty"`     // the consumer group that wrote a dead letter
 }
 
-// Delivery is one post to the auditor as the recorder saw it. End is taken
-// before the answer goes out, so that whatever follows from it comes later.
+// Delivery is one post to the auditor as the recorder saw it. End is the time
+// before the answer is forwarded, so that all its consequences are later.
 type Delivery struct {
 	Via       string `json:"via"` // one start of one bridge
 	Partition int    `json:"partition"`
@@ -139,14 +139,14 @@ type Delivery struct {
 type Commit struct {
 	Partition int   `json:"partition"`
 	Offset    int64 `json:"offset"` // -1 = none
-	At        int64 `json:"at"`     // after the answer came
+	At        int64 `json:"at"`     // after the answer
 	Final     bool  `json:"final,omitempty"`
-	Log       int64 `json:"log,omitempty"` // end of the partition, of a final one
+	Log       int64 `json:"log,omitempty"` // end of the partition, when final
 }
 
-// Snapshot is an image of the audit log up to its last line feed.
+// Snapshot describes the audit log up to its last line feed at a time.
 type Snapshot struct {
-	At   int64  `json:"at"` // before the reading began
+	At   int64  `json:"at"` // before it was read
 	Size int64  `json:"size"`
 	Sum  string `json:"sum"` // SHA-256 in hex
 }
@@ -155,27 +155,27 @@ type Snapshot struct {
 type Fault struct {
 	Kind      string `json:"kind"`
 	Target    string `json:"target"`
-	Pair      string `json:"pair,omitempty"`  // whose connection it was
-	Error     string `json:"error,omitempty"` // planned, and not injected or not healed as it should
+	Pair      string `json:"pair,omitempty"`  // the two ends of a connection
+	Error     string `json:"error,omitempty"` // why it was not injected or not healed
 	At        int64  `json:"at"`
 	Healed    int64  `json:"healed"` // 0 = never
 	InFlight  int    `json:"in_flight"`
-	Recovered int64  `json:"recovered,omitempty"` // first acknowledged delivery after it
+	Recovered int64  `json:"recovered,omitempty"` // first acknowledged delivery afterwards
 }
 
-// State is the hash of what a task is after a change, in the client's own terms.
+// State returns the hash of a task's state after a change, as the client knows it.
 func State(title, status, owner string) string {
 	return Sum([]byte(title + "\x00" + status + "\x00" + owner))
 }
 
-// Sum is a hash of bytes, short enough to keep ten million.
+// Sum returns a hash that is short enough to keep ten million of them.
 func Sum(b []byte) string {
 	s := sha256.Sum256(b)
 	return hex.EncodeToString(s[:16])
 }
 
-// id is 128 bits of a name: the name itself for a UUID or 32 hex digits, so that
-// it can be printed again, and a hash of any other.
+// id is 128 bits of a name: the name itself when it is a UUID or 32 hex digits,
+// so that it can be printed again, and a hash of any other name.
 type id [16]byte
 
 func idOf(name string) id {
@@ -189,7 +189,7 @@ func idOf(name string) id {
 	return id(s[:16])
 }
 
-// eventID joins source and id; the one source of a normal run costs nothing.
+// eventID combines source and id; the usual source needs no hash.
 func eventID(source, name string) id {
 	if source == "task-api" {
 		return idOf(name)
@@ -197,7 +197,7 @@ func eventID(source, name string) id {
 	return idOf(fmt.Sprintf("%q %q", source, name))
 }
 
-// String is the UUID, as it stands in the files.
+// String returns the UUID as it is in the files.
 func (x id) String() string {
 	h := hex.EncodeToString(x[:])
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
@@ -211,7 +211,7 @@ type Finding struct {
 	Event   string `json:"event,omitempty"`
 	Task    string `json:"task,omitempty"`
 	Version int64  `json:"version,omitempty"`
-	Last    string `json:"last,omitempty"` // the last place that had it
+	Last    string `json:"last,omitempty"` // the last place where it was seen
 }
 
 func (f Finding) String() string {

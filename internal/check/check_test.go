@@ -25,7 +25,7 @@ func swap(i, k int) func(*world) {
 	return func(w *world) { w.log[i], w.log[k] = w.log[k], w.log[i] }
 }
 
-// invokeOf finds the invoke line of change i.
+// lineOf returns the invoke of change i, or its completion.
 func (w *world) lineOf(i int, phase string) *check.Op {
 	for k := range w.ops {
 		if w.ops[k].Nonce == w.log[i].Meta.Nonce && (w.ops[k].Phase == check.Invoke) == (phase == check.Invoke) {
@@ -35,7 +35,7 @@ func (w *world) lineOf(i int, phase string) *check.Op {
 	return nil
 }
 
-// malformed adds a record that is no event, and its dead letter of a group.
+// malformed adds a record that is not an event, and its dead letter of a group.
 func malformed(group string) func(*world) {
 	return func(w *world) {
 		w.run.Group = "audit"
@@ -48,7 +48,7 @@ func malformed(group string) func(*world) {
 	}
 }
 
-// planted damages a correct run in one place. Each must be named: the rule, a
+// planted damages a correct run in one place. The report must name the rule, a
 // word of the reason, and no other rule.
 var planted = []struct {
 	name string
@@ -59,10 +59,10 @@ var planted = []struct {
 	{"untouched", func(*world) {}, "", ""},
 	{"swap across tasks", swap(10, 11), "", ""},
 	{"a torn history", func(w *world) {}, "", ""},
-	{"a record that is no event", func(w *world) {
+	{"a record that is not an event", func(w *world) {
 		w.records = append(w.records, check.Record{Topic: "task-events", Offset: int64(len(w.records)), Malformed: true})
 	}, "", ""},
-	{"a record that is no event, put aside", malformed("audit"), "", ""},
+	{"a record that is not an event, with a dead letter", malformed("audit"), "", ""},
 	{"a task as the log has it", func(w *world) {
 		w.rows = append(w.rows, check.Row{Table: check.TableTask, Task: w.log[0].Attributes.Subject, Version: changes / tasks})
 	}, "", ""},
@@ -84,8 +84,8 @@ var planted = []struct {
 	{"a task that the log does not know", func(w *world) {
 		w.rows = append(w.rows, check.Row{Table: check.TableTask, Task: "another", Version: 1})
 	}, "LOST", "committed task"},
-	{"a record that is no event, dropped", malformed(""), "LOST", "malformed"},
-	{"a record that is no event, put aside by others", malformed("notifications"), "LOST", "malformed"},
+	{"a record that is not an event, dropped", malformed(""), "LOST", "malformed"},
+	{"a record that is not an event, dead letter of another group", malformed("notifications"), "LOST", "malformed"},
 
 	{"first repeated", func(w *world) { w.log = append(w.log, w.log[0]) }, "DUPLICATED", "event"},
 	{"last repeated", func(w *world) { w.log = append(w.log, w.log[changes-1]) }, "DUPLICATED", "event"},
@@ -103,14 +103,14 @@ var planted = []struct {
 	{"neighbours of a task swapped, first", swap(0, tasks), "REORDERED", "inversion"},
 	{"neighbours of a task swapped, middle", swap(30, 30+tasks), "REORDERED", "inversion"},
 	{"neighbours of a task swapped, last", swap(changes-1-tasks, changes-1), "REORDERED", "inversion"},
-	{"a version that nobody has", func(w *world) {
+	{"a version that is nowhere", func(w *world) {
 		w.log[changes-1].Attributes.Version++
 		w.rows[changes-1].Version++
 		w.lineOf(changes-1, check.OK).Version++
 		w.records[len(w.records)-1].Version++
 	}, "REORDERED", "gap"},
 	{"against real time", func(w *world) {
-		// Change 0 was asked after change tasks, of the same task, was answered.
+		// Change 0 was sent after change tasks, of the same task, was answered.
 		w.lineOf(0, check.Invoke).At = w.lineOf(tasks, check.OK).At + 1
 		w.lineOf(0, check.OK).At = w.lineOf(tasks, check.OK).At + 2
 	}, "REORDERED", "realtime"},
@@ -148,13 +148,13 @@ var planted = []struct {
 	{"snapshot with another bit", func(w *world) { w.snapshot(30, 1); w.snapshots[0].Sum = "00" + w.snapshots[0].Sum[2:] }, "ALTERED", "prefix"},
 	{"snapshot longer than the log", func(w *world) { w.snapshot(changes, 1); w.snapshots[0].Size++ }, "ALTERED", "prefix"},
 
-	{"image taken before the acknowledgement", func(w *world) { w.snapshot(30, w.end(30)) }, "", ""},
-	{"image lacks what was acknowledged", func(w *world) { w.snapshot(30, w.end(30)+1) }, "EARLY-ACK", "image"},
-	{"empty image after the first", func(w *world) { w.snapshot(0, w.end(0)+1) }, "EARLY-ACK", "image"},
-	{"image lacks the last", func(w *world) { w.snapshot(changes-1, w.end(changes)) }, "EARLY-ACK", "image"},
+	{"snapshot taken before the acknowledgement", func(w *world) { w.snapshot(30, w.end(30)) }, "", ""},
+	{"snapshot lacks what was acknowledged", func(w *world) { w.snapshot(30, w.end(30)+1) }, "EARLY-ACK", "snapshot"},
+	{"empty snapshot after the first", func(w *world) { w.snapshot(0, w.end(0)+1) }, "EARLY-ACK", "snapshot"},
+	{"snapshot lacks the last", func(w *world) { w.snapshot(changes-1, w.end(changes)) }, "EARLY-ACK", "snapshot"},
 
 	{"offset without 2xx", func(w *world) { w.deliveries[20].Status, w.deliveries[20].Sink = 500, 500 }, "HOLE", "commit"},
-	{"2xx that the auditor never gave", func(w *world) { w.deliveries[20].Sink = 0 }, "HOLE", "commit"},
+	{"2xx that the auditor never answered", func(w *world) { w.deliveries[20].Sink = 0 }, "HOLE", "commit"},
 	{"first offset without 2xx", func(w *world) { w.deliveries[0].Status = 0 }, "HOLE", "commit"},
 	{"last offset without 2xx", func(w *world) { w.deliveries[len(w.deliveries)-1].Status = 503 }, "HOLE", "commit"},
 	{"committed before the 2xx", func(w *world) { w.commits[20].At = w.end(20) - 10 }, "HOLE", "commit"},
@@ -176,7 +176,7 @@ var planted = []struct {
 	{"lag is left", func(w *world) { w.commits[len(w.commits)-1].Offset-- }, "STUCK", "lag"},
 }
 
-// owed has the notifier take every first version, then does the damage.
+// owed has the notifier accept every first version, then does the damage.
 func owed(do func(*world)) func(*world) {
 	return func(w *world) {
 		w.run.Group, w.run.Notifier, w.run.Notify = "audit", "notify", []string{"task.created"}
@@ -197,7 +197,7 @@ func (w *world) bury(group string) {
 	w.records = append(w.records, check.Record{Topic: "task-events-dlq", Source: n.Source, Event: n.Event, Type: "task.created", Task: n.Task, Group: group})
 }
 
-// spaced keeps the space in the data, which json.Marshal would take out.
+// spaced keeps the space in the data, which json.Marshal would remove.
 func spaced(w *world) [][]byte {
 	w.log[23].Data = bytes.TrimSpace(w.log[23].Data)
 	raw := w.raw()
@@ -205,10 +205,10 @@ func spaced(w *world) [][]byte {
 	return raw
 }
 
-// comesWith are rules that the same damage breaks too.
+// comesWith lists other rules that the same damage breaks.
 var comesWith = map[string][]string{
 	"repeated with other bytes":               {"DUPLICATED"},
-	"a version that nobody has":               {"REORDERED"},
+	"a version that is nowhere":               {"REORDERED"},
 	"a line cut out of the file":              {"LOST", "EARLY-ACK"},
 	"a line that is no entry":                 {"LOST", "EARLY-ACK"},
 	"first dropped":                           {"EARLY-ACK"},
@@ -230,20 +230,20 @@ func TestPlantedRuns(t *testing.T) {
 			rep := w.judge(t)
 			if p.rule == "" {
 				if rep.Verdict != check.Green {
-					t.Fatalf("not green: %s", text(t, rep))
+					t.Fatalf("verdict = %s, want %s:\n%s", rep.Verdict, check.Green, text(t, rep))
 				}
 				return
 			}
 			if rep.Verdict != check.Red {
-				t.Fatalf("verdict %s, want red", rep.Verdict)
+				t.Fatalf("verdict = %s, want %s", rep.Verdict, check.Red)
 			}
 			named := slices.ContainsFunc(rep.Findings, func(f check.Finding) bool { return f.Rule == p.rule && strings.Contains(f.Why, p.why) })
 			if !named {
-				t.Errorf("no %s with %q:\n%s", p.rule, p.why, text(t, rep))
+				t.Errorf("no finding %s with %q:\n%s", p.rule, p.why, text(t, rep))
 			}
 			for rule, n := range rep.Violations {
 				if n > 0 && rule != p.rule && !slices.Contains(comesWith[p.name], rule) {
-					t.Errorf("also %s:\n%s", rule, text(t, rep))
+					t.Errorf("unexpected %s:\n%s", rule, text(t, rep))
 				}
 			}
 		})
@@ -260,14 +260,14 @@ func text(t *testing.T, rep *check.Report) string {
 }
 
 func TestTooLittleIsInvalid(t *testing.T) {
-	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
+	for name, least := range map[string]int{"acks": changes, "info": 100, "redeliveries": 100, "dedup-hits": 100, "effective:kill": 2, "bitten:kill": 2, "4xx:bad": 2, "2xx:complete": 1, "rebalances": 1,
 		"pair:client->taskapi": 1, "rate-before": 1e9, "refused-full": 1} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(changes, tasks)
 			w.run.Need[name] = least
 			rep := w.judge(t)
 			if rep.Verdict != check.Invalid || len(rep.TooLittle) != 1 || !strings.HasPrefix(rep.TooLittle[0], name+":") {
-				t.Errorf("verdict %s, too little %q", rep.Verdict, rep.TooLittle)
+				t.Errorf("verdict = %s, too little of %q, want %s and one figure", rep.Verdict, rep.TooLittle, check.Invalid)
 			}
 		})
 	}
@@ -281,7 +281,7 @@ func TestTooLittleIsInvalid(t *testing.T) {
 			w.faults = append(w.faults, fault)
 			rep := w.judge(t)
 			if rep.Verdict != check.Invalid || len(rep.TooLittle) != 1 || !strings.HasPrefix(rep.TooLittle[0], "disk: planned 1") {
-				t.Errorf("verdict %s, too little %q", rep.Verdict, rep.TooLittle)
+				t.Errorf("verdict = %s, too little of %q, want %s and one figure", rep.Verdict, rep.TooLittle, check.Invalid)
 			}
 		})
 	}
@@ -290,7 +290,7 @@ func TestTooLittleIsInvalid(t *testing.T) {
 		w.run.Need["rebalances"] = 1
 		drop(5)(w)
 		if rep := w.judge(t); rep.Verdict != check.Red {
-			t.Errorf("verdict %s, want red", rep.Verdict)
+			t.Errorf("verdict = %s, want %s", rep.Verdict, check.Red)
 		}
 	})
 }
@@ -306,14 +306,14 @@ func TestRatesAreOfTheTimeTheyAreNamedFor(t *testing.T) {
 	rep := w.judge(t)
 	for name, got := range map[string]float64{"before": rep.Rate.Before, "during": rep.Rate.During, "after": rep.Rate.After, "kill": rep.Faults["kill"].Rate, "cut": rep.Faults["cut"].Rate} {
 		if got < 0.7 || got > 1.1 { // some operations stay unknown
-			t.Errorf("%s: %.2f acknowledgements a second, want about 0.9", name, got)
+			t.Errorf("%s = %.2f acknowledgements per second, want about 0.9", name, got)
 		}
 	}
 	if rep.Rate.Pause < 1e-7 || rep.Rate.Pause > 3e-7 { // a delivery each 100 ns
-		t.Errorf("longest time without a delivery %g s", rep.Rate.Pause)
+		t.Errorf("longest time without a delivery = %g s, want about 1e-7", rep.Rate.Pause)
 	}
 	if rep.Pairs["a->b"] != 1 {
-		t.Errorf("pairs %v", rep.Pairs)
+		t.Errorf("pairs = %v, want a->b 1", rep.Pairs)
 	}
 }
 
@@ -332,12 +332,12 @@ func TestReportIsJSON(t *testing.T) {
 func TestAFolderThatIsNoRun(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := check.Dir(dir); err == nil {
-		t.Error("an empty folder was judged")
+		t.Error("Dir of an empty folder = nil error, want one")
 	}
 	if err := os.WriteFile(filepath.Join(dir, "run.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := check.Dir(dir); err == nil || !strings.Contains(err.Error(), "audit.log") {
-		t.Errorf("without audit.log: %v", err)
+		t.Errorf("Dir without audit.log = %v, want an error that names it", err)
 	}
 }

@@ -17,7 +17,7 @@ const (
 	Invalid = "INVALID"
 )
 
-// Rules are all violations in the order they are printed.
+// Rules returns the names of all violations in the order they are printed.
 func Rules() []string {
 	return []string{"LOST", "DUPLICATED", "REORDERED", "PHANTOM", "ALTERED", "EARLY-ACK", "HOLE", "STUCK"}
 }
@@ -32,7 +32,7 @@ type Report struct {
 	Findings   []Finding              `json:"findings,omitempty"` // the first of each rule
 	Work       map[string]int         `json:"work"`
 	Faults     map[string]FaultFigure `json:"faults,omitempty"`
-	Pairs      map[string]int         `json:"pairs,omitempty"` // faults of the connection between two
+	Pairs      map[string]int         `json:"pairs,omitempty"` // faults of a connection, by its two ends
 	Rate       RateFigures            `json:"rate"`
 	TooLittle  []string               `json:"too_little,omitempty"`
 	Kinds      map[string][2]int      `json:"kinds"` // operation kind: 2xx, 4xx
@@ -60,15 +60,15 @@ type AuditFigures struct {
 type FaultFigure struct {
 	Planned   int     `json:"planned"`
 	Injected  int     `json:"injected"`
-	Bitten    int     `json:"bitten"` // with at least one operation in flight
+	Effective int     `json:"effective"` // with at least one operation in flight
 	Healed    int     `json:"healed"`
 	Recovered int     `json:"recovered"`
-	Rate      float64 `json:"rate"` // acknowledgements a second meanwhile
+	Rate      float64 `json:"rate"` // acknowledgements per second meanwhile
 	times     []int64
 }
 
-// RateFigures are acknowledgements a second: before the first fault, while
-// something was broken, and in the pauses after.
+// RateFigures are acknowledgements per second: before the first fault, during
+// faults, and between them.
 type RateFigures struct {
 	Before float64 `json:"before"`
 	During float64 `json:"during"`
@@ -95,7 +95,7 @@ func (r *Report) tally(kind string, class int) {
 	r.Kinds[kind] = k
 }
 
-// figure is a number that a plan can ask for.
+// figure returns a number for which a plan may set a minimum.
 func (r *Report) figure(name string) int {
 	switch name {
 	case "acks":
@@ -109,8 +109,11 @@ func (r *Report) figure(name string) int {
 	case "redeliveries":
 		return r.Work["redeliveries"] + r.Work["retries"]
 	}
-	if kind, ok := strings.CutPrefix(name, "bitten:"); ok {
-		return r.Faults[kind].Bitten
+	if kind, ok := strings.CutPrefix(name, "effective:"); ok {
+		return r.Faults[kind].Effective
+	}
+	if kind, ok := strings.CutPrefix(name, "bitten:"); ok { // in older runs
+		return r.Faults[kind].Effective
 	}
 	if kind, ok := strings.CutPrefix(name, "recovered:"); ok {
 		return r.Faults[kind].Recovered
@@ -134,8 +137,8 @@ func (r *Report) decide() {
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
-		if f := r.Faults[kind]; f.Bitten < f.Planned || f.Recovered < f.Planned {
-			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: planned %d, injected %d, bitten %d, recovered %d", kind, f.Planned, f.Injected, f.Bitten, f.Recovered))
+		if f := r.Faults[kind]; f.Effective < f.Planned || f.Recovered < f.Planned {
+			r.TooLittle = append(r.TooLittle, fmt.Sprintf("%s: planned %d, injected %d, effective %d, recovered %d", kind, f.Planned, f.Injected, f.Effective, f.Recovered))
 		}
 	}
 	r.Verdict = Green
@@ -149,7 +152,7 @@ func (r *Report) decide() {
 	}
 }
 
-// Text prints the report for people.
+// Text prints the report for a reader.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "run     seed %d build %s %s %.0f s\n", r.Run.Seed, r.Run.Build, r.Run.Topology, r.Run.Seconds)
@@ -164,19 +167,19 @@ func (r *Report) Text(w io.Writer) error {
 	n := 0
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		f := r.Faults[kind]
-		n += f.Bitten
-		fmt.Fprintf(&b, "fault   %-10s planned %d injected %d bitten %d recovered %d%s, %.0f acks/s meanwhile; 0 of %d bounds the rate at %.3f\n",
-			kind, f.Planned, f.Injected, f.Bitten, f.Recovered, quantiles(f.times), f.Rate, f.Bitten, bound(f.Bitten))
+		n += f.Effective
+		fmt.Fprintf(&b, "fault   %-10s planned %d injected %d effective %d recovered %d%s, %.0f acks/s meanwhile; 0 of %d bounds the rate at %.3f\n",
+			kind, f.Planned, f.Injected, f.Effective, f.Recovered, quantiles(f.times), f.Rate, f.Effective, bound(f.Effective))
 	}
 	for _, left := range r.Run.Left {
 		fmt.Fprintf(&b, "fault   not injected: %s\n", left)
 	}
 	list(&b, "pairs", r.Pairs)
 	list(&b, "limits", r.Run.Limits)
-	fmt.Fprintf(&b, "service acks/s before the first fault %.0f, during faults %.0f, in the pauses after %.0f; longest time without a delivery %.1f s\n",
+	fmt.Fprintf(&b, "service acks/s before the first fault %.0f, during faults %.0f, between faults %.0f; longest time without a delivery %.1f s\n",
 		r.Rate.Before, r.Rate.During, r.Rate.After, r.Rate.Pause)
 	if acks := r.figure("acks"); r.Broken() == "" {
-		fmt.Fprintf(&b, "bound   0 of %d faults and 0 of %d changes: at 95 %% fewer than %.4f violations a fault and %.6f a change\n", n, acks, bound(n), bound(acks))
+		fmt.Fprintf(&b, "bound   0 of %d faults and 0 of %d changes: at 95 %% fewer than %.4f violations per fault and %.6f per change\n", n, acks, bound(n), bound(acks))
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "  %s\n", f)
@@ -189,7 +192,7 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
-// list prints figures by name on a line, if there are any.
+// list prints figures by name on one line.
 func list(b *strings.Builder, head string, figures map[string]int) {
 	if len(figures) == 0 {
 		return
@@ -201,7 +204,7 @@ func list(b *strings.Builder, head string, figures map[string]int) {
 	b.WriteString("\n")
 }
 
-// bound is the rate that n trials without a violation leave possible at 95 %.
+// bound returns the highest rate that n trials without a violation leave possible at 95 %.
 func bound(n int) float64 { return min(1, 3/float64(max(1, n))) }
 
 func quantiles(times []int64) string {
@@ -215,7 +218,7 @@ func quantiles(times []int64) string {
 	return fmt.Sprintf(", back after p50 %s p99 %s max %s", at(0.5), at(0.99), at(1))
 }
 
-// Broken lists the rules that were violated, and how often.
+// Broken returns the violated rules with their counts.
 func (r *Report) Broken() string {
 	var out []string
 	for _, rule := range Rules() {

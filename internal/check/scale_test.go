@@ -14,14 +14,14 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 )
 
-// How large the runs of TestOneOfMany are. By hand, each damage needs 1.6 KiB of
-// disk a change: go test ./internal/check -run OneOfMany/untouched -changes 10000000 -timeout 1h -v
+// The size of the runs of TestOneOfMany. A large one needs 1.6 KiB of disk for each
+// change: go test ./internal/check -run OneOfMany/untouched -changes 10000000 -timeout 1h -v
 var many = flag.Int("changes", 5_000, "changes of the runs of TestOneOfMany")
 
 const perTask = 50 // versions of each task
 
 // large writes a correct run of n changes line by line, so that only the judge
-// needs memory; damage may replace the line of the log of a change by others, "" for none.
+// needs memory; damage may replace the log line of a change with others or none.
 func large(t *testing.T, n int, damage func(i int, line string) string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -58,7 +58,7 @@ func large(t *testing.T, n int, damage func(i int, line string) string) string {
 			fmt.Fprintf(commits, `{"partition":0,"offset":%d,"at":%d}`+"\n", i+1, at+5)
 		}
 		for line := range strings.Lines(damage(i, fmt.Sprintf(`{"seq":SEQ,"event_id":"%s","event_type":"task.updated","occurred_at":"2026-01-01T00:00:00Z","data":%s,"metadata":{"correlation_id":"%s","source":"task-api"},"attributes":{"subject":"%s","taskversion":%d},"audited_at":"2026-01-01T00:00:00.000000Z"}`+"\n", event, data, nonce, name, version))) {
-			_, _ = log.WriteString(strings.Replace(line, "SEQ", fmt.Sprint(seq), 1)) // an error shows in Flush
+			_, _ = log.WriteString(strings.Replace(line, "SEQ", fmt.Sprint(seq), 1)) // Flush returns the error
 			seq++
 		}
 	}
@@ -71,7 +71,7 @@ func large(t *testing.T, n int, damage func(i int, line string) string) string {
 
 func number(kind, i int) string { return fmt.Sprintf("%08x-0000-4000-8000-%012x", kind, i) }
 
-// One damage must be found, and be all that is found, also among very many changes.
+// A single damage must be found, and nothing else, even among very many changes.
 func TestOneOfMany(t *testing.T) {
 	victim := *many*73/100/perTask*perTask + perTask/2 // in the middle of a task
 	kept := ""
@@ -103,11 +103,11 @@ func TestOneOfMany(t *testing.T) {
 			}
 			t.Logf("%d changes judged in %s; peak of this process so far: %s", *many, time.Since(began).Round(time.Millisecond), peak())
 			if rep.Broken() != c.want || (c.want == "") != (rep.Verdict == check.Green) {
-				t.Fatalf("%s, want %q:\n%s", rep.Verdict, c.want, text(t, rep))
+				t.Fatalf("violations = %q, want %q:\n%s", rep.Broken(), c.want, text(t, rep))
 			}
 			hit := number(2, victim)
 			if c.want != "" && !slices.ContainsFunc(rep.Findings, func(f check.Finding) bool { return f.Event == hit && f.Task == number(3, victim/perTask) }) {
-				t.Errorf("no finding names the event %s:\n%s", hit, text(t, rep))
+				t.Errorf("no finding has event %s:\n%s", hit, text(t, rep))
 			}
 		})
 	}
@@ -122,7 +122,7 @@ func at(victim int, do func(string) string) func(int, string) string {
 	}
 }
 
-// peak is the most memory that this process has had, where the system tells.
+// peak returns the peak memory of this process, where the system reports it.
 func peak() string {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/taskwire/taskwire/internal/check"
 )
 
-// world is a correct run in memory, to be damaged in one place and written out.
+// world is a correct run in memory, which a test damages in one place and writes out.
 type world struct {
 	run        check.Run
 	ops        []check.Op
@@ -27,7 +27,7 @@ type world struct {
 	snapshots  []check.Snapshot
 	faults     []check.Fault
 	log        []line
-	bytes      [][]byte // raw lines; when nil they are made from log with new seqs
+	bytes      [][]byte // raw lines; nil = made from log with new seqs
 	tail       string   // after the last line
 }
 
@@ -58,12 +58,12 @@ func uuid(r *rand.Rand) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// newWorld makes a run of n changes of so many tasks in turn, with a refused and
-// an unknown operation, a repeat in the topic and a redelivery among them.
+// newWorld makes a run of n changes of the tasks in turn. It includes a refused and
+// an unknown operation, a repeated record and a redelivery.
 func newWorld(n, tasks int) *world {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	w := &world{run: check.Run{Seed: 1, Topic: "task-events", Drained: true, Need: map[string]int{
-		"acks": n / 2, "info": 1, "redeliveries": 1, "dedup-hits": 1, "bitten:kill": 1, "4xx:bad": 1}}}
+		"acks": n / 2, "info": 1, "redeliveries": 1, "dedup-hits": 1, "effective:kill": 1, "4xx:bad": 1}}}
 	names := make([]string, tasks)
 	for i := range names {
 		names[i] = uuid(r)
@@ -104,7 +104,7 @@ func (w *world) change(r *rand.Rand, task string, version, now int64, i int) {
 	w.log = append(w.log, line{Event: id, Type: "task." + kind + "d", Occurred: "2026-01-01T00:00:00Z", Data: json.RawMessage(data),
 		Meta: meta{nonce, "task-api"}, Attributes: attributes{task, task, version}, Audited: "2026-01-01T00:00:00.000000Z"})
 	w.publish(task, version, id, nonce, check.Sum([]byte(data)), now)
-	if i%10 == 5 { // the relay died before it marked, and the sink has it already
+	if i%10 == 5 { // the relay died before it marked the event as sent; the sink has it already
 		w.publish(task, version, id, nonce, check.Sum([]byte(data)), now+20)
 		w.deliveries[len(w.deliveries)-1].Sink, w.deliveries[len(w.deliveries)-1].Attempt = 200, 2
 	}
@@ -133,7 +133,7 @@ func (w *world) raw() [][]byte {
 	return out
 }
 
-// snapshot takes an image of the first n lines at a time.
+// snapshot adds a snapshot of the first n lines at a time.
 func (w *world) snapshot(n int, at int64) {
 	image := []byte{}
 	for _, l := range w.raw()[:n] {
@@ -143,7 +143,7 @@ func (w *world) snapshot(n int, at int64) {
 	w.snapshots = append(w.snapshots, check.Snapshot{At: at, Size: int64(len(image)), Sum: hex.EncodeToString(sum[:])})
 }
 
-// end is when the auditor acknowledged change i.
+// end returns the time at which the auditor acknowledged change i.
 func (w *world) end(i int) int64 { return 1000 + int64(i)*100 + 60 }
 
 func save[T any](t testing.TB, dir, name string, values []T) {

@@ -1,22 +1,22 @@
 // Package failpoint lets a test build end its own process exactly between two
-// steps. Only a build with the tag failpoint has any of it: without the tag every
-// function here is empty and inlined, and internal/policy proves that the programs
-// hold neither its symbols nor the name of its variable.
+// steps. It needs the build tag failpoint: without the tag every function here is
+// empty and inlined, and internal/policy proves that the programs contain neither
+// its symbols nor the name of its variable.
 //
-// With the tag, TASKWIRE_FAILPOINT says what happens where, as a list:
+// With the tag, TASKWIRE_FAILPOINT is a list of what happens where:
 //
-//	R3:kill@7           the seventh time R3 is reached, the process kills itself
-//	U3:power@2          as kill, after dropping what was never synced (see Power)
-//	B3:stop             it stops itself, until it is told to continue
-//	U3:error,U1:power   the first fsync fails; the first post after it loses power
+//	R3:kill@7           the process kills itself the seventh time that it reaches R3
+//	U3:power@2          like kill, after dropping what was never synced (see Power)
+//	B3:stop             it stops itself until SIGCONT
+//	U3:error,U1:power   the first fsync fails; the next post loses power
 //
 // Before it dies the process writes the line "failpoint R3: kill at hit 7" to its
-// standard error and syncs it, so that a sweep knows what it has hit.
+// standard error and syncs it, so that a sweep knows what was hit.
 //
 // # Points
 //
 //	A1 before the transaction      A2 between task and outbox row   A3 before COMMIT
-//	A4 COMMIT done, not yet known  A5 before the answer             A6 half an answer
+//	A4 COMMIT done, not yet seen   A5 before the answer             A6 half an answer
 //	R1 batch read                  R2 produce sent, no answer       R3 acknowledged, not marked
 //	R4 half of the batch marked    R5 marked
 //	B1 fetched                     B2 half a request sent           B3 2xx read, not committed

@@ -10,8 +10,8 @@ import (
 	"net/http"
 )
 
-// Answers puts two points around the 2xx of whatever is not a GET: before it, and
-// after half of its body.
+// Answers adds two points to the 2xx of every method but GET: before it, and after
+// half of its body.
 func Answers(before, half string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
@@ -24,20 +24,20 @@ func Answers(before, half string, h http.Handler) http.Handler {
 type answer struct {
 	http.ResponseWriter
 	before, half string
-	taken        bool // a 2xx
+	accepted     bool // the answer is a 2xx
 }
 
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (a *answer) WriteHeader(status int) {
-	if a.taken = status/100 == 2; a.taken {
+	if a.accepted = status/100 == 2; a.accepted {
 		Hit(a.before)
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answer) Write(b []byte) (int, error) {
-	if a.taken {
+	if a.accepted {
 		HitAfter(a.half, func() {
 			_, _ = a.ResponseWriter.Write(b[:len(b)/2])
 			_ = http.NewResponseController(a.ResponseWriter).Flush()
@@ -46,7 +46,7 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// HalfWrites puts a point into the middle of what is written to a connection.
+// HalfWrites adds a point in the middle of each write to a connection.
 func HalfWrites(point string, d dial) dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := d(ctx, network, address)
@@ -59,16 +59,16 @@ type halfConn struct {
 	point string
 }
 
-// Write breaks off in the middle of the body, if what it is given has both ends of the head.
+// Write stops in the middle of the body, or of b when b has no end of a header.
 func (c halfConn) Write(b []byte) (int, error) {
 	HitAfter(c.point, func() {
-		head := max(0, bytes.Index(b, []byte("\r\n\r\n")))
-		_, _ = c.Conn.Write(b[:(head+len(b))/2])
+		header := max(0, bytes.Index(b, []byte("\r\n\r\n")))
+		_, _ = c.Conn.Write(b[:(header+len(b))/2])
 	})
 	return c.Conn.Write(b)
 }
 
-// Kafka puts points behind requests that were sent whole: R2 a produce, B4 a commit.
+// Kafka adds points after whole requests: R2 after a produce, B4 after a commit.
 func Kafka(d dial) dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := d(ctx, network, address)
@@ -77,11 +77,11 @@ func Kafka(d dial) dial {
 }
 
 // kafkaConn follows the frames that are written: four bytes of length, two of
-// the kind of request, the rest.
+// the API key, the rest.
 type kafkaConn struct {
 	net.Conn
 	head []byte // of the frame, up to six bytes
-	left int    // of the frame behind them
+	left int    // bytes of the frame after them
 }
 
 func (c *kafkaConn) Write(b []byte) (int, error) {
@@ -105,11 +105,11 @@ func (c *kafkaConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func (c *kafkaConn) sent(request uint16) {
-	switch request {
-	case 0:
+func (c *kafkaConn) sent(key uint16) {
+	switch key {
+	case 0: // Produce
 		Hit("R2")
-	case 8:
+	case 8: // OffsetCommit
 		Hit("B4")
 	}
 }

@@ -4,18 +4,18 @@ package failpoint
 
 import "net/http"
 
-// Hit is where a process may be made to end.
+// Hit is a point where the process may end.
 func Hit(string) {}
 
-// HitAfter is Hit that does half of a step before.
+// HitAfter is Hit, and does half of a step before the end.
 func HitAfter(string, func()) {}
 
-// Answers puts two points around the 2xx of whatever is not a GET: before it, and
-// after half of its body.
+// Answers adds two points to the 2xx of every method but GET: before it, and after
+// half of its body.
 func Answers(_, _ string, h http.Handler) http.Handler { return h }
 
-// HalfWrites puts a point into the middle of what is written to a connection.
+// HalfWrites adds a point in the middle of each write to a connection.
 func HalfWrites(_ string, d dial) dial { return d }
 
-// Kafka puts points behind requests that were sent whole: R2 a produce, B4 a commit.
+// Kafka adds points after whole requests: R2 after a produce, B4 after a commit.
 func Kafka(d dial) dial { return d }

@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// A child of this test does the steps; it is the one that dies.
+// The children of these tests are this test binary again; they end, not the test.
 func TestMain(m *testing.M) {
 	switch os.Getenv("FAILPOINT_CHILD") {
 	case "":
@@ -48,14 +48,14 @@ func child(t *testing.T, what, plan string) (out, errors string, killed bool) {
 	cmd.Env = append(os.Environ(), "FAILPOINT_CHILD="+what, variable+"="+plan)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	_ = cmd.Run() // how it ended is what is looked at
+	_ = cmd.Run() // its status is read below
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return stdout.String(), stderr.String(), status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
-func TestAProcessEndsWhereItWasTold(t *testing.T) {
+func TestAProcessEndsAtThePlannedHit(t *testing.T) {
 	for _, c := range []struct {
-		what, plan, out, said string
+		what, plan, out, stderr string
 		killed                bool
 	}{
 		{"hits", "", "xxxxx", "", false},
@@ -69,17 +69,17 @@ func TestAProcessEndsWhereItWasTold(t *testing.T) {
 		{"power", "X3:error,X3:kill", "failed ", "failpoint X3: error at hit 1\nfailpoint X3: kill at hit 1\n", true},
 		{"power", "", "alive", "", false},
 	} {
-		out, said, killed := child(t, c.what, c.plan)
-		if out != c.out || said != c.said || killed != c.killed {
-			t.Errorf("%s %q: %q, said %q, killed %v", c.what, c.plan, out, said, killed)
+		out, stderr, killed := child(t, c.what, c.plan)
+		if out != c.out || stderr != c.stderr || killed != c.killed {
+			t.Errorf("%s %q: printed %q, %q, killed %v, want %q, %q, %v", c.what, c.plan, out, stderr, killed, c.out, c.stderr, c.killed)
 		}
 	}
-	if out, said, _ := child(t, "hits", "X1:explode"); out != "" || !strings.Contains(said, "X1:explode") {
-		t.Errorf("a plan that cannot be: %q, said %q", out, said)
+	if out, stderr, _ := child(t, "hits", "X1:explode"); out != "" || !strings.Contains(stderr, "X1:explode") {
+		t.Errorf("an unknown action: printed %q, %q, want an error that names it", out, stderr)
 	}
 }
 
-// arm replaces the plans, and what happens to the process.
+// arm replaces the plans of this process.
 func arm(t *testing.T, text string) {
 	t.Helper()
 	all, err := parse(text)
@@ -100,7 +100,7 @@ func hits(point string) (n int64) {
 	return n
 }
 
-func TestOnlyAnswersThatWereTakenCount(t *testing.T) {
+func TestOnlySuccessfulChangesCount(t *testing.T) {
 	arm(t, "X5:kill@99,X6:kill@99")
 	status := 0
 	h := Answers("X5", "X6", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status); _, _ = w.Write([]byte("ok")) }))
@@ -117,7 +117,7 @@ func TestOnlyAnswersThatWereTakenCount(t *testing.T) {
 	}
 }
 
-// Requests are told by their frames, in whatever pieces they are written.
+// Requests are recognized by their frames, in whatever pieces they are written.
 func TestKafkaRequestsAreCountedWhenWhole(t *testing.T) {
 	frame := func(kind uint16, size int) []byte {
 		b := binary.BigEndian.AppendUint32(nil, uint32(size+2))
@@ -138,7 +138,7 @@ func TestKafkaRequestsAreCountedWhenWhole(t *testing.T) {
 			}
 		}
 		if hits("R2") != 2 || hits("B4") != 1 {
-			t.Errorf("in pieces of %d: %d produces, %d commits", piece, hits("R2"), hits("B4"))
+			t.Errorf("in pieces of %d: %d produces, %d commits, want 2 and 1", piece, hits("R2"), hits("B4"))
 		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)

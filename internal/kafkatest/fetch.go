@@ -12,7 +12,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/filelock"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // Version is the Apache Kafka that Fetch gets.
@@ -22,8 +25,8 @@ const Version = "4.3.1"
 var pom []byte
 
 // Fetch returns the folder with Kafka's jars, <module root>/.cache/kafka/...,
-// and fills it with Maven if need be, saying on progress how far it is. Several
-// processes may call it at once: one fetches, the others wait.
+// and downloads them with Maven if necessary, with reports to progress. Several
+// processes may call it at once: one downloads, the others wait.
 func Fetch(ctx context.Context, progress io.Writer) (libs string, err error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -38,16 +41,16 @@ func Fetch(ctx context.Context, progress io.Writer) (libs string, err error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("make the cache for Apache Kafka: %w", err)
 	}
-	unlock, err := lock(filepath.Join(cache, "lock"))
+	locked, err := lock(ctx, filepath.Join(cache, "lock"))
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("lock the cache for Apache Kafka: %w", err)
 	}
-	defer unlock()
+	defer locked.Close()
 	if _, err := os.Stat(libs); err == nil {
 		return libs, nil // another process was faster
 	}
-	// The folder gets its name when it is complete, so that a fetch that was cut
-	// short is never taken for a whole one.
+	// The folder gets its name when it is complete, so that an interrupted
+	// download is never used.
 	part := libs + ".part"
 	if err := os.RemoveAll(part); err != nil {
 		return "", fmt.Errorf("clear the cache for Apache Kafka: %w", err)
@@ -65,13 +68,13 @@ func Fetch(ctx context.Context, progress io.Writer) (libs string, err error) {
 func maven(ctx context.Context, cache, target string, progress io.Writer) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return errors.New("no mvn on the PATH: a real Apache Kafka is fetched with Maven, install it (Debian: apt-get install maven) or leave KAFKA_REAL unset")
+		return errors.New("no mvn on the PATH: Maven downloads Apache Kafka; install it (Debian: apt-get install maven) or leave KAFKA_REAL unset")
 	}
 	file := filepath.Join(cache, "pom.xml")
 	if err := os.WriteFile(file, pom, 0o644); err != nil {
 		return fmt.Errorf("write the pom: %w", err)
 	}
-	fmt.Fprintf(progress, "fetching Apache Kafka %s with Maven (about 90 jars, 55 MB, once)\n", Version)
+	fmt.Fprintf(progress, "downloading Apache Kafka %s with Maven (about 90 jars, 55 MB, once)\n", Version)
 	cmd := exec.CommandContext(ctx, mvn, "-B", "-C", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory="+target)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -81,32 +84,32 @@ func maven(ctx context.Context, cache, target string, progress io.Writer) error 
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start mvn: %w", err)
 	}
-	complaints := follow(out, progress)
+	problems := follow(out, progress)
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("fetch Apache Kafka %s with Maven: %w\n%s", Version, err, complaints)
+		return fmt.Errorf("download Apache Kafka %s with Maven: %w\n%s", Version, err, problems)
 	}
 	return nil
 }
 
-// follow turns Maven's many lines into few and returns its complaints.
-func follow(out io.Reader, progress io.Writer) (complaints string) {
+// follow reports the progress of Maven in a few lines and returns its errors.
+func follow(out io.Reader, progress io.Writer) (problems string) {
 	const every = 15
 	jars := 0
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		line := lines.Text()
 		switch {
 		case strings.HasPrefix(line, "[ERROR]"):
-			complaints += line + "\n"
+			problems += line + "\n"
 		case strings.Contains(line, "Downloaded from") && strings.Contains(line, ".jar"), strings.Contains(line, "Copying "):
 			if jars++; jars%every == 0 {
 				fmt.Fprintf(progress, "  %d jars\n", jars)
 			}
 		}
 	}
-	return complaints
+	return problems
 }
 
-// moduleRoot finds go.mod above the working folder, which for a test is its package.
+// moduleRoot finds go.mod above the working folder, which is a test's package.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -123,20 +126,15 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// lock waits for an exclusive lock that ends with the process.
-func lock(path string) (unlock func() error, err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the cache for Apache Kafka: %w", err)
-	}
+// lock waits until this process has the lock. Closing the file releases it.
+func lock(ctx context.Context, path string) (*os.File, error) {
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			break
+		f, err := filelock.Take(path)
+		if !errors.Is(err, filelock.ErrHeld) {
+			return f, err
+		}
+		if err := retry.Pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the cache for Apache Kafka: %w", err), f.Close())
-	}
-	return f.Close, nil
 }

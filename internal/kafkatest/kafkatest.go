@@ -1,6 +1,6 @@
-// Package kafkatest gives tests a Kafka: the embedded broker, or with
-// KAFKA_REAL=1 a real Apache Kafka in a process of its own, so that each test
-// runs on both. What it cannot provide fails the test; it never skips one.
+// Package kafkatest provides Kafka to tests: the embedded broker, or with
+// KAFKA_REAL=1 a real Apache Kafka in its own process, so that each test runs on
+// both. A Kafka that cannot be started fails the test; it is never skipped.
 package kafkatest
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
-// IsReal says which of the two Start gives.
+// IsReal reports whether Start starts a real Kafka.
 func IsReal() bool { return os.Getenv("KAFKA_REAL") == "1" }
 
-// Cluster is a Kafka that answers.
+// Cluster is a running Kafka.
 type Cluster struct {
 	Brokers []string
 	// Embedded is the broker for fault injection; nil when Kafka is real.
@@ -34,7 +34,7 @@ type Cluster struct {
 	own  bool
 }
 
-// shared is the real Kafka of this test process. A package variable, because
+// shared is the real Kafka of this test process. It is a package variable because
 // tests have no other common owner; the broker ends with the process.
 var shared struct {
 	sync.Once
@@ -42,8 +42,8 @@ var shared struct {
 	err  error
 }
 
-// Start gives a Kafka that must not be stopped. The embedded one is the test's
-// own; a real one is started once per process, so use Topic for names.
+// Start starts a Kafka that must not be stopped. An embedded one belongs to the
+// test; a real one is shared by the process, so use Topic for names.
 func Start(t testing.TB) *Cluster {
 	t.Helper()
 	if !IsReal() {
@@ -70,8 +70,8 @@ func openShared(ctx context.Context) (*Real, error) {
 	return r, nil
 }
 
-// StartOwn gives a Kafka for this test alone that can be stopped, killed and
-// restarted; its data survive that.
+// StartOwn starts a Kafka for this test alone that can be stopped, killed and
+// restarted without losing its data.
 func StartOwn(t testing.TB) *Cluster {
 	t.Helper()
 	if IsReal() {
@@ -83,11 +83,11 @@ func StartOwn(t testing.TB) *Cluster {
 	return c
 }
 
-// StartReal gives an Apache Kafka for this test alone, whatever KAFKA_REAL
-// says. Properties are lines for server.properties.
+// StartReal starts an Apache Kafka for this test alone, whatever KAFKA_REAL is.
+// Properties are lines for server.properties.
 func StartReal(t testing.TB, properties ...string) *Real {
 	t.Helper()
-	// Not t.TempDir: its removal fails the test while a JVM still writes.
+	// Not t.TempDir, whose removal fails while a JVM still writes.
 	dir, err := os.MkdirTemp("", "kafkatest-*")
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func embedded(t testing.TB, cfg embedkafka.Config) *Cluster {
 	return c
 }
 
-var errShared = errors.New("this Kafka is shared: use StartOwn")
+var errShared = errors.New("this Kafka is shared with other tests: use StartOwn")
 
 // Stop shuts the broker down; its data stay.
 func (c *Cluster) Stop() error {
@@ -136,8 +136,8 @@ func (c *Cluster) Stop() error {
 	return c.Embedded.Close()
 }
 
-// Kill ends a real broker as a crash does. The embedded one cannot crash
-// without this process: it is shut down.
+// Kill ends a real broker with SIGKILL. The embedded one cannot crash without
+// this process, so it is shut down.
 func (c *Cluster) Kill() error {
 	if c.own && c.real != nil {
 		return c.real.Kill()
@@ -145,7 +145,7 @@ func (c *Cluster) Kill() error {
 	return c.Stop()
 }
 
-// Restart starts the broker again with its data at its address; one that runs
+// Restart starts the broker again with the same data and address; a running one
 // is stopped first.
 func (c *Cluster) Restart() error {
 	if err := c.Stop(); err != nil {
@@ -162,12 +162,12 @@ func (c *Cluster) Restart() error {
 	return nil
 }
 
-// Config are the settings of a client of the cluster.
+// Config returns the settings of a client of the cluster.
 func (c *Cluster) Config() kafka.Config {
 	return kafka.Config{Brokers: c.Brokers, ClientID: "test"}
 }
 
-// Client is a client that the end of the test closes.
+// Client returns a client that is closed at the end of the test.
 func (c *Cluster) Client(t testing.TB) *kafkago.Client {
 	t.Helper()
 	transport, err := kafka.NewTransport(c.Config())
@@ -178,7 +178,7 @@ func (c *Cluster) Client(t testing.TB) *kafkago.Client {
 	return kafka.NewClient(c.Config(), transport)
 }
 
-// Topic creates a topic that no other test has and returns its name.
+// Topic creates a topic with a unique name and returns the name.
 func (c *Cluster) Topic(t testing.TB, partitions int) string {
 	t.Helper()
 	topic := fmt.Sprintf("%.100s-%08x", legal(t.Name()), rand.Uint32())
@@ -190,7 +190,7 @@ func (c *Cluster) Topic(t testing.TB, partitions int) string {
 	return topic
 }
 
-// legal replaces what the name of a topic cannot have.
+// legal replaces the characters that a topic name cannot have.
 func legal(name string) string {
 	return strings.Map(func(r rune) rune {
 		if kafka.CheckTopic("x"+string(r)) != nil {

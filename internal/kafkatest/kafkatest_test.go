@@ -38,13 +38,13 @@ func TestTopicsOfTwoTestsDiffer(t *testing.T) {
 	c := kafkatest.Start(t)
 	a, b := c.Topic(t, 2), c.Topic(t, 2)
 	if a == b {
-		t.Fatalf("both are %s", a)
+		t.Fatalf("Topic = %s twice, want different names", a)
 	}
 	if n, err := kafka.Partitions(within(t, time.Minute), c.Client(t), a); n != 2 || err != nil {
-		t.Errorf("Partitions = %d, %v; want 2", n, err)
+		t.Errorf("Partitions = %d, %v; want 2, nil", n, err)
 	}
 	if err := c.Stop(); err == nil {
-		t.Error("a shared Kafka was stopped")
+		t.Error("Stop of a shared Kafka = nil, want an error")
 	}
 }
 
@@ -60,7 +60,7 @@ func TestDataAndAddressSurviveStopAndKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := kafka.Reachable(within(t, time.Minute), client); err == nil {
-			t.Fatal("it still answers")
+			t.Fatal("Reachable after the end = nil, want an error")
 		}
 		started := time.Now()
 		if err := c.Restart(); err != nil {
@@ -71,11 +71,11 @@ func TestDataAndAddressSurviveStopAndKill(t *testing.T) {
 	kafka.Forget(client)
 	resp, err := client.ListOffsets(within(t, time.Minute), &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: {kafkago.LastOffsetOf(0)}}})
 	if err != nil || len(resp.Topics[topic]) != 1 || resp.Topics[topic][0].LastOffset != 2 {
-		t.Errorf("ListOffsets = %+v, %v; want two records", resp, err)
+		t.Errorf("ListOffsets = %+v, %v; want last offset 2", resp, err)
 	}
 }
 
-// TestNoJVMOutlivesItsTest starts a real Kafka in a second process and kills that.
+// TestNoJVMOutlivesItsTest starts a real Kafka in a second process and kills that process.
 func TestNoJVMOutlivesItsTest(t *testing.T) {
 	if !kafkatest.IsReal() {
 		t.Skip("only with a real Kafka")
@@ -114,9 +114,9 @@ func TestNoJVMOutlivesItsTest(t *testing.T) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatal("the broker, or its folder, is still there")
+			t.Fatal("the broker's folder was not removed within 20 s")
 		}
-		time.Sleep(10 * time.Millisecond) // polls another process, until a deadline
+		time.Sleep(10 * time.Millisecond) // another process removes it
 	}
 }
 
@@ -130,7 +130,7 @@ func child() {
 	select {}
 }
 
-func TestAListenerAdvertisesWhatItIsTold(t *testing.T) {
+func TestAdvertisedListeners(t *testing.T) {
 	if !kafkatest.IsReal() {
 		t.Skip("only with a real Kafka")
 	}
@@ -155,12 +155,12 @@ func TestAListenerAdvertisesWhatItIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := fmt.Sprintf("%s:%d", meta.Brokers[0].Host, meta.Brokers[0].Port); got != want {
-			t.Errorf("the listener at %s tells its clients %s, want %s", addr, got, want)
+			t.Errorf("listener %s advertises %s, want %s", addr, got, want)
 		}
 	}
 }
 
-func TestWhatIsMissingIsOneLine(t *testing.T) {
+func TestAMissingProgramIsOneLine(t *testing.T) {
 	empty := t.TempDir()
 	t.Setenv("PATH", empty)
 	t.Setenv("JAVA_HOME", "")

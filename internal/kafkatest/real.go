@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -22,7 +21,9 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 const (
@@ -31,37 +32,37 @@ const (
 	stopTimeout  = 30 * time.Second
 )
 
-// Real is an Apache Kafka in a process of its own, broker and controller in
-// one. It ends with this process, however this process ends. Its methods must
-// not overlap.
+// Real is an Apache Kafka in its own process, broker and controller in one. It
+// ends with this process, however this process ends. Its methods must not be
+// called concurrently.
 type Real struct {
-	Brokers []string // stays the same over Restart
+	Brokers []string // unchanged by Restart
 	// Libs holds the jars and Java is the program, for the command-line tools.
 	Libs, Java string
-	// Listeners are where those of Options listen; they stay the same, too.
+	// Listeners has the address of each listener of Options, unchanged by Restart.
 	Listeners map[string]string
 
 	opts  Options
 	ports [2]int // broker, controller
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	jvm   *exec.Cmd  // nil when stopped
 	guard *guard
 }
 
 // Options say how a real Kafka runs; Dir must be set.
 type Options struct {
-	Dir        string   // configuration, log and data; formatted unless it has been
-	Scratch    bool     // whether Dir goes when this process dies
-	Port       int      // of 127.0.0.1, the next one is taken too; 0 takes free ones
-	Properties []string // lines for server.properties that override its own
-	// Listeners are further ones, by name: what each tells its clients to connect
-	// to, such as a proxy in front of it.
+	Dir        string   // configuration, log and data; formatted if it is new
+	Scratch    bool     // remove Dir when this process dies
+	Port       int      // on 127.0.0.1; the controller takes the next one; 0 chooses free ones
+	Properties []string // lines for server.properties that override the defaults here
+	// Listeners adds listeners by name, each with the address that it advertises,
+	// such as that of a proxy in front of it.
 	Listeners map[string]string
-	Progress  io.Writer // hears of a fetch, which takes a while
+	Progress  io.Writer // progress of a download, which takes a while
 }
 
-// OpenReal fetches Kafka if need be and returns when the broker takes requests.
+// OpenReal downloads Kafka if necessary and returns when the broker accepts requests.
 func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 	java, err := findJava(ctx)
 	if err != nil {
@@ -73,26 +74,26 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 	}
 	r := &Real{Java: java, Libs: libs, opts: opts}
 	for tries := 3; ; tries-- {
-		// The formatted folder remembers the controller's port, so a fixed port has
-		// a fixed one beside it.
+		// The formatted folder contains the controller's port, so a fixed port for
+		// the broker needs a fixed one for the controller.
 		r.ports = [2]int{opts.Port, opts.Port + 1}
 		if opts.Port == 0 {
-			r.ports = [2]int{freePort(), freePort()}
+			r.ports = [2]int{freeport.Port(), freeport.Port()}
 		}
 		r.Brokers = []string{loopback(r.ports[0])}
 		r.Listeners = map[string]string{}
 		for name := range opts.Listeners {
-			r.Listeners[name] = loopback(freePort())
+			r.Listeners[name] = freeport.Addr()
 		}
 		if err = r.configure(ctx); err != nil {
 			return nil, err
 		}
 		err = r.start(ctx)
-		// Between the choice of a port and its use another process may take it.
+		// Another process may take a port after it was chosen.
 		if err == nil || tries == 1 || opts.Port != 0 || !strings.Contains(err.Error(), "Address already in use") {
 			break
 		}
-		if err := os.RemoveAll(r.path("data")); err != nil { // nothing is in it yet
+		if err := os.RemoveAll(r.path("data")); err != nil { // it is still empty
 			return nil, fmt.Errorf("choose other ports: %w", err)
 		}
 	}
@@ -102,7 +103,7 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 	return r, nil
 }
 
-// findJava names a runtime that is new enough.
+// findJava returns the path of a runtime that is new enough.
 func findJava(ctx context.Context) (string, error) {
 	const advice = "a real Apache Kafka needs a Java runtime of version 17 or newer, install one (Debian: apt-get install openjdk-17-jre-headless) or leave KAFKA_REAL unset"
 	java := filepath.Join(os.Getenv("JAVA_HOME"), "bin", "java")
@@ -118,27 +119,12 @@ func findJava(ctx context.Context) (string, error) {
 	}
 	m := regexp.MustCompile(`version "(\d+)`).FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("%s does not tell its version: %s", java, advice)
+		return "", fmt.Errorf("%s does not print its version: %s", java, advice)
 	}
 	if v, err := strconv.Atoi(string(m[1])); err != nil || v < oldestJava {
 		return "", fmt.Errorf("%s is version %s: %s", java, m[1], advice)
 	}
 	return java, nil
-}
-
-// freePort is one that nobody listens on, below the ports that systems take
-// for outgoing connections: those could be gone when the broker restarts.
-func freePort() int {
-	for {
-		port := 18000 + mathrand.IntN(14000)
-		l, err := net.Listen("tcp", loopback(port))
-		if err != nil {
-			continue
-		}
-		if l.Close() == nil {
-			return port
-		}
-	}
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -166,7 +152,7 @@ func (r *Real) configure(ctx context.Context) error {
 		"auto.create.topics.enable=false",
 		"group.initial.rebalance.delay.ms=0",
 		"group.min.session.timeout.ms=1000",
-		// One node, and tests that pay for each internal partition when it starts.
+		// One node, and each internal partition slows its start.
 		"offsets.topic.replication.factor=1",
 		"offsets.topic.num.partitions=4",
 		"transaction.state.log.replication.factor=1",
@@ -175,7 +161,7 @@ func (r *Real) configure(ctx context.Context) error {
 		"share.coordinator.state.topic.replication.factor=1",
 		"share.coordinator.state.topic.min.isr=1",
 		"share.coordinator.state.topic.num.partitions=1",
-		// A broker that was killed may register again only after its session.
+		// A killed broker can register again only when its session has expired.
 		"broker.session.timeout.ms=3000",
 		"broker.heartbeat.interval.ms=500",
 	}, r.opts.Properties...)
@@ -186,11 +172,11 @@ func (r *Real) configure(ctx context.Context) error {
 		return fmt.Errorf("configure Apache Kafka: %w", err)
 	}
 	if _, err := os.Stat(r.path("data/meta.properties")); err == nil {
-		return nil // it was formatted before, under an id of its own
+		return nil // formatted before, with its own id
 	}
 	id := make([]byte, 16)
 	rand.Read(id) // never fails
-	id[0] &= 0x7f // so that it does not begin with a dash, as an option does
+	id[0] &= 0x7f // a leading dash would look like an option
 	format := r.command(ctx, "kafka.tools.StorageTool", "format", "--standalone",
 		"-t", base64.RawURLEncoding.EncodeToString(id), "-c", r.path("server.properties"))
 	if out, err := format.CombinedOutput(); err != nil {
@@ -218,17 +204,17 @@ func (r *Real) Tool(ctx context.Context, class string, args ...string) (string, 
 	return stdout.String(), nil
 }
 
-// start runs the broker and returns when it takes requests.
+// start runs the broker and returns when it accepts requests.
 func (r *Real) start(ctx context.Context) error {
 	log, err := os.OpenFile(r.path("broker.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the log of Apache Kafka: %w", err)
 	}
 	defer log.Close()
-	// A cmd with a context or a pipe has goroutines that outlive a test.
+	// A Cmd with a context or a pipe has goroutines that outlive the test.
 	jvm := r.command(context.WithoutCancel(ctx), "kafka.Kafka", r.path("server.properties"))
 	jvm.Stdout, jvm.Stderr = log, log
-	jvm.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the tests
+	jvm.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C goes to the tests alone
 	if err := jvm.Start(); err != nil {
 		return fmt.Errorf("start Apache Kafka: %w", err)
 	}
@@ -270,12 +256,10 @@ func (r *Real) await(ctx context.Context, pid int) error {
 		}
 		transport.CloseIdleConnections()
 		if r.exited(pid) {
-			return errors.New("it ended at once")
+			return errors.New("the JVM ended at once")
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (last error: %w)", ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
+		if end := retry.Pause(ctx, 50*time.Millisecond); end != nil {
+			return fmt.Errorf("%w (last error: %w)", end, err)
 		}
 	}
 }
@@ -302,7 +286,7 @@ func ready(ctx context.Context, client *kafkago.Client) error {
 	return nil
 }
 
-// exited asks without waiting whether the JVM is gone, and takes note if it is.
+// exited reports, without waiting, whether the JVM has ended.
 func (r *Real) exited(pid int) bool {
 	var status syscall.WaitStatus
 	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
@@ -329,13 +313,13 @@ func lastLines(log []byte) []byte {
 	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
 }
 
-// Stop shuts the broker down as SIGTERM does; its data stay.
+// Stop shuts the broker down with SIGTERM; its data stay.
 func (r *Real) Stop() error { return r.end(syscall.SIGTERM) }
 
-// Kill ends the broker as a crash does; its data stay.
+// Kill ends the broker with SIGKILL, like a crash; its data stay.
 func (r *Real) Kill() error { return r.end(syscall.SIGKILL) }
 
-// Signal sends the broker a signal such as SIGSTOP, when it runs.
+// Signal sends a signal such as SIGSTOP to a running broker.
 func (r *Real) Signal(sig syscall.Signal) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -357,12 +341,12 @@ func (r *Real) end(sig syscall.Signal) error {
 	if err := jvm.Process.Signal(sig); err != nil {
 		return fmt.Errorf("stop Apache Kafka: %w", err)
 	}
-	impatient := time.AfterFunc(stopTimeout, func() { _ = jvm.Process.Kill() })
-	defer impatient.Stop()
+	timeout := time.AfterFunc(stopTimeout, func() { _ = jvm.Process.Kill() })
+	defer timeout.Stop()
 	return ignoreExit(jvm.Wait())
 }
 
-// ignoreExit drops the status of a process that was told to end.
+// ignoreExit drops the exit status of a process that was stopped on purpose.
 func ignoreExit(err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -371,8 +355,8 @@ func ignoreExit(err error) error {
 	return err
 }
 
-// Restart starts the broker again with its data on its ports; one that runs is
-// stopped first.
+// Restart starts the broker again with the same data and ports; a running one
+// is stopped first.
 func (r *Real) Restart() error {
 	if err := r.Stop(); err != nil {
 		return err
@@ -380,8 +364,9 @@ func (r *Real) Restart() error {
 	return r.start(context.Background())
 }
 
-// guard is a shell that outlives this process by the moment it takes to kill
-// the JVM and to remove its scratch folder: the pipe it reads closes when this process ends, also by SIGKILL.
+// guard is a shell that outlives this process just long enough to kill the JVM
+// and remove its scratch folder: the pipe that it reads closes when this
+// process ends, even by SIGKILL.
 type guard struct {
 	shell *exec.Cmd
 	pipe  *os.File
@@ -404,7 +389,7 @@ func newGuard(pid int, scratch string) (*guard, error) {
 	return &guard{shell, pipe}, nil
 }
 
-// release ends the guard, after the JVM: its number may be another's soon.
+// release ends the guard after the JVM, whose pid may soon belong to another process.
 func (g *guard) release() {
 	_ = g.shell.Process.Kill()
 	_ = g.shell.Wait()

@@ -1,5 +1,5 @@
-// Package policy_test holds the rules of the repository that no compiler checks, as
-// tests: who may import whom, what a program may link, which calls are banned.
+// Package policy_test checks the rules of the repository that the compiler does
+// not: which package may import which, and what a program may link.
 package policy_test
 
 import (
@@ -16,9 +16,9 @@ import (
 
 const module = "github.com/taskwire/taskwire/"
 
-// imports maps each package folder to what its non-test files import. The
-// files are parsed in this process: a shelled-out `go list` would be answered
-// from the test cache after an import was added.
+// imports maps each package folder to the imports of its non-test files. The
+// files are parsed in this process because the test cache does not track what
+// the child process `go list` reads.
 func imports(t *testing.T) map[string][]string {
 	t.Helper()
 	root := os.DirFS("../..")
@@ -57,25 +57,27 @@ func imports(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	if len(found) < 10 {
-		t.Fatalf("only %d packages found; the walk looks at the wrong place", len(found))
+		t.Fatalf("found %d packages, want at least 10: is this the right folder?", len(found))
 	}
 	return found
 }
 
-// rule forbids the packages below `in` (a folder and what is under it) every
-// import of ours, or of anything outside the standard library, but those allowed.
+// rule lists the imports that the packages in and below a folder may have, beside
+// each other and the standard library.
 type rule struct {
 	in      string
-	ours    []string // of our own packages; nil allows none
-	foreign []string // prefixes of other modules; nil allows none, "*" all
+	ours    []string // packages of this module
+	foreign []string // prefixes of other modules; "*" = all
 	why     string
 }
 
 var rules = []rule{
+	{"internal/child", []string{"internal/retry"}, nil, "for tests and tools: it must not know what it starts"},
 	{"internal/env", nil, nil, "settings are read before anything else exists"},
 	{"internal/event", nil, []string{"github.com/cloudevents/sdk-go/v2", "github.com/go-json-experiment/json"}, "the shared vocabulary is a leaf"},
 	{"internal/failpoint", nil, nil, "a leaf that is empty in ordinary builds"},
 	{"internal/check", nil, nil, "a judge that shares code with the judged shares its mistakes"},
+	{"internal/freeport", nil, nil, "a listener and a counter"},
 	{"internal/filelock", nil, nil, "one system call"},
 	{"internal/build", nil, nil, "what the go command recorded, and nothing else"},
 	{"internal/httpd", []string{"internal/build", "internal/env"}, []string{"*"}, "shared by all services, knows none"},
@@ -87,7 +89,7 @@ var rules = []rule{
 	{"internal/sink", []string{"internal/event", "internal/httpd", "internal/secretfile"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
 	{"bridge/internal/track", nil, nil, "pure: no clock, goroutine or network can creep in"},
-	{"auditor/internal/ledger", nil, []string{"golang.org/x/mod/sumdb", "golang.org/x/sys"}, "what an auditor must trust stays small"},
+	{"auditor/internal/ledger", nil, []string{"golang.org/x/sys"}, "what an auditor must trust stays small"},
 	{"taskapi/internal/store", []string{"taskapi/internal/task", "taskapi/internal/outbox", "internal/event", "internal/failpoint", "internal/filelock"}, []string{"*"}, "points inward"},
 	{"taskapi/internal/outbox", []string{"internal/event", "internal/failpoint", "internal/retry"}, []string{"*"}, "meets Kafka through its own interface"},
 	{"taskapi/internal/rest", []string{"taskapi/internal/task", "taskapi", "internal/httpd", "internal/secretfile"}, []string{"*"}, "points inward"},
@@ -110,7 +112,7 @@ func TestImportsPointInward(t *testing.T) {
 			}
 		}
 		if !matched {
-			t.Errorf("the rule for %s matches no package; delete it or correct its name", r.in)
+			t.Errorf("the rule for %s matches no package: delete it or fix its name", r.in)
 		}
 	}
 }
@@ -125,7 +127,7 @@ func (r rule) allows(p string) bool {
 	return slices.ContainsFunc(r.foreign, func(prefix string) bool { return prefix == "*" || strings.HasPrefix(p, prefix) })
 }
 
-// joins may import several services; the rest of the repository may not.
+// joins may import several services, as tests may.
 var joins = []string{"internal/stack", "dev", "acceptance", "bench", "chaos"}
 
 func TestServicesMeetOnTheWireOnly(t *testing.T) {
@@ -139,7 +141,7 @@ func TestServicesMeetOnTheWireOnly(t *testing.T) {
 				continue
 			}
 			if !slices.Contains(joins, dir) && !slices.Contains(joins, top) {
-				t.Errorf("%s imports %s: services meet on the wire, only %v join them", dir, p, joins)
+				t.Errorf("%s imports %s: services meet on the wire; only %v import several", dir, p, joins)
 			}
 		}
 	}
@@ -151,7 +153,24 @@ func TestMainsAreThin(t *testing.T) {
 		for _, p := range all[service] {
 			mine, ok := strings.CutPrefix(p, module)
 			if ok && mine != "internal/process" && mine != service+"/app" {
-				t.Errorf("%s/main.go imports %s: a main knows its app and internal/process", service, p)
+				t.Errorf("%s/main.go imports %s: a main imports its app and internal/process", service, p)
+			}
+		}
+	}
+}
+
+// The compiler would let a service import what is for tests: packages named for
+// it, and those that look for ports or start brokers and whole systems.
+func TestOnlyTestsImportTestPackages(t *testing.T) {
+	forTests := []string{"internal/child", "internal/freeport", "internal/embedkafka", "internal/stack"}
+	for dir, list := range imports(t) {
+		top, _, _ := strings.Cut(dir, "/")
+		if slices.Contains(joins, top) || slices.Contains(joins, dir) || strings.Contains(dir, "test") {
+			continue
+		}
+		for _, p := range list {
+			if mine, ok := strings.CutPrefix(p, module); ok && (strings.HasSuffix(mine, "test") || slices.Contains(forTests, mine)) {
+				t.Errorf("%s imports %s: only tests and %v import it", dir, p, joins)
 			}
 		}
 	}

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestProgramsLinkNoTestPlumbing asks the build what each program would link.
-// The answer is not tracked by the test cache: run with -count=1, as make test does.
-func TestProgramsLinkNoTestPlumbing(t *testing.T) {
-	forbidden := []string{"/internal/embedkafka", "/internal/kafkatest", "/internal/stack", "/franz-go", "goleak", "testscript", "k8s.io/"}
+// TestProgramsLinkNoTestPackages lists what each program links. The test cache does
+// not track it: run with -count=1, as make test does.
+func TestProgramsLinkNoTestPackages(t *testing.T) {
+	forbidden := []string{"/internal/apptest", "/internal/child", "/internal/embedkafka", "/internal/freeport", "/internal/kafkatest", "/internal/stack", "/franz-go", "goleak", "testscript", "k8s.io/"}
 	for _, service := range []string{"taskapi", "bridge", "notifier", "auditor"} {
 		out, err := exec.Command("go", "list", "-deps", "../../"+service).CombinedOutput()
 		if err != nil {
@@ -18,11 +18,11 @@ func TestProgramsLinkNoTestPlumbing(t *testing.T) {
 		deps := strings.Fields(string(out))
 		for _, dep := range deps {
 			if dep == "testing" {
-				t.Errorf("%s links the package testing", service)
+				t.Errorf("%s links testing, want no test package", service)
 			}
 			for _, f := range forbidden {
 				if strings.Contains(dep, f) {
-					t.Errorf("%s links %s", service, dep)
+					t.Errorf("%s links %s, want no test package", service, dep)
 				}
 			}
 		}

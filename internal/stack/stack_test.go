@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/stack"
 )
@@ -33,20 +34,10 @@ func create(t *testing.T, s *stack.Stack, title string) {
 
 func awaitEntries(t *testing.T, s *stack.Stack, want int) {
 	t.Helper()
-	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
-	defer tick.Stop()
-	for {
+	apptest.Await(t, fmt.Sprintf("the audit log has %d lines", want), func() bool {
 		text, err := os.ReadFile(s.AuditLog())
-		have := bytes.Count(text, []byte("\n"))
-		if err == nil && have == want {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("%d lines in the audit log (%v), want %d", have, err, want)
-		case <-tick.C:
-		}
-	}
+		return err == nil && bytes.Count(text, []byte("\n")) == want
+	})
 }
 
 func TestAServiceComesBackAtItsAddress(t *testing.T) {
@@ -103,7 +94,7 @@ func TestWrongSettingsOfAllServicesAreNamedTogether(t *testing.T) {
 	})})
 	var wrong *env.Error
 	if !errors.As(err, &wrong) || len(wrong.Mistakes) != 3 {
-		t.Fatalf("Start = %v, want three mistakes", err)
+		t.Fatalf("Start = %v, want an *env.Error with 3 mistakes", err)
 	}
 }
 
@@ -114,7 +105,7 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := stack.Open(stack.Options{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a second Open = %v, want a refusal", err)
+		t.Errorf("second Open = %v, want an error with \"in use\"", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

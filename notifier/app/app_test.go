@@ -2,94 +2,54 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
-	"github.com/taskwire/taskwire/internal/process"
 	"github.com/taskwire/taskwire/internal/sink"
 	"github.com/taskwire/taskwire/notifier/app"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// running is the real service on its own ports.
-type running struct {
-	t       *testing.T
-	service *app.Service
-	client  *http.Client
-	log     lines
-	stop    func() error // drains; once
+// notifier is the real service on its own ports.
+type notifier struct {
+	*apptest.App
+	t *testing.T
 }
 
-// lines collects log lines; handlers write while tests read.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func start(t *testing.T, format string, settings map[string]string) *running {
+func start(t *testing.T, settings map[string]string) *notifier {
 	t.Helper()
-	vars := map[string]string{"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0"}
-	for k, v := range settings {
-		vars[k] = v
-	}
-	cfg, err := app.FromEnv(env.Map(vars))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}}
-	r.service, err = app.New(t.Context(), cfg, process.NewLogger(&r.log, format, "debug", "notifier"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.service.Run(ctx) }()
-	r.stop = sync.OnceValue(func() error {
-		cancel()
-		r.client.CloseIdleConnections()
-		return <-done
-	})
-	t.Cleanup(func() {
-		if err := r.stop(); err != nil {
-			t.Errorf("Run = %v", err)
-		}
-	})
-	return r
+	vars := map[string]string{"LOG_LEVEL": "debug"}
+	maps.Copy(vars, settings)
+	return &notifier{apptest.Start(t, "notifier", app.FromEnv, app.New, vars), t}
 }
 
 // do sends a request with pairs of header names and values.
-func (r *running) do(method, body string, header ...string) (status int, answer string) {
+func (r *notifier) do(method, body string, header ...string) (status int, answer string) {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+r.service.Addr().String()+"/", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.URL+"/", strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := r.client.Do(req)
+	resp, err := r.Client.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -101,19 +61,17 @@ func (r *running) do(method, body string, header ...string) (status int, answer 
 	return resp.StatusCode, string(text)
 }
 
-func (r *running) post(body string) int {
+func (r *notifier) post(body string) int {
 	r.t.Helper()
 	status, _ := r.do("POST", body, "Content-Type", "application/cloudevents+json")
 	return status
 }
 
 // notifications are those in the log, each line of which must be one JSON object.
-func (r *running) notifications() []string {
+func (r *notifier) notifications() []string {
 	r.t.Helper()
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
 	var out []string
-	for line := range strings.Lines(r.log.buf.String()) {
+	for line := range strings.Lines(r.Log.String()) {
 		var entry struct{ Msg, Level, Service string }
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			r.t.Fatalf("a log line is not JSON: %s", line)
@@ -125,12 +83,6 @@ func (r *running) notifications() []string {
 	return out
 }
 
-func (r *running) logText() string {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	return r.log.buf.String()
-}
-
 func body(typ, data string) string {
 	return `{"specversion":"1.0","id":"1","source":"task-api","type":"` + typ + `","datacontenttype":"application/json","data":` + data + `}`
 }
@@ -138,7 +90,7 @@ func body(typ, data string) string {
 const groceries = `{"task_id":"task-123","title":"Buy groceries","status":"pending","owner_id":null}`
 
 func TestOnlyCreatedAndCompletedTasksAreLogged(t *testing.T) {
-	r := start(t, "json", nil)
+	r := start(t, nil)
 	for _, c := range []struct {
 		body   string
 		status int
@@ -163,29 +115,21 @@ func TestOnlyCreatedAndCompletedTasksAreLogged(t *testing.T) {
 	if diff := cmp.Diff(want, r.notifications()); diff != "" {
 		t.Errorf("notifications (-want +got):\n%s", diff)
 	}
-	resp, err := r.client.Get("http://" + r.service.OpsAddr().String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	metrics, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, metrics := r.Get(t, r.OpsURL+"/metrics")
 	for _, line := range []string{
 		`taskwire_notifications_total{type="task.created"} 1`, `taskwire_notifications_total{type="task.completed"} 1`,
 		`taskwire_http_requests_total{code="204",route="/",service="notifier"} 4`, `taskwire_http_requests_total{code="400",route="/",service="notifier"} 4`,
 	} {
-		if !strings.Contains(string(metrics), line+"\n") {
+		if !strings.Contains(metrics, line+"\n") {
 			t.Errorf("metrics lack %s", line)
 		}
 	}
 }
 
 func TestBinaryAndBatchForms(t *testing.T) {
-	r := start(t, "json", nil)
+	r := start(t, nil)
 	if status, answer := r.do("POST", groceries, "Content-Type", "application/json", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "curl", "ce-type", "task.created"); status != 204 || answer != "" {
-		t.Errorf("binary = %d %s", status, answer)
+		t.Errorf("binary = %d %q, want 204 and no body", status, answer)
 	}
 	batch := "[" + body("task.completed", groceries) + "," + body("task.updated", groceries) + "," + body("task.created", `{}`) + "]"
 	status, answer := r.do("POST", batch, "Content-Type", "application/cloudevents-batch+json")
@@ -203,30 +147,30 @@ func TestBinaryAndBatchForms(t *testing.T) {
 
 // TestATitleNeverMakesALine also in the text format.
 func TestATitleNeverMakesALine(t *testing.T) {
-	r := start(t, "text", nil)
+	r := start(t, map[string]string{"LOG_FORMAT": "text"})
 	if got := r.post(body("task.created", `{"task_id":"1","title":"a\nNOTIFICATION: forged\u001b[31m","status":"pending"}`)); got != 204 {
-		t.Fatalf("answer = %d", got)
+		t.Fatalf("POST = %d, want 204", got)
 	}
-	if text := r.logText(); strings.Contains(text, "\nNOTIFICATION") || strings.Contains(text, "\x1b") || !strings.Contains(text, "New task created - ") {
+	if text := r.Log.String(); strings.Contains(text, "\nNOTIFICATION") || strings.Contains(text, "\x1b") || !strings.Contains(text, "New task created - ") {
 		t.Errorf("log = %q", text)
 	}
 }
 
 func TestOtherMethodsAndTheHandshake(t *testing.T) {
-	r := start(t, "json", nil)
+	r := start(t, nil)
 	if status, _ := r.do("GET", ""); status != 405 {
-		t.Errorf("GET = %d", status)
+		t.Errorf("GET = %d, want 405", status)
 	}
 	if status, _ := r.do("OPTIONS", "", "WebHook-Request-Origin", "sender.example"); status != 200 {
-		t.Errorf("OPTIONS = %d", status)
+		t.Errorf("OPTIONS = %d, want 200", status)
 	}
 	if status, _ := r.do("POST", "hello", "Content-Type", "text/plain"); status != 415 {
-		t.Errorf("text = %d", status)
+		t.Errorf("text/plain = %d, want 415", status)
 	}
 	if status, _ := r.do("POST", strings.Repeat(" ", sink.MaxBody+1), "Content-Type", "application/cloudevents+json"); status != 413 {
-		t.Errorf("over 1 MiB = %d", status)
+		t.Errorf("over 1 MiB = %d, want 413", status)
 	}
-	if !strings.Contains(r.logText(), "unsigned posts are accepted") {
+	if !strings.Contains(r.Log.String(), "unsigned posts are accepted") {
 		t.Error("the log does not warn of unsigned posts")
 	}
 }
@@ -237,7 +181,7 @@ func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 	if err := os.WriteFile(path, []byte("whsec_"+base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, "json", map[string]string{"WEBHOOK_SECRET_FILE": path})
+	r := start(t, map[string]string{"WEBHOOK_SECRET_FILE": path})
 	event := body("task.created", groceries)
 	if got := r.post(event); got != 401 {
 		t.Errorf("unsigned = %d, want 401", got)
@@ -250,7 +194,7 @@ func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 	if got := r.notifications(); len(got) != 1 {
 		t.Errorf("notifications %q, want one", got)
 	}
-	if strings.Contains(r.logText(), base64.StdEncoding.EncodeToString(key)) {
+	if strings.Contains(r.Log.String(), base64.StdEncoding.EncodeToString(key)) {
 		t.Error("the secret was logged")
 	}
 }
@@ -278,14 +222,14 @@ func TestCloseFreesThePortsOfAServiceThatNeverRan(t *testing.T) {
 	}
 	cfg.HTTP.Addr = first.Addr().String()
 	if _, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is taken") {
-		t.Errorf("a taken port: %v", err)
+		t.Errorf("New on a taken port = %v, want an error with \"is taken\"", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatalf("after Close: %v", err)
+		t.Fatalf("New after Close = %v, want nil", err)
 	}
 	if err := second.Close(); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -12,11 +11,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,8 +21,10 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 	"github.com/taskwire/taskwire/internal/process"
 	"github.com/taskwire/taskwire/taskapi/app"
@@ -38,15 +37,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		process.Main("taskapi", "", app.FromEnv, app.New)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 type fixture struct {
 	*testing.T
 	settings map[string]string
-	base     string // URL
-	ops      string
-	stop     func() error
 }
 
 func newFixture(t *testing.T, brokers []string, topic string) *fixture {
@@ -59,36 +55,21 @@ func newFixture(t *testing.T, brokers []string, topic string) *fixture {
 }
 
 // start runs the service in this process.
-func (f *fixture) start() {
+func (f *fixture) start() *apptest.App {
 	f.Helper()
-	cfg, err := app.FromEnv(env.Map(f.settings))
-	if err != nil {
-		f.Fatal(err)
-	}
-	s, err := app.New(f.Context(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		f.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	f.base, f.ops = "http://"+s.Addr().String(), "http://"+s.OpsAddr().String()
-	f.stop = sync.OnceValue(func() error { cancel(); return <-done })
-	f.Cleanup(func() { _ = f.stop() })
+	return apptest.Start(f, "taskapi", app.FromEnv, app.New, f.settings)
 }
 
-func (f *fixture) get(url string) (int, string) {
+// program runs the service as a process and waits until it listens.
+func (f *fixture) program() (p *apptest.Process, base string) {
 	f.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		f.Fatal(err)
+	vars := []string{asProgram + "=1", "LOG_FORMAT=json"}
+	for name, value := range f.settings {
+		vars = append(vars, name+"="+value)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		f.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
+	p = apptest.Self(f, vars...)
+	base, _ = p.URLs(f)
+	return p, base
 }
 
 type answer struct {
@@ -233,36 +214,26 @@ func (f *fixture) check(k *acknowledged, topic map[string][]int64) {
 	}
 }
 
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute", what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // A stop publishes what waits before Run returns: the topic is complete
 // without another start.
 func TestADrainPublishesWhatWasAcknowledged(t *testing.T) {
 	cluster := kafkatest.Start(t)
 	topic := cluster.Topic(t, 3)
 	f := newFixture(t, cluster.Brokers, topic)
-	f.start()
+	a := f.start()
 	var k acknowledged
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 25 {
-				if err := k.lifetime(f.base); err != nil {
+				if err := k.lifetime(a.URL); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if err := f.stop(); err != nil {
+	if err := a.Stop(); err != nil {
 		t.Fatalf("Run = %v, want nil", err)
 	}
 	versions := f.inTopic(cluster.Client(t), topic, 3)
@@ -279,24 +250,24 @@ func TestKafkaMayBeDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFixture(t, cluster.Brokers, topic)
-	f.start()
+	a := f.start()
 	var k acknowledged
 	for range 10 {
-		if err := k.lifetime(f.base); err != nil {
+		if err := k.lifetime(a.URL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if code, body := f.get(f.base + "/readyz"); code != 200 {
+	if code, body := a.Get(t, a.URL+"/readyz"); code != 200 {
 		t.Errorf("readyz = %d %s, want 200: changes are still accepted", code, body)
 	}
-	if _, body := f.get(f.ops + "/metrics"); !strings.Contains(body, "\ntaskwire_outbox_pending 30\n") {
-		t.Error("taskwire_outbox_pending is not 30")
+	if _, body := a.Get(t, a.OpsURL+"/metrics"); !strings.Contains(body, "\ntaskwire_outbox_pending 30\n") {
+		t.Errorf("metrics lack taskwire_outbox_pending 30:\n%s", body)
 	}
 	if err := cluster.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the outbox is empty", func() bool {
-		_, body := f.get(f.ops + "/metrics")
+	apptest.Await(t, "the outbox is empty", func() bool {
+		_, body := a.Get(t, a.OpsURL+"/metrics")
 		return strings.Contains(body, "\ntaskwire_outbox_pending 0\n")
 	})
 	f.check(&k, f.inTopic(cluster.Client(t), topic, 1))
@@ -308,16 +279,16 @@ func TestAMissingTopicIsCreatedOnRequest(t *testing.T) {
 	f := newFixture(t, cluster.Brokers, topic)
 	f.settings["KAFKA_CREATE_TOPICS"] = "true"
 	f.settings["EVENT_MODE"] = "binary"
-	f.start()
-	a, err := send(f.base, "POST", "/tasks", `{"title": "x"}`)
+	a := f.start()
+	task, err := send(a.URL, "POST", "/tasks", `{"title": "x"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.stop(); err != nil {
+	if err := a.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	values := f.partition(cluster.Client(t), topic, 0)
-	if want := `{"task_id":"` + a.ID + `","title":"x","status":"pending","owner_id":null}`; len(values) != 1 || string(values[0]) != want {
+	if want := `{"task_id":"` + task.ID + `","title":"x","status":"pending","owner_id":null}`; len(values) != 1 || string(values[0]) != want {
 		t.Errorf("topic has %q, want %s", values, want)
 	}
 }
@@ -329,7 +300,6 @@ func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 	cluster := kafkatest.Start(t)
 	topic := cluster.Topic(t, 2)
 	f := newFixture(t, cluster.Brokers, topic)
-	f.settings["LOG_FORMAT"] = "json"
 	var k acknowledged
 	for round := range 4 {
 		program, base := f.program()
@@ -341,12 +311,10 @@ func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 				}
 			})
 		}
-		await(t, "tasks are made", func() bool { return k.count() >= before+100+70*round })
-		if err := program.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
+		apptest.Await(t, "tasks are made", func() bool { return k.count() >= before+100+70*round })
+		program.Signal(os.Kill)
 		wg.Wait()
-		_ = program.Wait() // "signal: killed", as asked
+		program.Exit()
 	}
 	program, base := f.program()
 	for id, version := range k.versions {
@@ -354,48 +322,17 @@ func TestNothingAcknowledgedIsLostWhenKilled(t *testing.T) {
 			t.Errorf("task %s was acknowledged at version %d and is %+v, %v", id, version, a, err)
 		}
 	}
-	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := program.Wait(); err != nil {
-		t.Errorf("the program after SIGTERM: %v", err)
+	if status := program.Terminate(); status != 0 {
+		t.Errorf("exit status after SIGTERM = %d, want 0", status)
 	}
 	f.check(&k, f.inTopic(cluster.Client(t), topic, 2))
-}
-
-// program starts the real program and waits until it logs its address.
-func (f *fixture) program() (cmd *exec.Cmd, base string) {
-	f.Helper()
-	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	for name, value := range f.settings {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		f.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = cmd.Process.Kill() }) // has ended already unless the test failed
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		var line struct{ Msg, Addr string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" {
-			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the program
-			return cmd, "http://" + line.Addr
-		}
-	}
-	f.Fatalf("the program ended before it listened: %v", cmd.Wait())
-	return nil, ""
 }
 
 func TestASecondInstanceIsRefusedAndReleasesItsPorts(t *testing.T) {
 	f := newFixture(t, []string{"127.0.0.1:1"}, "task-events")
 	f.settings["SHUTDOWN_GRACE"] = "0s"
 	f.start()
-	f.settings["LISTEN_ADDR"] = freeAddr(t)
+	f.settings["LISTEN_ADDR"] = freeport.Addr()
 	cfg, err := app.FromEnv(env.Map(f.settings))
 	if err != nil {
 		t.Fatal(err)
@@ -409,16 +346,6 @@ func TestASecondInstanceIsRefusedAndReleasesItsPorts(t *testing.T) {
 		t.Fatalf("the refused instance still has its port: %v", err)
 	}
 	l.Close()
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func TestSettings(t *testing.T) {

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/volume/volumetest"
 	"github.com/taskwire/taskwire/taskapi/app"
 )
 
 // apiOn starts a process that keeps its tasks on the volume.
-func apiOn(t *testing.T, path string) *volumetest.Process {
+func apiOn(t *testing.T, path string) *apptest.Process {
 	t.Helper()
 	return volumetest.Start(t, asProgram+"=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:"+path,
 		"SHUTDOWN_GRACE=20s", "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1", "LOG_FORMAT=json")
@@ -45,7 +46,7 @@ func TestAVolumeThatCannotBeUsedYet(t *testing.T) {
 			if _, _, body := volumetest.Call(t, "GET", ops+"/metrics", "", ""); !strings.Contains(body, "\ntaskwire_outbox_pending ") {
 				t.Error("the metrics of the outbox are missing")
 			}
-			if status := p.Terminate(t); status != 0 {
+			if status := p.Terminate(); status != 0 {
 				t.Errorf("SIGTERM: exit %d", status)
 			}
 		}
@@ -74,14 +75,7 @@ func checkHeld(t *testing.T, base, ops, reason string) {
 
 func TestAStopWhileWaitingForTheVolume(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
-		v.Break(t)
-		p := apiOn(t, filepath.Join(v.Dir, "tasks.db"))
-		p.Await(t, "volume unavailable")
-		p.Await(t, `"listening"`)
-		if status := p.Terminate(t); status != 0 || p.Count(`"stopped"`) != 1 {
-			t.Errorf("SIGTERM: exit %d\n%s", status, p.Log())
-		}
-		v.Fix(t)
+		volumetest.StopWhileWaiting(t, v, func() *apptest.Process { return apiOn(t, filepath.Join(v.Dir, "tasks.db")) })
 	})
 }
 

@@ -4,9 +4,9 @@
 //
 //	go run ./internal/kafkatest/kafkad [-fetch] [-port N] [-dir DIR]
 //
-//	-fetch     only fetch the jars into .cache/kafka, saying how far it is
-//	-port N    where it listens on 127.0.0.1 (9092); its controller takes N+1
-//	-dir DIR   its data, which survive a restart (data/kafka-real)
+//	-fetch     only download the jars into .cache/kafka
+//	-port N    port on 127.0.0.1 (9092); the controller takes N+1
+//	-dir DIR   folder for data, which survive a restart (data/kafka-real)
 //
 // Ctrl-C or SIGTERM stops it and exits 0; exit 1 is a fault, 2 a wrong flag.
 package main
@@ -34,9 +34,9 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("kafkad", flag.ExitOnError)
-	fetch := flags.Bool("fetch", false, "only fetch the jars")
-	port := flags.Int("port", 9092, "where it listens on 127.0.0.1")
-	dir := flags.String("dir", "data/kafka-real", "folder of its data")
+	fetch := flags.Bool("fetch", false, "only download the jars")
+	port := flags.Int("port", 9092, "port on 127.0.0.1")
+	dir := flags.String("dir", "data/kafka-real", "folder for data")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

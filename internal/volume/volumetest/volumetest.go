@@ -4,19 +4,17 @@
 package volumetest
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/taskwire/taskwire/internal/apptest"
 )
 
 // nobody is a user without privileges.
@@ -71,38 +69,20 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// Process is this test binary, running as a program, and its log.
-type Process struct {
-	cmd *exec.Cmd
-	log logBuffer
-}
-
 // Start runs this test binary with these variables, as nobody when the user is
 // root.
-func Start(t *testing.T, env ...string) *Process {
+func Start(t *testing.T, env ...string) *apptest.Process {
 	t.Helper()
 	path := filepath.Join(folder(t), "program")
 	if err := copyProgram(path); err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{cmd: exec.Command(path)}
-	p.cmd.Env, p.cmd.Stderr = env, &p.log
+	cmd := exec.Command(path)
+	cmd.Env = env
 	if os.Getuid() == 0 {
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait() // it was killed
-		}
-		if t.Failed() {
-			t.Log(p.log.String())
-		}
-	})
-	return p
+	return apptest.Exec(t, cmd)
 }
 
 // copyProgram copies the test binary to a folder where its new owner can run it:
@@ -125,57 +105,26 @@ func copyProgram(path string) error {
 	return errors.Join(err, to.Close())
 }
 
-// Terminate sends SIGTERM and returns the exit status.
-func (p *Process) Terminate(t *testing.T) int {
+// StopWhileWaiting holds for every service that waits for its volume: a stop
+// during the wait is clean. The volume must be one that start cannot use.
+func StopWhileWaiting(t *testing.T, v Volume, start func() *apptest.Process) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	v.Break(t)
+	defer v.Fix(t)
+	p := start()
+	_, ops := p.URLs(t)
+	if status, _, body := Call(t, "GET", ops+"/readyz", "", ""); status != 503 || !strings.Contains(body, v.Reason) {
+		t.Errorf("GET /readyz = %d %q, want 503 with %q", status, body, v.Reason)
 	}
-	_ = p.cmd.Wait() // the exit status is in ProcessState
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// Exit waits for a process that ends by itself and returns its exit status.
-func (p *Process) Exit() int {
-	_ = p.cmd.Wait() // the exit status is in ProcessState
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// Log is what the process has logged so far.
-func (p *Process) Log() string { return p.log.String() }
-
-// Await waits until the process has logged text.
-func (p *Process) Await(t *testing.T, text string) {
-	t.Helper()
-	wait(t, "the log line "+text, func() bool { return strings.Contains(p.Log(), text) })
-}
-
-// URLs waits until the process listens and returns its public and operator URLs.
-func (p *Process) URLs(t *testing.T) (base, ops string) {
-	t.Helper()
-	listening := regexp.MustCompile(`"msg":"listening".*"addr":"([^"]*)","ops_addr":"([^"]*)"`)
-	p.Await(t, `"listening"`)
-	m := listening.FindStringSubmatch(p.Log())
-	if m == nil {
-		t.Fatalf("no addresses in the log:\n%s", p.Log())
+	if status := p.Terminate(); status != 0 || p.Count(`"stopped"`) != 1 {
+		t.Errorf("exit status after SIGTERM = %d with %d lines \"stopped\", want 0 with 1", status, p.Count(`"stopped"`))
 	}
-	return "http://" + m[1], "http://" + m[2]
-}
-
-// Count is the number of log lines that contain text.
-func (p *Process) Count(text string) (n int) {
-	for line := range strings.Lines(p.Log()) {
-		if strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
 }
 
 // AwaitReady waits until /readyz below base is 200.
 func AwaitReady(t *testing.T, base string) {
 	t.Helper()
-	wait(t, "readiness", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
+	apptest.Await(t, "the service is ready", func() bool { status, _, _ := Call(t, "GET", base+"/readyz", "", ""); return status == 200 })
 }
 
 // Call returns status, Retry-After and body; status 0 when there is no answer.
@@ -198,31 +147,4 @@ func Call(t *testing.T, method, url, contentType, body string) (status int, retr
 		t.Fatal(err)
 	}
 	return resp.StatusCode, resp.Header.Get("Retry-After"), string(text)
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within 30 s", what)
-		}
-	}
-}
-
-// logBuffer is written by the process and read by the test.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -10,9 +10,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/freeport"
 )
 
-// echo answers each connection with what it asks.
+// echo sends back what each connection receives.
 func echo(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,23 +35,23 @@ func echo(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func testWire(t *testing.T) *wire {
+func testProxy(t *testing.T) *proxy {
 	t.Helper()
-	w, err := newWire("a->b", "a->b", freePort(), echo(t))
+	p, err := newProxy("a->b", "a->b", freeport.Addr(), echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.close(); err != nil {
+		if err := p.close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return w
+	return p
 }
 
-func dial(t *testing.T, w *wire) net.Conn {
+func dial(t *testing.T, p *proxy) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", w.addr)
+	c, err := net.Dial("tcp", p.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,73 +66,73 @@ func dial(t *testing.T, w *wire) net.Conn {
 func ask(c net.Conn, data []byte) ([]byte, error) {
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	sending.Go(func() { _, _ = c.Write(data) }) // what fails shows in the answer
+	sending.Go(func() { _, _ = c.Write(data) }) // a failure shows in the answer
 	got := make([]byte, len(data))
 	n, err := io.ReadFull(c, got)
 	return got[:n], err
 }
 
-func TestAHealthyWireCarriesEveryByte(t *testing.T) {
-	w := testWire(t)
+func TestAProxyWithoutFaultPassesEveryByte(t *testing.T) {
+	p := testProxy(t)
 	data := bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)
 	for range 3 {
-		if got, err := ask(dial(t, w), data); err != nil || !bytes.Equal(got, data) {
+		if got, err := ask(dial(t, p), data); err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("%d of %d bytes came back: %v", len(got), len(data), err)
 		}
 	}
 }
 
-func TestSlowWiresAlterNothing(t *testing.T) {
+func TestSlowProxiesAlterNothing(t *testing.T) {
 	data := bytes.Repeat([]byte("x"), 4000)
-	for _, ill := range []illness{{kind: latency, delay: 100 * time.Millisecond}, {kind: bandwidth, rate: 20000}} {
-		w := testWire(t)
-		c := dial(t, w)
-		if _, err := ask(c, data); err != nil { // the connection is older than the illness
+	for _, f := range []proxyFault{{kind: latency, delay: 100 * time.Millisecond}, {kind: bandwidth, rate: 20000}} {
+		p := testProxy(t)
+		c := dial(t, p)
+		if _, err := ask(c, data); err != nil { // the connection is older than the fault
 			t.Fatal(err)
 		}
-		w.sicken(ill)
+		p.inject(f)
 		began := time.Now()
 		got, err := ask(c, data)
 		if took := time.Since(began); err != nil || !bytes.Equal(got, data) || took < 200*time.Millisecond {
-			t.Errorf("%s: %d bytes after %v: %v", ill.kind, len(got), took, err)
+			t.Errorf("%s: %d bytes after %v: %v", f.kind, len(got), took, err)
 		}
-		w.heal()
+		p.heal()
 		if got, err := ask(c, data); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("healed of %s: %d bytes: %v", ill.kind, len(got), err)
+			t.Errorf("%s healed: %d bytes: %v", f.kind, len(got), err)
 		}
 	}
 }
 
 func TestACutAnswerIsAPrefix(t *testing.T) {
-	w := testWire(t)
-	w.sicken(illness{kind: cut, bytes: 1000})
+	p := testProxy(t)
+	p.inject(proxyFault{kind: cut, bytes: 1000})
 	data := bytes.Repeat([]byte("0123456789"), 200)
-	got, err := ask(dial(t, w), data)
+	got, err := ask(dial(t, p), data)
 	if err == nil || len(got) >= 1000 || !bytes.HasPrefix(data, got) {
-		t.Errorf("%d bytes, %v; want a prefix of less than 1000 and an error", len(got), err)
+		t.Errorf("%d bytes, %v; want fewer than 1000 and an error", len(got), err)
 	}
 }
 
 func TestResetEndsOldAndNewConnections(t *testing.T) {
-	w := testWire(t)
-	old := dial(t, w)
+	p := testProxy(t)
+	old := dial(t, p)
 	if _, err := ask(old, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	w.sicken(illness{kind: reset, delay: 50 * time.Millisecond})
-	for _, c := range []net.Conn{old, dial(t, w)} {
+	p.inject(proxyFault{kind: reset, delay: 50 * time.Millisecond})
+	for _, c := range []net.Conn{old, dial(t, p)} {
 		if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("the connection ended with %v, want a reset", err)
+			t.Errorf("the connection ended by %v, want a reset", err)
 		}
 	}
 }
 
-// What a black hole swallowed is lost: the connection may not go on after it.
-func TestABlackHoleSwallowsAndTheConnectionEnds(t *testing.T) {
-	for _, ill := range []illness{{kind: blackHole, up: true}, {kind: blackHole, down: true}} {
-		w := testWire(t)
-		w.sicken(ill)
-		c := dial(t, w)
+// What a black hole dropped is lost: the connection must not go on afterwards.
+func TestABlackHoleDropsBytesAndEndsTheConnection(t *testing.T) {
+	for _, f := range []proxyFault{{kind: blackHole, up: true}, {kind: blackHole, down: true}} {
+		p := testProxy(t)
+		p.inject(f)
+		c := dial(t, p)
 		if _, err := c.Write([]byte("lost")); err != nil {
 			t.Fatal(err)
 		}
@@ -138,17 +140,17 @@ func TestABlackHoleSwallowsAndTheConnectionEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n, err := c.Read(make([]byte, 9)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%+v: read %d bytes, %v; want silence", ill, n, err)
+			t.Errorf("%+v: read %d bytes, %v; want none and a timeout", f, n, err)
 		}
-		w.heal()
+		p.heal()
 		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := c.Read(make([]byte, 9)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%+v: read %d bytes, %v after the hole; want the end", ill, n, err)
+			t.Errorf("%+v: read %d bytes, %v after the fault; want the end of the connection", f, n, err)
 		}
-		if got, err := ask(dial(t, w), []byte("again")); err != nil || string(got) != "again" {
-			t.Errorf("%+v: a new connection answers %q, %v", ill, got, err)
+		if got, err := ask(dial(t, p), []byte("again")); err != nil || string(got) != "again" {
+			t.Errorf("%+v: a new connection answers %q, %v", f, got, err)
 		}
 	}
 }
@@ -166,14 +168,14 @@ func TestASlowCloseIsLate(t *testing.T) {
 		}
 		_ = l.Close()
 	})
-	w, err := newWire("a->b", "a->b", freePort(), l.Addr().String())
+	p, err := newProxy("a->b", "a->b", freeport.Addr(), l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.close() })
-	w.sicken(illness{kind: slowClose, delay: 200 * time.Millisecond})
+	t.Cleanup(func() { _ = p.close() })
+	p.inject(proxyFault{kind: slowClose, delay: 200 * time.Millisecond})
 	began := time.Now()
-	if _, err := io.ReadAll(dial(t, w)); err != nil || time.Since(began) < 200*time.Millisecond {
+	if _, err := io.ReadAll(dial(t, p)); err != nil || time.Since(began) < 200*time.Millisecond {
 		t.Errorf("closed after %v: %v", time.Since(began), err)
 	}
 }

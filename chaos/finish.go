@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/check"
+)
+
+// finish stops the services, dumps what they left, and writes run.json last: a
+// folder without it is no run.
+func (y *system) finish(ctx context.Context, stuck string, took time.Duration) error {
+	var errs []error
+	for i := len(y.targets) - 1; i > 0; i-- { // the broker must still answer the dumps
+		errs = append(errs, y.targets[i].Down(syscall.SIGTERM))
+	}
+	errs = append(errs, y.dumpTopics(ctx), y.dumpDatabase(ctx), y.dumpFaults(), y.dumpLastCommits(ctx))
+	build, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		build = []byte("unknown")
+	}
+	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Seconds: took.Seconds(),
+		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
+		Drained:  stuck == "", Stuck: stuck, Left: y.notInjected(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, y.panics())
+	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
+}
+
+// panics finds programs that crashed: their restart would hide it.
+func (y *system) panics() error {
+	var errs []error
+	for _, p := range y.programs() {
+		log, err := os.ReadFile(y.path(p.name + ".log"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, sign := range []string{"\npanic: ", "\nfatal error: ", "WARNING: DATA RACE"} {
+			if bytes.Contains(log, []byte(sign)) {
+				errs = append(errs, fmt.Errorf("%s: %q in %s", p.name, strings.TrimSpace(sign), y.path(p.name+".log")))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (y *system) counts() map[string]int {
+	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
+	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn)}
+	for _, p := range y.programs() {
+		p.mu.Lock()
+		c["starts"] += p.starts
+		c["unexpected-exits"] += p.unexpected
+		p.mu.Unlock()
+	}
+	return c
+}
+
+// rebalances counts the generations that a bridge joined after the first of
+// each group. It reads the logs, because a bridge that is killed takes its
+// metrics with it.
+func (y *system) rebalances() int {
+	type generation struct {
+		Msg, Group string
+		Generation int
+	}
+	joined, groups := map[generation]bool{}, map[string]bool{}
+	for _, b := range y.bridges {
+		log, err := os.ReadFile(y.path(b.name + ".log"))
+		if err != nil {
+			continue // it never ran
+		}
+		for line := range bytes.Lines(log) {
+			var g generation
+			if json.Unmarshal(line, &g) == nil && g.Msg == "consumer group joined" {
+				joined[g], groups[g.Group] = true, true
+			}
+		}
+	}
+	return len(joined) - len(groups)
+}

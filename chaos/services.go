@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/child"
+	"github.com/taskwire/taskwire/internal/freeport"
+	"github.com/taskwire/taskwire/internal/retry"
+)
+
+func (y *system) build(ctx context.Context) error {
+	if y.Bin != "" {
+		var err error
+		y.Bin, err = filepath.Abs(y.Bin)
+		return err
+	}
+	y.Bin = y.path("bin")
+	return buildPrograms(ctx, ".", y.Bin, y.Tags)
+}
+
+func buildPrograms(ctx context.Context, tree, bin, tags string) error {
+	if err := os.MkdirAll(bin, 0o700); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-tags", tags, "-o", bin+"/", "./taskapi", "./bridge", "./notifier", "./auditor")
+	cmd.Dir = tree
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (y *system) startServices(ctx context.Context) error {
+	y.mountDisk()
+	var err error
+	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log")); err != nil {
+		return err
+	}
+	if y.notices, err = y.startSink("notifier", "notices.jsonl"); err != nil {
+		return err
+	}
+	for _, name := range []string{"bridge-1", "bridge-2"} {
+		b, err := y.newBridge(name)
+		if err != nil {
+			return err
+		}
+		y.targets = append(y.targets, b)
+		if err := b.Up(); err != nil {
+			return err
+		}
+	}
+	if y.extraBridge, err = y.newBridge("bridge-3"); err != nil {
+		return err
+	}
+	api, err := y.startProgram("taskapi", "DATABASE_URL=sqlite:"+y.path("tasks.db"), "OUTBOX_RETENTION=8760h")
+	if err != nil {
+		return err
+	}
+	p, err := y.proxy("client->taskapi", "client->taskapi", api)
+	if err != nil {
+		return err
+	}
+	y.load = &load{clock: y.clock, api: "http://" + p.addr, client: &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{MaxIdleConnsPerHost: y.Workers},
+	}}
+	return y.awaitReady(ctx)
+}
+
+// mountDisk gives the audit log a small file system if a fault is to fill it.
+func (y *system) mountDisk() {
+	y.logDir = y.Dir
+	if !slices.Contains(strings.Split(y.Faults, ","), "disk") {
+		return
+	}
+	most := int64(y.Duration.Seconds() * y.Rate * float64(y.Workers)) // changes
+	d, err := newDisk(y.path("disk"), 32<<20+2048*most)
+	if err != nil {
+		y.noDisk = err.Error()
+		return
+	}
+	y.disk, y.logDir = d, d.path
+}
+
+// startSink starts a sink and the recorder in front of it.
+func (y *system) startSink(name, file string, env ...string) (*recorder, error) {
+	addr, err := y.startProgram(name, env...)
+	if err != nil {
+		return nil, err
+	}
+	f, err := y.file(file)
+	if err != nil {
+		return nil, err
+	}
+	return newRecorder(y.clock, "http://"+addr+"/", f)
+}
+
+func (y *system) startProgram(name string, more ...string) (addr string, err error) {
+	addr = freeport.Addr()
+	y.ops[name] = freeport.Addr()
+	p := &program{name: name, path: filepath.Join(y.Bin, name), dir: y.Dir,
+		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
+	y.targets = append(y.targets, p)
+	return addr, p.Up()
+}
+
+func (y *system) environment(name, addr string, more ...string) []string {
+	return append([]string{
+		"PATH=" + os.Getenv("PATH"), "LISTEN_ADDR=" + addr, "OPS_ADDR=" + y.ops[name], "LOG_FORMAT=json", "SHUTDOWN_GRACE=5s",
+		"KAFKA_BOOTSTRAP_SERVERS=" + y.bootstrap[name], "KAFKA_TOPIC=" + topic,
+		"KAFKA_CREATE_TOPICS=true", fmt.Sprintf("KAFKA_TOPIC_PARTITIONS=%d", partitions),
+	}, more...)
+}
+
+// newBridge returns a bridge that is down. Each start of it posts to a path of
+// its own, so that the recorder can separate the posts of a killed bridge from
+// those of the next.
+func (y *system) newBridge(name string) (*program, error) {
+	audit, err := y.proxy(name+"->auditor", "bridge->auditor", y.rec.addr)
+	if err != nil {
+		return nil, err
+	}
+	notify, err := y.proxy(name+"->notifier", "bridge->notifier", y.notices.addr)
+	if err != nil {
+		return nil, err
+	}
+	addr := freeport.Addr()
+	y.ops[name] = freeport.Addr()
+	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
+	p.env = func(start int) ([]string, error) {
+		config := y.path(name + ".yaml")
+		via := fmt.Sprintf("%s.%d", name, start)
+		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		env := y.environment(name, addr, "BRIDGE_CONFIG="+config)
+		if name == "bridge-1" { // one member is static, the others are not
+			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
+		}
+		return env, nil
+	}
+	y.bridges = append(y.bridges, p)
+	return p, nil
+}
+
+func subscriptions(audit, notify string) string {
+	return fmt.Sprintf(`topic: %s
+subscriptions:
+  - name: audit
+    group: %s
+    sink: %s
+    exhausted: block
+    timeout: 3s
+    retry: {initial: 50ms, max: 1s}
+  - name: notifications
+    group: %s
+    sink: %s
+    types: [%s]
+    timeout: 3s
+    retry: {initial: 50ms, max: 1s}
+`, topic, auditGroup, audit, noticeGroup, notify, strings.Join(noticeTypes, ", "))
+}
+
+// awaitReady returns when the API, a bridge and the auditor are ready.
+func (y *system) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, name := range []string{"taskapi", "bridge-1", "auditor"} {
+		// A child that ends is restarted: it is not waited for by child.Process.
+		for !y.ready(ctx, name) {
+			if retry.Pause(ctx, 50*time.Millisecond) != nil {
+				return fmt.Errorf("%s is not ready: see %s", name, y.path(name+".log"))
+			}
+		}
+	}
+	return nil
+}
+
+func (y *system) ready(ctx context.Context, name string) bool {
+	return child.Ready(ctx, "http://"+y.ops[name]+"/readyz") == nil
+}
