@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // The children of these tests are this test binary again; they end, not the test.
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 			os.Stdout.WriteString("half ")
 		}
 	case "power":
-		Power = func() { os.Stdout.WriteString("dark") }
+		Power = func() { os.Stdout.WriteString("dropped") }
 		if Fails("X3") {
 			os.Stdout.WriteString("failed ")
 		}
@@ -42,7 +44,13 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func child(t *testing.T, what, plan string) (out, errors string, killed bool) {
+// ending is what a child printed and whether SIGKILL ended it.
+type ending struct {
+	Stdout, Stderr string
+	Killed         bool
+}
+
+func child(t *testing.T, what, plan string) ending {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "FAILPOINT_CHILD="+what, variable+"="+plan)
@@ -50,32 +58,31 @@ func child(t *testing.T, what, plan string) (out, errors string, killed bool) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	_ = cmd.Run() // its status is read below
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return stdout.String(), stderr.String(), status.Signaled() && status.Signal() == syscall.SIGKILL
+	return ending{stdout.String(), stderr.String(), status.Signaled() && status.Signal() == syscall.SIGKILL}
 }
 
 func TestAProcessEndsAtThePlannedHit(t *testing.T) {
 	for _, c := range []struct {
-		what, plan, out, stderr string
-		killed                bool
+		what, plan string
+		want       ending
 	}{
-		{"hits", "", "xxxxx", "", false},
-		{"hits", "X2:kill", "xxxxx", "", false},
-		{"hits", "X1:kill", "", "failpoint X1: kill at hit 1\n", true},
-		{"hits", "X1:kill@4", "xxx", "failpoint X1: kill at hit 4\n", true},
-		{"hits", "X1:kill@6", "xxxxx", "", false},
-		{"hits", "X1:error@1", "xxxxx", "", false},
-		{"half", "X2:kill@2", "half ha", "failpoint X2: kill at hit 2\n", true},
-		{"power", "X3:power", "dark", "failpoint X3: power at hit 1\n", true},
-		{"power", "X3:error,X3:kill", "failed ", "failpoint X3: error at hit 1\nfailpoint X3: kill at hit 1\n", true},
-		{"power", "", "alive", "", false},
+		{"hits", "", ending{"xxxxx", "", false}},
+		{"hits", "X2:kill", ending{"xxxxx", "", false}},
+		{"hits", "X1:kill", ending{"", "failpoint X1: kill at hit 1\n", true}},
+		{"hits", "X1:kill@4", ending{"xxx", "failpoint X1: kill at hit 4\n", true}},
+		{"hits", "X1:kill@6", ending{"xxxxx", "", false}},
+		{"hits", "X1:error@1", ending{"xxxxx", "", false}},
+		{"half", "X2:kill@2", ending{"half ha", "failpoint X2: kill at hit 2\n", true}},
+		{"power", "X3:power", ending{"dropped", "failpoint X3: power at hit 1\n", true}},
+		{"power", "X3:error,X3:kill", ending{"failed ", "failpoint X3: error at hit 1\nfailpoint X3: kill at hit 1\n", true}},
+		{"power", "", ending{"alive", "", false}},
 	} {
-		out, stderr, killed := child(t, c.what, c.plan)
-		if out != c.out || stderr != c.stderr || killed != c.killed {
-			t.Errorf("%s %q: printed %q, %q, killed %v, want %q, %q, %v", c.what, c.plan, out, stderr, killed, c.out, c.stderr, c.killed)
+		if diff := cmp.Diff(c.want, child(t, c.what, c.plan)); diff != "" {
+			t.Errorf("%s with the plan %q (-want +got):\n%s", c.what, c.plan, diff)
 		}
 	}
-	if out, stderr, _ := child(t, "hits", "X1:explode"); out != "" || !strings.Contains(stderr, "X1:explode") {
-		t.Errorf("an unknown action: printed %q, %q, want an error that names it", out, stderr)
+	if got := child(t, "hits", "X1:explode"); got.Stdout != "" || !strings.Contains(got.Stderr, "X1:explode") {
+		t.Errorf("an unknown action: %+v, want an error that names it", got)
 	}
 }
 
