@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/internal/env"
