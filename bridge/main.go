@@ -36,6 +36,8 @@
 //	                         the same id gets its partitions back at      Kubernetes, else none
 //	                         once; without an id they are idle for 10s.
 //	                         Each running process needs its own
+//	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
+//	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
 //	BRIDGE_CONFIG            file with subscriptions in YAML              the two below
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/

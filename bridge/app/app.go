@@ -43,7 +43,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
-	budget := pump.NewBudget(256 << 20)
+	budget := pump.NewBudget(cfg.MemoryBudget)
 	for _, c := range cfg.Subscriptions {
 		sub, err := pump.New(cfg.pump(c), client, letters, budget, metrics, log)
 		if err != nil {

@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -20,6 +22,7 @@ type Config struct {
 	Kafka          kafka.Config
 	Subscriptions  []Subscription
 	InstanceID     string // group.instance.id; "" for a dynamic member
+	MemoryBudget   int64  // bytes held for all partitions of all subscriptions
 	AdminTokenFile string // bearer token for writes of the admin API; "" allows them from loopback only
 }
 
@@ -57,6 +60,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP:           httpd.ConfigFromEnv(r, "bridge", 8001),
 		Kafka:          kafka.ConfigFromEnv(r, "bridge"),
 		InstanceID:     instanceID(r),
+		MemoryBudget:   r.Bytes("MEMORY_BUDGET", memoryBudget(), 16<<20),
 		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
 	}
 	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
@@ -80,6 +84,16 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		r.Fail("BRIDGE_CONFIG", "%s: %s", path, w)
 	}
 	return cfg, r.Err()
+}
+
+// memoryBudget is a third of the memory limit that process.Main set from the
+// container's, or that GOMEMLIMIT says; without a limit 256 MiB. The rest is for
+// the program itself and for garbage that is not collected yet.
+func memoryBudget() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return max(limit/3, 16<<20)
+	}
+	return 256 << 20
 }
 
 // instanceID makes the member static. A pod has a name that a restarted
