@@ -41,9 +41,9 @@ type sink struct {
 	answer func(id string, attempt int) int // status; negative hangs up
 	server *httptest.Server
 
-	mu     sync.Mutex
-	posts  []post
-	tries  map[string]int
+	mu       sync.Mutex
+	posts    []post
+	tries    map[string]int
 	inFlight map[string]bool
 }
 
