@@ -15,6 +15,7 @@ import (
 // rules return what violates them.
 var rules = map[string]func(*world) findings{
 	"restricted": notRestricted,
+	"images":     unpinned,
 	"alone":      notAlone,
 	"resources":  withoutResources,
 	"probes":     probedWrongly,
@@ -87,10 +88,22 @@ func notRestricted(w *world) (f findings) {
 		f.addIf(own.AllowPrivilegeEscalation == nil || *own.AllowPrivilegeEscalation, "%s may gain privileges", l)
 		caps := own.Capabilities
 		f.addIf(caps == nil || !slices.Equal(caps.Drop, []corev1.Capability{"ALL"}) || len(caps.Add) > 0, "%s keeps capabilities", l)
-		f.addIf(l.program != "" && (own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem), "%s can write to its image", l)
+		f.addIf(own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem, "%s can write to its image", l)
 		for _, v := range spec.Volumes {
 			f.addIf(v.HostPath != nil, "%s mounts a folder of the node", l)
 		}
+	}
+	return f
+}
+
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:[0-9][0-9.]*@sha256:[0-9a-f]{64}$`)
+
+// unpinned: a tag may change, a digest cannot. The programs' own images get theirs
+// when they are pushed.
+func unpinned(w *world) (f findings) {
+	for _, l := range w.workloads {
+		image := l.container().Image
+		f.addIf(l.program == "" && !pinned.MatchString(image), "%s has the image %s, want one with version and digest", l, image)
 	}
 	return f
 }
