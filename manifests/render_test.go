@@ -99,6 +99,10 @@ func combinations() map[string][]string {
 	for name, folders := range kafkas {
 		for bits := range 1 << len(optional) {
 			chosen, called := append([]string{}, folders[:min(2, len(folders))]...), name
+			// What tls-sasl closes and what knative opens need auth, before either.
+			if len(folders) > 2 || bits&0b010 != 0 {
+				chosen = append(chosen, "components/auth")
+			}
 			for i, o := range optional {
 				if bits&(1<<i) != 0 {
 					chosen, called = append(chosen, "components/"+o), called+"+"+o

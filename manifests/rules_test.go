@@ -29,6 +29,7 @@ var rules = map[string]func(*world) findings{
 	"budgets":    withoutBudget,
 	"network":    flowsOffTheTable,
 	"settings":   wrongSettings,
+	"secrets":    openToAnyone,
 	"sinks":      unknownSinks,
 	"topics":     topicsWithoutMaker,
 	"bootstrap":  wrongBootstrap,
