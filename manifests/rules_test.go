@@ -345,6 +345,7 @@ func unscraped(w *world) (f findings) {
 		var m struct {
 			Spec struct {
 				Selector            struct{ MatchLabels map[string]string }
+				PodTargetLabels     []string
 				PodMetricsEndpoints []struct{ Port, Path string }
 			}
 		}
@@ -353,6 +354,7 @@ func unscraped(w *world) (f findings) {
 		}
 		ends := m.Spec.PodMetricsEndpoints
 		f.addIf(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s scrapes %v, want /metrics on port ops", o, ends)
+		f.addIf(!slices.Contains(m.Spec.PodTargetLabels, "app.kubernetes.io/name"), "%s does not name the service, as the alerts expect", o)
 		for _, l := range w.ours() {
 			for k, v := range m.Spec.Selector.MatchLabels {
 				f.addIf(l.template.Labels[k] != v, "%s does not select %s", o, l)
