@@ -170,9 +170,10 @@ func TestRecordsThatAreNoEvents(t *testing.T) {
 		"envelope, no id":        {event.Record{Value: []byte(`{"event_type":"t","event_id":null,"data":{}}`)}, "event_id", "is not a string"},
 		"envelope, no type":      {event.Record{Value: []byte(`{"event_id":"1","data":{}}`)}, "type", "is missing"},
 		"envelope, no data":      {event.Record{Value: []byte(`{"event_id":"1","event_type":"t"}`)}, "data", "object"},
-		"envelope, more":         {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{},"seq":1}`)}, "", `"seq"`},
+		"envelope, no room":      {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{"envelope":1},"seq":1.5}`)}, "data", "envelope"},
+		"envelope, header":       {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{}}`), Headers: headers("taskwire-id", "2")}, "id", "twice"},
+		"envelope, headers":      {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{}}`), Headers: headers("taskwire-actor", "a", "Taskwire-Actor", "b")}, "actor", "twice"},
 		"envelope, bad time":     {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{},"occurred_at":"now"}`)}, "time", "RFC 3339"},
-		"envelope, metadata":     {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{},"metadata":{"x":1}}`)}, "", "metadata"},
 		"envelope, metadata 1":   {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{},"metadata":1}`)}, "metadata", "object"},
 		"envelope, task":         {event.Record{Value: []byte(`{"event_id":"1","event_type":"t","data":{"task_id":1}}`)}, "data.task_id", "string"},
 	} {
