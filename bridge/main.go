@@ -36,10 +36,21 @@
 //	                         the same id gets its partitions back at      Kubernetes, else none
 //	                         once; without an id they are idle for 10s.
 //	                         Each running process needs its own
+//	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
+//	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
 //	BRIDGE_CONFIG            file with subscriptions in YAML              the two below
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
+//	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
 //	ADMIN_TOKEN_FILE         bearer token for writes of the admin API     loopback only
+//
+// Posts of a subscription are signed, as Standard Webhooks has it, with
+// "signing: {secret_file: PATH}", one whsec_... a line; during a rotation with each
+// of them. webhook-id follows from the event's source and id, so it is the same for
+// every attempt. "auth: {bearer_file: PATH}" sends the token in the file as
+// Authorization: Bearer. Both files are read again when they change. While one is
+// empty, missing or wrong, nothing is posted, no event is given up before retry.for,
+// and /readyz says so.
 //
 // SIGTERM or SIGINT: the bridge turns not ready and starts no new posts; posts in
 // flight finish, finished offsets are committed, the groups are left; exit 0. A

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,12 +44,15 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
-	budget := pump.NewBudget(256 << 20)
+	budget := pump.NewBudget(cfg.MemoryBudget)
 	for _, c := range cfg.Subscriptions {
-		sub, err := pump.New(cfg.pump(c), client, letters, budget, metrics, log)
+		settings, err := cfg.pump(c, log)
 		if err != nil {
-			_ = server.Close()
-			return nil, err
+			return nil, errors.Join(err, server.Close())
+		}
+		sub, err := pump.New(settings, client, letters, budget, metrics, log)
+		if err != nil {
+			return nil, errors.Join(err, server.Close())
 		}
 		s.subs = append(s.subs, sub)
 		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})

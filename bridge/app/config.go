@@ -2,6 +2,9 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -12,6 +15,8 @@ import (
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Config holds all settings of the bridge.
@@ -20,6 +25,7 @@ type Config struct {
 	Kafka          kafka.Config
 	Subscriptions  []Subscription
 	InstanceID     string // group.instance.id; "" for a dynamic member
+	MemoryBudget   int64  // bytes held for all partitions of all subscriptions
 	AdminTokenFile string // bearer token for writes of the admin API; "" allows them from loopback only
 }
 
@@ -38,7 +44,18 @@ type Subscription struct {
 	Exhausted   string          `yaml:"exhausted"`
 	DeadLetter  string          `yaml:"deadletter"`
 	Rate        float64         `yaml:"rate"`
-	SecretFile  string          `yaml:"secret_file,omitempty"`
+	Signing     Signing         `yaml:"signing,omitempty"`
+	Auth        Auth            `yaml:"auth,omitempty"`
+}
+
+// Signing is how posts are signed, as Standard Webhooks has it.
+type Signing struct {
+	SecretFile string `yaml:"secret_file,omitempty"` // one whsec_... a line, several during a rotation
+}
+
+// Auth is the token that posts carry.
+type Auth struct {
+	BearerFile string `yaml:"bearer_file,omitempty"` // one token, sent as Authorization: Bearer
 }
 
 // Retry controls how a failed delivery is retried.
@@ -57,11 +74,13 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP:           httpd.ConfigFromEnv(r, "bridge", 8001),
 		Kafka:          kafka.ConfigFromEnv(r, "bridge"),
 		InstanceID:     instanceID(r),
+		MemoryBudget:   r.Bytes("MEMORY_BUDGET", memoryBudget(), 16<<20),
 		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
 	}
 	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
 	if path == "" {
 		cfg.Subscriptions = defaults(r)
+		checkSecret(r, cfg.Subscriptions[0].Signing)
 		return cfg, r.Err()
 	}
 	f, wrong, err := readFile(path)
@@ -82,6 +101,16 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	return cfg, r.Err()
 }
 
+// memoryBudget is a third of the memory limit that process.Main set from the
+// container's, or that GOMEMLIMIT says; without a limit 256 MiB. The rest is for
+// the program itself and for garbage that is not collected yet.
+func memoryBudget() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return max(limit/3, 16<<20)
+	}
+	return 256 << 20
+}
+
 // instanceID makes the member static. A pod has a name that a restarted
 // container keeps. Elsewhere it must be set: a host may run two bridges, and
 // hosts created from one image may share a name; of two processes with one id
@@ -96,13 +125,26 @@ func instanceID(r *env.Reader) string {
 	return ""
 }
 
-// defaults are the subscriptions without a file.
+// defaults are the subscriptions without a file. The variable of their secrets is
+// the sinks': in one process, as dev runs, one setting signs and verifies.
 func defaults(r *env.Reader) []Subscription {
+	signing := Signing{SecretFile: r.String(secretFile, "")}
 	return []Subscription{
 		Subscription{Name: "notifications", Group: "notification-service", Sink: r.URL("NOTIFIER_URL", "http://localhost:8002/"),
-			Types: []string{"task.created", "task.completed"}}.filled(),
+			Types: []string{"task.created", "task.completed"}, Signing: signing}.filled(),
 		// The audit group never skips an event: it waits and raises an alarm.
-		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block"}.filled(),
+		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block", Signing: signing}.filled(),
+	}
+}
+
+const secretFile = "WEBHOOK_SECRET_FILE"
+
+func checkSecret(r *env.Reader, s Signing) {
+	if s.SecretFile == "" {
+		return
+	}
+	if err := webhook.Check(s.SecretFile); err != nil {
+		r.Fail(secretFile, "%v", err)
 	}
 }
 
@@ -161,7 +203,16 @@ func (s Subscription) check() []string {
 	report(s.Retry.For < 0, "retry.for: want a positive duration")
 	report(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
 	report(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
-	report(s.SecretFile != "", "secret_file: signing is not supported")
+	if s.Signing.SecretFile != "" {
+		if err := webhook.Check(s.Signing.SecretFile); err != nil {
+			wrong = append(wrong, "signing.secret_file: "+err.Error())
+		}
+	}
+	if s.Auth.BearerFile != "" {
+		if err := token.CheckOwn(s.Auth.BearerFile); err != nil {
+			wrong = append(wrong, "auth.bearer_file: "+err.Error())
+		}
+	}
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -179,13 +230,27 @@ func (s Subscription) filters() []filter.Filter {
 	return append([]filter.Filter{filter.Types(s.Types)}, s.Filters...)
 }
 
-func (c Config) pump(s Subscription) pump.Config {
+// pump opens the secrets of a subscription.
+func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err error) {
+	var signing *webhook.Secrets
+	if s.Signing.SecretFile != "" {
+		if signing, err = webhook.Open(s.Signing.SecretFile, log); err != nil {
+			return cfg, fmt.Errorf("subscription %s: signing.secret_file: %w", s.Name, err)
+		}
+	}
+	var bearer *token.Own
+	if s.Auth.BearerFile != "" {
+		if bearer, err = token.OpenOwn(s.Auth.BearerFile, log); err != nil {
+			return cfg, fmt.Errorf("subscription %s: auth.bearer_file: %w", s.Name, err)
+		}
+	}
 	return pump.Config{
+		Signing: signing, Bearer: bearer,
 		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,
-	}
+	}, nil
 }
 
 // text returns the configuration as a file, with defaults filled in.

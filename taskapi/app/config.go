@@ -9,6 +9,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 // Config is the settings of the service.
@@ -29,9 +30,14 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP:            httpd.ConfigFromEnv(r, "taskapi", 8000),
 		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
 		EventMode:       event.Mode(r.Enum("EVENT_MODE", "structured", "structured", "binary", "envelope")),
-		TokensFile:      r.File("API_TOKENS_FILE"),
+		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
 		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),
+	}
+	if cfg.TokensFile != "" {
+		if err := token.Check(cfg.TokensFile); err != nil {
+			r.Fail("API_TOKENS_FILE", "%v", err)
+		}
 	}
 	var err error
 	if cfg.Database, err = databasePath(r.String("DATABASE_URL", "sqlite:tasks.db")); err != nil {

@@ -42,6 +42,8 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Order is which events must not overtake each other.
@@ -60,6 +62,8 @@ type Config struct {
 	Group       string
 	Topic       string
 	Sink        string
+	Signing     *webhook.Secrets // nil for unsigned posts
+	Bearer      *token.Own       // nil for none
 	Filters     []filter.Filter
 	Order       Order
 	Concurrency int // posts in flight per partition
@@ -97,7 +101,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer})
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +182,9 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 
 // Ready is nil when the subscription has its partitions and may deliver.
 func (s *Subscription) Ready() error {
+	if err := s.sink.Ready(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	missing := s.missing
 	s.mu.Unlock()

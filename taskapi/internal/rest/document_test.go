@@ -132,18 +132,18 @@ func (f *fixture) conforms(r *http.Request, body string, w *httptest.ResponseRec
 	}
 }
 
-// withTokens is an API that asks for the token "token-a", as the document says.
+// withTokens is an API that asks for the token "token-a-0123456789", as the document says.
 func withTokens(t *testing.T) *fixture {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "tokens")
-	if err := os.WriteFile(file, []byte("alice token-a\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("alice token-a-0123456789\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return setup(t, settings{tokens: file})
 }
 
 const (
-	token = "Authorization: Bearer token-a"
+	bearer = "Authorization: Bearer token-a-0123456789"
 	asks  = "Content-Type: application/json"
 )
 
@@ -152,33 +152,33 @@ func TestDocumentListsTheAnswers(t *testing.T) {
 	answered := map[string]bool{}
 	f := withTokens(t)
 	f.answered = answered
-	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
 	unforeseen := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{errors.New("unforeseen")}, Log: slog.New(slog.DiscardHandler)})}
 	unavailable := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{task.ErrUnavailable}, Log: slog.New(slog.DiscardHandler)})}
 
-	f.do("GET", path, "", token, `If-None-Match: "1"`)
-	f.do("PATCH", path, `{"title": "x"}`, token, asks, `If-Match: "7"`)
-	f.do("POST", path+"/complete", "", token, `If-Match: "7"`)
+	f.do("GET", path, "", bearer, `If-None-Match: "1"`)
+	f.do("PATCH", path, `{"title": "x"}`, bearer, asks, `If-Match: "7"`)
+	f.do("POST", path+"/complete", "", bearer, `If-Match: "7"`)
 	for _, call := range [][3]string{
 		{"GET", "/tasks"}, {"GET", path}, {"POST", "/tasks", `{"title": "x"}`}, {"PATCH", path, `{"status": "in_progress"}`}, {"POST", path + "/complete", `{}`},
 	} {
 		method, at, body := call[0], call[1], call[2]
-		f.do(method, at, body, token, asks)
+		f.do(method, at, body, bearer, asks)
 		f.do(method, at, body, asks)
-		f.do(method, at, body, token, asks, "X-Correlation-ID: ")
-		f.do(method, strings.Replace(at, path, "/tasks/nobody", 1), body, token, asks)
-		f.do(method, at+"?unknown=1", body, token, asks)
+		f.do(method, at, body, bearer, asks, "X-Correlation-ID: ")
+		f.do(method, strings.Replace(at, path, "/tasks/nobody", 1), body, bearer, asks)
+		f.do(method, at+"?unknown=1", body, bearer, asks)
 		unforeseen.do(method, at, body, asks)
 		unavailable.do(method, at, body, asks)
 		if method == "GET" {
 			continue
 		}
-		f.do(method, at, body, token, asks, "Sec-Fetch-Site: cross-site")
-		f.do(method, at, body, token, "Content-Type: text/plain")
-		f.do(method, at, strings.Repeat(" ", 64<<10)+body, token, asks)
-		f.do(method, at, `{"unknown": 1}`, token, asks)
+		f.do(method, at, body, bearer, asks, "Sec-Fetch-Site: cross-site")
+		f.do(method, at, body, bearer, "Content-Type: text/plain")
+		f.do(method, at, strings.Repeat(" ", 64<<10)+body, bearer, asks)
+		f.do(method, at, `{"unknown": 1}`, bearer, asks)
 		late := httptest.NewRequest(method, at, tooLate{})
-		late.Header.Set("Authorization", "Bearer token-a")
+		late.Header.Set("Authorization", "Bearer token-a-0123456789")
 		f.serve(late, body)
 	}
 
@@ -220,7 +220,7 @@ func (tooLate) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 // What the document forbids is refused by the API as well.
 func TestDocumentForbids(t *testing.T) {
 	f := withTokens(t)
-	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
 	for _, tt := range []struct {
 		name, method, path, body string
 		headers                  []string
@@ -257,7 +257,7 @@ func TestDocumentForbids(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			headers := append([]string{asks}, tt.headers...)
 			if tt.status != 401 {
-				headers = append(headers, token)
+				headers = append(headers, bearer)
 			}
 			r := request(tt.method, tt.path, tt.body, headers...)
 			if err := openapi3filter.ValidateRequest(t.Context(), f.operation(r, tt.body)); err == nil {
@@ -313,8 +313,8 @@ func TestDocumentExamples(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						id := f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
-						w := f.do(method, strings.Replace(path, "{id}", id, 1), string(body), token, "Content-Type: "+media)
+						id := f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
+						w := f.do(method, strings.Replace(path, "{id}", id, 1), string(body), bearer, "Content-Type: "+media)
 						if w.Code/100 != 2 {
 							t.Errorf("%s, example %s as %s: %d %s", op.OperationID, name, media, w.Code, w.Body)
 						}

@@ -22,6 +22,7 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -33,23 +34,25 @@ var document []byte
 // Config is what an API needs.
 type Config struct {
 	Store    task.Store
-	Tokens   *Tokens // nil: the API is open
+	Tokens   *token.List // nil: the API is open
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none
 }
 
 // API is the http.Handler of the Task API.
 type API struct {
-	store  task.Store
-	tokens *Tokens
-	log    *slog.Logger
-	origin *http.CrossOriginProtection
-	mux    *chi.Mux
+	store    task.Store
+	tokens   *token.List
+	refusals *token.Refusals
+	log      *slog.Logger
+	origin   *http.CrossOriginProtection
+	mux      *chi.Mux
 }
 
 // New makes an API.
 func New(cfg Config) *API {
 	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux()}
+	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
 		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
 	"github.com/taskwire/taskwire/taskapi/internal/store/storetest"
@@ -64,7 +65,7 @@ func setup(t *testing.T, set settings) *fixture {
 	})
 	cfg := rest.Config{Store: f.store, Log: log, Registry: prometheus.NewRegistry()}
 	if set.tokens != "" {
-		if cfg.Tokens, err = rest.OpenTokens(set.tokens, log); err != nil {
+		if cfg.Tokens, err = token.Open(set.tokens, log); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -529,13 +530,13 @@ func TestTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("# who may change tasks\nalice token-a\n\nbob token-b\nalice token-a2\n")
+	write("# who may change tasks\nalice token-a-0123456789\n\nbob token-b-0123456789\nalice token-a2-0123456789\n")
 	f := setup(t, settings{tokens: file})
 	post := func(headers ...string) int { return f.do("POST", "/tasks", `{"title": "x"}`, headers...).Code }
 	for header, want := range map[string]int{
-		"Authorization: Bearer token-a": 201, "Authorization: bearer token-b": 201, "Authorization: Bearer token-a2": 201,
-		"Authorization: Bearer token-c": 401, "Authorization: Bearer ": 401, "Authorization: Basic token-a": 401,
-		"Authorization: token-a": 401, "Authorization: Bearer alice": 401, "X-Other: 1": 401,
+		"Authorization: Bearer token-a-0123456789": 201, "Authorization: bearer token-b-0123456789": 201, "Authorization: Bearer token-a2-0123456789": 201,
+		"Authorization: Bearer token-c-0123456789": 401, "Authorization: Bearer ": 401, "Authorization: Basic token-a-0123456789": 401,
+		"Authorization: token-a-0123456789": 401, "Authorization: Bearer alice": 401, "X-Other: 1": 401,
 	} {
 		if got := post(header); got != want {
 			t.Errorf("%s = %d, want %d", header, got, want)
@@ -558,25 +559,22 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	// Two callers using the same key do not collide.
-	for _, token := range []string{"token-a", "token-b"} {
+	for _, token := range []string{"token-a-0123456789", "token-b-0123456789"} {
 		if code := post("Authorization: Bearer "+token, "Idempotency-Key: k"); code != 201 {
 			t.Errorf("%s with the key = %d", token, code)
 		}
 	}
 
-	write("alice token-new\n")
-	await(t, func() bool { return post("Authorization: Bearer token-new") == 201 })
-	if got := post("Authorization: Bearer token-a"); got != 401 {
+	write("alice token-new-0123456789\n")
+	await(t, func() bool { return post("Authorization: Bearer token-new-0123456789") == 201 })
+	if got := post("Authorization: Bearer token-a-0123456789"); got != 401 {
 		t.Errorf("a token that was taken out = %d", got)
 	}
-	write("this is no token file at all\n")
-	await(t, func() bool {
-		code := post("Authorization: Bearer token-new")
-		if code != 201 {
-			t.Fatalf("a bad file took a good token away: %d", code)
-		}
-		return strings.Contains(f.log.String(), "secret file cannot be used")
-	})
+	write("") // revokes what it held
+	await(t, func() bool { return post("Authorization: Bearer token-new-0123456789") == 401 })
+	if !strings.Contains(f.log.String(), "secret file cannot be used") {
+		t.Errorf("nothing says why no token is good:\n%s", f.log)
+	}
 	if strings.Contains(f.log.String(), "token-") {
 		t.Errorf("a token was logged:\n%s", f.log)
 	}
@@ -589,25 +587,6 @@ func await(t *testing.T, done func() bool) {
 			t.Fatal("did not happen within 20 s")
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func TestBadTokenFiles(t *testing.T) {
-	for content, says := range map[string]string{
-		"":                     "holds no token",
-		"# only words\n":       "holds no token",
-		"alice\n":              "line 1",
-		"a b\nalice x y\n":     "line 2",
-		"al/ice t\n":           "line 1",
-		"alice same\nbob same": "alice and bob share",
-	} {
-		file := filepath.Join(t.TempDir(), "tokens")
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := rest.OpenTokens(file, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v, want an error that says %q", content, err, says)
-		}
 	}
 }
 
