@@ -33,7 +33,9 @@
 //	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
 //	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
 //	                                             more; without it the API is open. See Tokens
-//	EVENT_MODE                  structured       or binary: how an event becomes a Kafka record
+//	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
+//	                                             (CloudEvents), or envelope, for consumers that read
+//	                                             event_id, event_type, occurred_at, data and metadata
 //	OUTBOX_LIMIT                1000000          events that may wait for Kafka
 //	OUTBOX_RETENTION            1h               how long the row of a published event is kept
 //	KAFKA_BOOTSTRAP_SERVERS     localhost:9092   host:port, several with commas

@@ -97,8 +97,8 @@ func (s *Service) load(ctx context.Context) error {
 func (s *Service) newRelay() *outbox.Relay {
 	client := kafka.NewClient(s.cfg.Kafka, s.transport)
 	return outbox.New(outbox.Config{
-		Topic:  s.cfg.Kafka.Topic,
-		Binary: s.cfg.Binary,
+		Topic: s.cfg.Kafka.Topic,
+		Mode:  s.cfg.EventMode,
 		Prepare: func(ctx context.Context) error {
 			return kafka.EnsureTopic(ctx, client, s.cfg.Kafka.Topic, s.cfg.Kafka.Partitions, s.cfg.Kafka.CreateTopics)
 		},

@@ -60,11 +60,11 @@ func New(cfg Config) *API {
 	a.mux.NotFound(a.handle(noSuchPath))
 	a.mux.MethodNotAllowed(a.handle(a.methodNotAllowed))
 
-	a.mux.Post("/tasks", a.handle(a.create))
+	a.mux.Post("/tasks", a.handle(withoutQuery(a.create)))
 	a.mux.Get("/tasks", a.handle(a.list))
-	a.mux.Get("/tasks/{id}", a.handle(a.get))
-	a.mux.Patch("/tasks/{id}", a.handle(a.update))
-	a.mux.Post("/tasks/{id}/complete", a.handle(a.complete))
+	a.mux.Get("/tasks/{id}", a.handle(withoutQuery(a.get)))
+	a.mux.Patch("/tasks/{id}", a.handle(withoutQuery(a.update)))
+	a.mux.Post("/tasks/{id}/complete", a.handle(withoutQuery(a.complete)))
 
 	a.mux.Get("/openapi.json", openAPI)
 	page := docs()
