@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type Config struct {
 	Group       string
 	Topic       string
 	Sink        string
+	SinkAllow   []netip.Prefix // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
 	Concurrency int // posts in flight per partition
@@ -97,7 +99,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
