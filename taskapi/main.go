@@ -49,6 +49,7 @@
 //	KAFKA_SASL_MECHANISM                         PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 //	KAFKA_SASL_USERNAME
 //	KAFKA_SASL_PASSWORD_FILE
+//	KAFKA_SASL_INSECURE         false            PLAIN without TLS, password in clear text
 //
 // # Tokens
 //

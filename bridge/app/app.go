@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,7 +59,18 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})
 	}
 	route := func(r *http.Request) string { return r.Pattern }
-	handler := admin.Handler(s.subs, admin.Token(cfg.AdminTokenFile))
+	door := admin.Config{Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
+	if cfg.AdminTokenFile == "" {
+		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
+	} else {
+		if door.Token, err = admin.OpenToken(cfg.AdminTokenFile, log); err != nil {
+			_ = server.Close()
+			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
+		}
+		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
+	}
+	server.PublicHosts(door.Hosts)
+	handler := admin.Handler(s.subs, door)
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }

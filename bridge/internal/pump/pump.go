@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -64,6 +65,7 @@ type Config struct {
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
 	Concurrency int // posts in flight per partition
@@ -101,7 +103,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
