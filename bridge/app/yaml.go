@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	largest = 1 << 20 // bytes of a configuration file
+	largest = 128 << 10 // bytes of a configuration file; the parser takes time that grows with its square
 	deepest = 32      // brackets and dashes within each other
 )
 
