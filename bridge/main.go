@@ -13,7 +13,8 @@
 // Admin API on the public port:
 //
 //	GET  /subscriptions, /subscriptions/{name}     state; per partition committed, end, lag, in flight, blocking event
-//	POST /subscriptions/{name}/pause, .../resume   from this machine, or with the token of ADMIN_TOKEN_FILE
+//	POST /subscriptions/{name}/pause, .../resume   with the token of ADMIN_TOKEN_FILE; without one only when
+//	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
 // Settings, all from the environment:
@@ -32,6 +33,7 @@
 //	KAFKA_TLS, KAFKA_TLS_CA_FILE, KAFKA_TLS_CERT_FILE, KAFKA_TLS_KEY_FILE  off
 //	KAFKA_SASL_MECHANISM     PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512        none
 //	KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD_FILE
+//	KAFKA_SASL_INSECURE      PLAIN without TLS, password in clear text    false
 //	KAFKA_GROUP_INSTANCE_ID  a killed process that starts again under     the pod's name in
 //	                         the same id gets its partitions back at      Kubernetes, else none
 //	                         once; without an id they are idle for 10s.
@@ -41,7 +43,24 @@
 //	BRIDGE_CONFIG            file with subscriptions in YAML              the two below
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
-//	ADMIN_TOKEN_FILE         bearer token for writes of the admin API     loopback only
+//	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
+//	SINK_ALLOW               link-local and metadata addresses or         none
+//	                         prefixes that sinks may have, comma-separated
+//	ADMIN_TOKEN_FILE         bearer token for all of the admin API, one   reads are open,
+//	                         a line; re-read when it changes              writes see above
+//	ADMIN_HOSTS              names of the admin API, comma-separated,     none
+//	                         beside localhost and any address
+//
+// On a loopback address both ports answer 421 unless they are called localhost or
+// by an address, the public one also by a name of ADMIN_HOSTS.
+//
+// Posts of a subscription are signed, as Standard Webhooks has it, with
+// "signing: {secret_file: PATH}", one whsec_... a line; during a rotation with each
+// of them. webhook-id follows from the event's source and id, so it is the same for
+// every attempt. "auth: {bearer_file: PATH}" sends the token in the file as
+// Authorization: Bearer. Both files are read again when they change. While one is
+// empty, missing or wrong, nothing is posted, no event is given up before retry.for,
+// and /readyz says so.
 //
 // SIGTERM or SIGINT: the bridge turns not ready and starts no new posts; posts in
 // flight finish, finished offsets are committed, the groups are left; exit 0. A

@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
@@ -72,7 +73,7 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 			fmt.Fprintf(stdout, "%s: no, the event does not pass %s\n", s.Name, why)
 			continue
 		}
-		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, s.Sink)
+		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, deliver.Shown(s.Sink))
 	}
 	return nil
 }

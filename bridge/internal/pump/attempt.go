@@ -30,7 +30,7 @@ func (p *partition) attempt(intake, posts context.Context) {
 		}
 		start := time.Now()
 		res := p.sub.sink.Attempt(posts, deliver.Post{
-			ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
+			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))

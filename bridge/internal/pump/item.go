@@ -37,6 +37,7 @@ type item struct {
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
+	webhookID         string // when posts are signed
 
 	state    state
 	queue    *queue

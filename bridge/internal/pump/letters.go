@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
@@ -72,7 +73,7 @@ func (p *partition) writeLetter(ctx context.Context, it *item) error {
 	ctx, cancel := context.WithTimeout(ctx, letterTimeout)
 	defer cancel()
 	return deadletter.Write(ctx, p.sub.letters, p.sub.cfg.DeadLetter, it.record, deadletter.Letter{
-		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: it.offset, Group: p.sub.cfg.Group, Subscription: p.sub.cfg.Name, Sink: p.sub.cfg.Sink,
+		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: it.offset, Group: p.sub.cfg.Group, Subscription: p.sub.cfg.Name, Sink: deliver.Shown(p.sub.cfg.Sink),
 		Reason: it.reason, Error: it.err.Error(), Status: it.status, Attempts: it.attempts, First: it.first, Last: it.last,
 		SkippedBy: it.wish().By, SkippedReason: it.wish().Reason,
 	})

@@ -77,7 +77,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 	if wrong != nil {
 		s.metrics.unsealed.WithLabelValues(s.cfg.Name).Inc()
 		s.log.Error("ALARM: stored offset is not sealed by the bridge, its map is ignored", "topic", s.cfg.Topic, "group", s.cfg.Group,
-			"partition", p.id, "offset", claimed.Offset, "waits_for_operator", s.cfg.Block, "err", wrong)
+			"partition", p.id, "offset", claimed.Offset, "waits_for_operator", s.cfg.Block, "err", wrong, "command", "bridge offsets accept --subscription "+s.cfg.Name)
 	}
 	if why := tracker.Ignored(); why != "" {
 		s.log.Warn("commit metadata ignored, finished events may be posted again", "partition", p.id, "reason", why)

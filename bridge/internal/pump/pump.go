@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -45,6 +46,8 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Order is which events must not overtake each other.
@@ -63,6 +66,9 @@ type Config struct {
 	Group       string
 	Topic       string
 	Sink        string
+	Signing     *webhook.Secrets // nil for unsigned posts
+	Bearer      *token.Own       // nil for none
+	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
 	Concurrency int // posts in flight per partition
@@ -102,7 +108,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +189,9 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 
 // Ready is nil when the subscription has its partitions and may deliver.
 func (s *Subscription) Ready() error {
+	if err := s.sink.Ready(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	missing := s.missing
 	s.mu.Unlock()

@@ -2,12 +2,10 @@ package rest
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -141,7 +139,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 		out.Tasks[i] = body(t)
 	}
 	if page.More {
-		out.NextCursor = new(base64.RawURLEncoding.EncodeToString([]byte(page.Tasks[len(page.Tasks)-1].ID)))
+		out.NextCursor = new(cursor(page.Tasks[len(page.Tasks)-1].ID))
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
@@ -171,47 +169,4 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
 	return nil
-}
-
-const (
-	defaultLimit = 100
-	maxLimit     = 1000
-)
-
-// parseFilter reads the query. A parameter that is empty counts as absent.
-func parseFilter(u *url.URL) (f task.Filter, err error) {
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return f, refuse(http.StatusBadRequest, "The query is not well-formed.")
-	}
-	f.Limit = defaultLimit
-	if s := query.Get("status"); s != "" {
-		if f.Status, err = task.ParseStatus(s); err != nil {
-			return f, badQuery("status", err.Error())
-		}
-	}
-	if s := query.Get("owner_id"); s != "" {
-		if f.OwnerID, err = task.ParseUUID(s); err != nil {
-			return f, badQuery("owner_id", err.Error())
-		}
-	}
-	if s := query.Get("limit"); s != "" {
-		if f.Limit, err = strconv.Atoi(s); err != nil || f.Limit < 1 || f.Limit > maxLimit {
-			return f, badQuery("limit", "must be a whole number from 1 to 1000")
-		}
-	}
-	if s := query.Get("cursor"); s != "" {
-		id, err := base64.RawURLEncoding.DecodeString(s)
-		if err != nil {
-			return f, badQuery("cursor", "must be a next_cursor of this list")
-		}
-		if f.After, err = task.ParseUUID(string(id)); err != nil {
-			return f, badQuery("cursor", "must be a next_cursor of this list")
-		}
-	}
-	return f, nil
-}
-
-func badQuery(name, detail string) error {
-	return refuse(http.StatusUnprocessableEntity, "The query parameter "+name+" "+detail+".")
 }
