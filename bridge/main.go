@@ -51,7 +51,7 @@
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
 //
-// On a loopback address both ports answer 421 unless they are called localhost or
+// On a loopback address both ports answer 403 unless they are called localhost or
 // by an address, the public one also by a name of ADMIN_HOSTS.
 //
 // Posts of a subscription are signed, as Standard Webhooks has it, with

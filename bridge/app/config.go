@@ -262,12 +262,12 @@ func (s Subscription) check() []string {
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
 	report(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
-	report(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
+	report(!(s.Retry.Multiplier >= 1 && s.Retry.Multiplier <= 100), "retry.multiplier: want 1 to 100")
 	report(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
 	report(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
 	report(s.Retry.For < 0, "retry.for: want a positive duration")
 	report(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
-	report(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
+	report(!(s.Rate >= 0), "rate: want posts per second, or 0 for no limit")
 	if s.Signing.SecretFile != "" {
 		if err := webhook.Check(s.Signing.SecretFile); err != nil {
 			wrong = append(wrong, "signing.secret_file: "+err.Error())

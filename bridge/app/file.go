@@ -91,9 +91,17 @@ func (f file) check() []string {
 			wrong = append(wrong, where+".group: used twice; each subscription needs its own group")
 		}
 		names[s.Name], groups[s.Group] = true, true
+		if len(wrong) > mostMistakes {
+			return append(wrong[:mostMistakes], moreMistakes)
+		}
 	}
 	return wrong
 }
+
+// mostMistakes bounds what is reported at once, and the time it takes.
+const mostMistakes = 100
+
+const moreMistakes = "more mistakes are not listed; correct these first"
 
 // isBroken reports whether what is wrong at where follows from a value that
 // could not be read, there, around it or within it.
@@ -126,7 +134,13 @@ func (r *reader) fail(at *token.Token, where, text string) {
 	if isPlain(where) {
 		text = where + ": " + text
 	}
-	r.wrong, r.broken = append(r.wrong, place(r.path, at)+text), append(r.broken, where)
+	switch {
+	case len(r.wrong) < mostMistakes:
+		r.wrong, r.broken = append(r.wrong, place(r.path, at)+text), append(r.broken, where)
+	case len(r.wrong) == mostMistakes:
+		// check compares each of its mistakes with each of these: it is spared all of it.
+		r.wrong, r.broken = append(r.wrong, moreMistakes), []string{""}
+	}
 }
 
 // value decodes node, found at where, into v.

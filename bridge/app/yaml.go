@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	largest = 1 << 20 // bytes of a configuration file
-	deepest = 32      // brackets and dashes within each other
+	largest = 128 << 10 // bytes of a configuration file; the parser takes time that grows with its square
+	deepest = 32        // brackets and dashes within each other
 )
 
 // parseYAML returns the one document of a file, nil when it is empty. It takes

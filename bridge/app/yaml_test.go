@@ -1,8 +1,10 @@
 package app_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/env"
 )
 
 // aliasBomb is 300 bytes that a decoder turns into 10^9 strings.
@@ -36,10 +39,10 @@ func TestWhatAFileMayNotHold(t *testing.T) {
 		"a byte order mark":    {"\ufeff" + example, ":1:1: begins with a byte order mark; save it as UTF-8 without one"},
 		"UTF-16":               {"\xff\xfet\x00o\x00", ":1:1: begins with a byte order mark; save it as UTF-8 without one"},
 		"Latin-1":              {"topic: caf\xe9\n", ": is not UTF-8"},
-		"more than it may":     {example + strings.Repeat("# more\n", 1<<20/7), ": is larger than 1024 KiB"},
-		"brackets":             {"topic: " + strings.Repeat("[", 1<<19), ":1:40: more than 32 levels within each other"},
-		"braces":               {strings.Repeat("{a: ", 1<<17), ":1:129: more than 32 levels within each other"},
-		"dashes":               {strings.Repeat("- ", 1<<18), ":1:65: more than 32 levels within each other"},
+		"more than it may":     {example + strings.Repeat("# more\n", 128<<10/7), ": is larger than 128 KiB"},
+		"brackets":             {"topic: " + strings.Repeat("[", 30<<10), ":1:40: more than 32 levels within each other"},
+		"braces":               {strings.Repeat("{a: ", 30<<10), ":1:129: more than 32 levels within each other"},
+		"dashes":               {strings.Repeat("- ", 30<<10), ":1:65: more than 32 levels within each other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, c.text)
@@ -115,8 +118,28 @@ func TestAFileThatNeverEndsIsTooLarge(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip("no /dev/zero")
 	}
-	want := []string{"BRIDGE_CONFIG: /dev/zero: is larger than 1024 KiB"}
+	want := []string{"BRIDGE_CONFIG: /dev/zero: is larger than 128 KiB"}
 	if diff := cmp.Diff(want, mistakes(t, "/dev/zero")); diff != "" {
 		t.Errorf("mistakes (-want +got):\n%s", diff)
+	}
+}
+
+// A file of mistakes is refused in little time and in few lines.
+func TestMistakesAreBounded(t *testing.T) {
+	for name, text := range map[string]string{
+		"wrong types":   "subscriptions: [" + strings.Repeat("a,", 60<<10) + "a]",
+		"unknown keys":  strings.Repeat("x: 1\n", 3) + "subscriptions:\n" + strings.Repeat("  - {y: 1}\n", 8<<10),
+		"empty entries": "subscriptions: [" + strings.Repeat("{},", 40<<10) + "{}]",
+		"no numbers":    "subscriptions: [{name: a, group: g, sink: 'http://localhost/', rate: .nan, retry: {multiplier: .nan}}]",
+	} {
+		path := filepath.Join(t.TempDir(), "bridge.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := app.FromEnv(env.Map(map[string]string{"BRIDGE_CONFIG": path}))
+		var wrong *env.Error
+		if !errors.As(err, &wrong) || len(wrong.Mistakes) > 202 {
+			t.Errorf("%s: %d mistakes, %T; want 1 to 202", name, len(wrong.Mistakes), err)
+		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // away, and no page can claim an address as its name without being served from it.
 type Hosts []string
 
-// Guard refuses requests for other hosts with 421; detail tells what to do.
+// Guard refuses requests for other hosts with 403; detail tells what to do.
 func (h Hosts) Guard(next http.Handler, detail string) http.Handler {
 	return guardHost(h.accept, next, detail)
 }
@@ -52,7 +52,7 @@ func guardLoopback(l net.Listener, also Hosts, next http.Handler) http.Handler {
 func guardHost(accept func(host string) bool, next http.Handler, detail string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !accept(hostname(r.Host)) {
-			WriteProblem(w, Problem{Status: http.StatusMisdirectedRequest, Detail: detail})
+			WriteProblem(w, Problem{Status: http.StatusForbidden, Detail: detail})
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -44,14 +44,14 @@ func TestAListenerOnLoopbackTakesNoOtherName(t *testing.T) {
 		"evil.example": false, "evil.example:8001": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,
 		"192.168.0.7": false, "169.254.169.254": false, "[fe80::1]": false, "0.0.0.0": false, "localhost.": false,
 	} {
-		want := map[string]int{"/tasks": 421, "/healthz": 421, "/metrics": 421}
+		want := map[string]int{"/tasks": 403, "/healthz": 403, "/metrics": 403}
 		if good {
 			want = map[string]int{"/tasks": 418, "/healthz": 200, "/metrics": 200}
 		}
 		got := map[string]int{}
 		for path, addr := range map[string]net.Addr{"/tasks": s.Addr(), "/healthz": s.Addr(), "/metrics": s.OpsAddr()} {
 			code, contentType := askAs(t, addr, path, host)
-			if code == 421 && contentType != "application/problem+json" {
+			if code == 403 && contentType != "application/problem+json" {
 				t.Errorf("%s as %s is refused with %s, want a problem", path, host, contentType)
 			}
 			got[path] = code
@@ -81,12 +81,12 @@ func TestAListenerOnEveryInterfaceTakesEveryName(t *testing.T) {
 
 func TestPublicHostsAreTakenOnLoopback(t *testing.T) {
 	s, _ := start(t, func(s *httpd.Server) { s.PublicHosts(httpd.Hosts{"Bridge.example"}) })
-	for host, want := range map[string]int{"bridge.example": 200, "192.168.0.7:8001": 200, "localhost": 200, "evil.example": 421} {
+	for host, want := range map[string]int{"bridge.example": 200, "192.168.0.7:8001": 200, "localhost": 200, "evil.example": 403} {
 		if code, _ := askAs(t, s.Addr(), "/healthz", host); code != want {
 			t.Errorf("public port as %s = %d, want %d", host, code, want)
 		}
 	}
-	if code, _ := askAs(t, s.OpsAddr(), "/metrics", "bridge.example"); code != 421 {
-		t.Errorf("operator port as bridge.example = %d, want 421", code)
+	if code, _ := askAs(t, s.OpsAddr(), "/metrics", "bridge.example"); code != 403 {
+		t.Errorf("operator port as bridge.example = %d, want 403", code)
 	}
 }

@@ -205,7 +205,7 @@ func TestWhatIsRefusedBeforeAnyHandler(t *testing.T) {
 		Status int
 		Type   string
 	}
-	const host = "Host: x\r\n"
+	const host = "Host: localhost\r\n"
 	for name, c := range map[string]struct {
 		request string
 		want    answer

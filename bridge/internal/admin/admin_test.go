@@ -116,7 +116,7 @@ func TestTheBridgeIsCalledByAKnownName(t *testing.T) {
 		h := admin.Handler(nil, admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
 		for host, want := range map[string]int{
 			"localhost:8001": 200, "127.0.0.1": 200, "[::1]:8001": 200, "10.1.2.3:8001": 200, "bridge.taskwire:8001": 200, "Bridge.Taskwire": 200,
-			"evil.example": 421, "evil.example:8001": 421, "bridge.taskwire.evil.example": 421, "": 421,
+			"evil.example": 403, "evil.example:8001": 403, "bridge.taskwire.evil.example": 403, "": 403,
 		} {
 			if got := ask(t, h, read, "Host: "+host); got.Code != want {
 				t.Errorf("loopback %v: read as %q = %d, want %d", loopback, host, got.Code, want)
