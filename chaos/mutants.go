@@ -175,7 +175,7 @@ func mutantTest(ctx context.Context, s settings, patch string) error {
 	}
 	switch {
 	case !bytes.Contains(out, []byte("=== RUN ")):
-		return fmt.Errorf("no test %s ran in %s: %v\n%s", name, pkg, err, out)
+		return fmt.Errorf("no test %s ran in %s:\n%s", name, pkg, out)
 	case err != nil:
 		return errTestFailed
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
@@ -46,11 +47,21 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
 	budget := pump.NewBudget(cfg.MemoryBudget)
+	var keys func() seal.Keys
+	if cfg.StateKeyFile != "" {
+		get, check, err := stateKeys(cfg.StateKeyFile, log)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("BRIDGE_STATE_KEY_FILE: %w", err), server.Close())
+		}
+		keys = get
+		server.Ready(httpd.Check{Name: "BRIDGE_STATE_KEY_FILE", Func: check})
+	}
 	for _, c := range cfg.Subscriptions {
 		settings, err := cfg.pump(c, log)
 		if err != nil {
 			return nil, errors.Join(err, server.Close())
 		}
+		settings.Keys = keys
 		sub, err := pump.New(settings, client, letters, budget, metrics, log)
 		if err != nil {
 			return nil, errors.Join(err, server.Close())

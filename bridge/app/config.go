@@ -31,6 +31,7 @@ type Config struct {
 	InstanceID     string         // group.instance.id; "" for a dynamic member
 	MemoryBudget   int64          // bytes held for all partitions of all subscriptions
 	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
+	StateKeyFile   string         // keys that seal commits; "" trusts every commit
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
@@ -82,6 +83,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		InstanceID:     instanceID(r),
 		MemoryBudget:   r.Bytes("MEMORY_BUDGET", memoryBudget(), 16<<20),
 		AdminTokenFile: adminToken(r),
+		StateKeyFile:   stateKeyFile(r),
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
 	}

@@ -1,5 +1,5 @@
 // Package admin is the bridge's HTTP API for operators: the state of each
-// subscription, and pause and resume.
+// subscription, pause and resume, and the repairs that need an operator.
 package admin
 
 import (
@@ -36,6 +36,7 @@ func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 		s.Resume()
 		write(w, s.View())
 	}))
+	repairs(mux, subs)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})
