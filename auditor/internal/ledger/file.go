@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/taskwire/taskwire/internal/ownfile"
 )
 
 // A File is what the ledger needs of the log's file. Write appends at the end,
@@ -32,10 +34,7 @@ type File interface {
 // The first fsync has to come before any answer: a line of a killed process may
 // be found again, answered as a duplicate and so acknowledged.
 func openLog(path string) (*lockedFile, int64, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, 0, fmt.Errorf("open %s: is a symbolic link; set AUDIT_LOG_PATH to the file itself", path)
-	}
+	f, err := ownfile.Open(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if errors.Is(err, fs.ErrNotExist) { // the file is created, so a folder is missing
 		return nil, 0, fmt.Errorf("folder %s: %w; create it or set AUDIT_LOG_PATH to a new file", filepath.Dir(path), syscall.ENOENT)
 	}
@@ -58,13 +57,6 @@ func (f *lockedFile) Close() error {
 }
 
 func claim(f *os.File, path string) (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("open %s: not a regular file", path)
-	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return 0, fmt.Errorf("open %s: %w", path, ErrLocked)
@@ -78,7 +70,8 @@ func claim(f *os.File, path string) (int64, error) {
 		return 0, err
 	}
 	// The lock is held: from here on nothing else appends.
-	if info, err = f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return 0, err
 	}
 	return info.Size(), nil

@@ -316,6 +316,16 @@ func TestPathsThatAreNoLog(t *testing.T) {
 	if err := open(filepath.Join(dir, "link")); err == nil || !strings.Contains(err.Error(), "symbolic link") {
 		t.Errorf("symbolic link: %v", err)
 	}
+	shared := filepath.Join(dir, "shared")
+	if err := errors.Join(os.WriteFile(shared, nil, 0o600), os.Chmod(shared, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(shared); err == nil || !strings.Contains(err.Error(), "chmod o-w "+shared) {
+		t.Errorf("a log that others may write: %v", err)
+	}
+	if err := errors.Join(os.Chmod(shared, 0o660), open(shared)); err != nil {
+		t.Errorf("a log that the group may write, as on a volume with fsGroup: %v", err)
+	}
 	foreign := filepath.Join(dir, "passwd")
 	if err := os.WriteFile(foreign, []byte("root:x:0:0\nbin:x:1:1\n"), 0o600); err != nil {
 		t.Fatal(err)
