@@ -363,3 +363,14 @@ func TestCat(t *testing.T) {
 		t.Errorf("on a terminal: %s", got)
 	}
 }
+
+func TestDevNullIsNoTerminal(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if app.IsTerminal(null) {
+		t.Error("cat escapes for /dev/null as for a terminal")
+	}
+}
