@@ -51,7 +51,9 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	}
 	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	s.metrics = newMetrics()
-	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap}
+	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
+		log.Warn("high-water mark of the audit log not written", "err", err)
+	}}
 	s.missing = s.load(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())

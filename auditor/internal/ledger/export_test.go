@@ -1,5 +1,7 @@
 package ledger
 
+import "testing"
+
 // InFlight is the number of entries in flight.
 func InFlight(l *Ledger) int {
 	l.mu.Lock()
@@ -9,3 +11,14 @@ func InFlight(l *Ledger) int {
 
 // ValidJSON is validJSON for tests outside the package.
 var ValidJSON = validJSON
+
+// CloseMark lets every write of the mark fail.
+func CloseMark(l *Ledger) { l.mark.file.Close() }
+
+// ReopenMark undoes CloseMark.
+func ReopenMark(tb testing.TB, l *Ledger) {
+	tb.Helper()
+	if err := l.mark.begin(l.size); err != nil {
+		tb.Fatal(err)
+	}
+}

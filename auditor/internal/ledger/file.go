@@ -77,6 +77,25 @@ func claim(f *os.File, path string) (int64, error) {
 	return info.Size(), nil
 }
 
+// inPlace returns a *FaultError unless the log's path names the open file, and
+// the file has the length that this process gave it.
+func (l *Ledger) inPlace(size int64) error {
+	named, err := os.Lstat(l.cfg.Path)
+	if err != nil {
+		return &FaultError{fmt.Errorf("audit log was removed or renamed while it was open: %w", err)}
+	}
+	open, err := l.place.Stat()
+	switch {
+	case err != nil:
+		return &FaultError{fmt.Errorf("audit log: %w", err)}
+	case !os.SameFile(named, open):
+		return &FaultError{fmt.Errorf("audit log %s was replaced by another file while it was open", l.cfg.Path)}
+	case open.Size() != size:
+		return &FaultError{fmt.Errorf("audit log %s was changed by another program: it has %d bytes, %d were written", l.cfg.Path, open.Size(), size)}
+	}
+	return nil
+}
+
 // syncDir makes the names in the directory of path durable.
 func syncDir(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
