@@ -10,7 +10,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 PACKAGES   := ./...
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster manifests bench chaos mutants build fuzz clean sweep
+.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster manifests bench chaos mutants build fuzz clean sweep attacks
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ sweep: ## kill the right process at each step between two effects, TIMES (3) tim
 
 mutants: ## each known mistake, built into the product, must turn a short run red
 	go run ./chaos mutants
+
+attacks: ## clients that want to use up memory and descriptors, against the real programs at their default limits
+	ulimit -n 20000; go test -tags attack -count=1 -timeout 20m -v ./attack
 
 build: ## the four programs into bin/
 	go build -trimpath -o bin/ ./taskapi ./bridge ./notifier ./auditor

@@ -53,6 +53,7 @@
 //	SHUTDOWN_GRACE  time for requests in progress after a stop       25s
 //	LOG_FORMAT      auto, json or text; auto is text on a terminal   auto
 //	LOG_LEVEL       debug, info, warn or error                       info
+//	MAX_CONNECTIONS connections to the public port; idle and slow ones make room  512
 //	OPS_PPROF       profiles under /debug/pprof/ of the operator port  false
 //
 // SIGTERM or SIGINT: readiness off, requests in progress finish, exit 0; a second

@@ -34,6 +34,7 @@ type Service struct {
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{}  // limits the queries that read the log at a time
+	answers *httpd.Answers // limits the queries that are being answered
 	fullLog rate.Sometimes // one log line for many posts to a full disk
 }
 
@@ -49,7 +50,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	s.metrics = newMetrics()
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
 		log.Warn("high-water mark of the audit log not written", "err", err)

@@ -1,6 +1,18 @@
 package ledger
 
-import "testing"
+import (
+	"io"
+	"testing"
+)
+
+// Line is the line of an entry without its line feed, or ErrNotFound.
+func (l *Ledger) Line(seq int64) ([]byte, error) {
+	p, err := l.Place(seq)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(l.Text(p))
+}
 
 // InFlight is the number of entries in flight.
 func InFlight(l *Ledger) int {

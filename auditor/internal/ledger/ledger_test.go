@@ -370,11 +370,11 @@ func TestLinesAndLine(t *testing.T) {
 	}
 	for _, after := range []int64{-1, 0, 1, 63, 64, 65, 299, 300, 1000} {
 		want := max(after, 0)
-		err := l.Lines(context.Background(), after, func(seq int64, line []byte) bool {
+		err := l.Lines(context.Background(), after, func(p ledger.Place, line []byte) bool {
 			want++
 			var got struct{ Seq int64 }
-			if json.Unmarshal(line, &got) != nil || got.Seq != seq || seq != want {
-				t.Errorf("after %d: got %d (%d), want %d", after, seq, got.Seq, want)
+			if json.Unmarshal(line, &got) != nil || got.Seq != p.Seq || p.Seq != want {
+				t.Errorf("after %d: got %d (%d), want %d", after, p.Seq, got.Seq, want)
 			}
 			return true
 		})
