@@ -29,6 +29,7 @@
 //	SHUTDOWN_GRACE           time for posts in flight after a stop        25s
 //	LOG_FORMAT               auto, json or text                           auto
 //	LOG_LEVEL                debug (a line per delivery), info, warn, error  info
+//	MAX_CONNECTIONS          to the public port; idle and slow ones make room  512
 //	OPS_PPROF                profiles under /debug/pprof/                 false
 //	KAFKA_BOOTSTRAP_SERVERS  host:port,...                                localhost:9092
 //	KAFKA_TOPIC              topic of the events                          task-events

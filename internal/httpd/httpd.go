@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/env"
 )
@@ -30,6 +33,9 @@ type Config struct {
 	OpsAddr string        // operator listener, OPS_ADDR
 	Grace   time.Duration // how long requests in progress may take after a stop, SHUTDOWN_GRACE
 	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
+
+	// Connections bounds the public port, MAX_CONNECTIONS; 0 stands for 512.
+	Connections int
 }
 
 // ConfigFromEnv reads the common settings; port is the service's public port
@@ -41,6 +47,8 @@ func ConfigFromEnv(r *env.Reader, service string, port int) Config {
 		OpsAddr: r.Addr("OPS_ADDR", ":"+strconv.Itoa(port+1000)),
 		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
 		Pprof:   r.Bool("OPS_PPROF", false),
+
+		Connections: r.Int("MAX_CONNECTIONS", defaultConnections, 1, 1_000_000),
 	}
 	// Serverless platforms set PORT and expect the program to listen there.
 	if r.String("PORT", "") != "" {
@@ -80,6 +88,8 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) 
 	if err != nil {
 		return nil, errors.Join(err, public.Close())
 	}
+	public = newDoor(public, publicConnections(cfg.Connections, log), 0, log)
+	ops = newDoor(ops, opsConnections, opsReserve, log)
 	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), handler: http.NotFoundHandler()}, nil
 }
 
@@ -184,24 +194,43 @@ func shutdown(ctx context.Context, which string, srv *http.Server) error {
 }
 
 // server sets the limits that net/http leaves open: without them one slow client
-// holds a connection for ever.
+// holds a connection for ever. The doors and the shares of body.go bound what all
+// of them hold together.
 func server(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadTimeout:       requestTime,
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          errorLog(log),
+		ConnState:         connState,
+		ConnContext:       connContext,
 	}
+}
+
+// errorLog takes what net/http says of single connections: clients cause it, so
+// it is limited.
+func errorLog(log *slog.Logger) *stdlog.Logger {
+	return stdlog.New(&sparse{log: log, at: rate.Sometimes{Interval: time.Second}}, "", 0)
+}
+
+type sparse struct {
+	log *slog.Logger
+	at  rate.Sometimes
+}
+
+func (s *sparse) Write(line []byte) (int, error) {
+	s.at.Do(func() { s.log.Debug("connection failed", "err", strings.TrimSpace(string(line))) })
+	return len(line), nil
 }
 
 func (s *Server) publicRoutes() http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
 	mux.HandleFunc("/", s.servePublic)
-	return mux
+	return boundBodies(newShares(bodyBytes, bodyCrowd), mux)
 }
 
 func (s *Server) opsRoutes() http.Handler {
