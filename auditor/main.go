@@ -22,6 +22,11 @@
 //
 //	auditor cat [PATH]       prints the log, oldest line first; PATH defaults to
 //	                         AUDIT_LOG_PATH. It takes no lock: the auditor may run
+//	auditor reconcile --tasks URL [--token-file FILE] [--settle 10s] [PATH]
+//	                         compares the versions of all tasks of the Task API with
+//	                         the log and names what is missing in the log or ahead of
+//	                         the API; both may change meanwhile. Exit 1 when they
+//	                         differ after the settle time. FILE holds a token alone
 //	auditor --version        version, revision and Go release
 //
 // The log is a file of JSON lines with one writer: a second auditor refuses to
@@ -89,4 +94,4 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("auditor", source, app.FromEnv, app.New, app.Cat()) }
+func main() { process.Main("auditor", source, app.FromEnv, app.New, app.Cat(), app.Reconcile()) }

@@ -13,7 +13,7 @@ import (
 // TestMain runs the auditor when a test started this binary as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("AUDITOR_TEST_PROCESS") != "" {
-		process.Main("auditor", "", app.FromEnv, app.New, app.Cat())
+		process.Main("auditor", "", app.FromEnv, app.New, app.Cat(), app.Reconcile())
 	}
 	goleak.VerifyTestMain(m)
 }
