@@ -144,7 +144,7 @@ func withTokens(t *testing.T) *fixture {
 
 const (
 	bearer = "Authorization: Bearer token-a-0123456789"
-	asks  = "Content-Type: application/json"
+	asks   = "Content-Type: application/json"
 )
 
 // Every answer that the document lists can be had, and no other.

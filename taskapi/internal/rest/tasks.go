@@ -72,7 +72,11 @@ func (a *API) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if noneMatch(r.Header, etag(t)) {
+	unchanged, err := noneMatch(r.Header, etag(t))
+	if err != nil {
+		return err
+	}
+	if unchanged {
 		w.Header().Set("ETag", etag(t))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -139,7 +143,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 		out.Tasks[i] = body(t)
 	}
 	if page.More {
-		out.NextCursor = new(cursor(page.Tasks[len(page.Tasks)-1].ID))
+		out.NextCursor = &page.Tasks[len(page.Tasks)-1].ID
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
