@@ -17,7 +17,7 @@ KO            := $(TOOLS)/ko-v0.19.1
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build chaos sweep mutants fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
+.PHONY: help run test test-fast lint build chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ sweep: ## kill the right process at each step between two effects, TIMES (3) tim
 
 mutants: ## each known mistake, built into the product, must turn a short run red
 	go run ./chaos mutants
+
+attacks: ## clients that want to use up memory and descriptors, against the real programs at their default limits
+	ulimit -n 20000; go test -tags attack -count=1 -timeout 20m -v ./attack
 
 fuzz: ## each fuzz target for FUZZTIME (30s); what it finds is kept
 	@bash .ci/fuzz

@@ -27,7 +27,12 @@
 // The log is a file of JSON lines with one writer: a second auditor refuses to
 // start. If a crash cut the last write short, the next start moves the remains to
 // AUDIT_LOG_PATH.torn-<offset>-<time> and logs it. Damage anywhere else is an
-// error that names the byte, and the auditor does not start. An audit log of the
+// error that names the byte, and the auditor does not start. AUDIT_LOG_PATH.acked
+// holds the length up to which posts were answered: a log that ends or is torn
+// below it is damaged as well. Remove that file together with the log to begin a
+// new one. Never rename, rotate or cut the log while the auditor runs: it exits
+// with status 1 before the next answer. The log may be neither a symbolic link nor
+// writable by every user. An audit log of the
 // original Python system has another format and is refused: rename it, or set
 // AUDIT_LOG_PATH to a new file.
 //
@@ -51,6 +56,7 @@
 //	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
 //	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
 //	LOG_LEVEL            debug, info, warn or error                      info
+//	MAX_CONNECTIONS      to the public port; idle and slow ones make room  512
 //	OPS_PPROF            profiles under /debug/pprof/ (operator port)    false
 //
 // With neither file anyone who reaches the port may post, which is said at the

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // secretFile is what the bridges sign with and the sinks verify.
@@ -19,21 +21,40 @@ func (y *system) writeSecret() error {
 // injectIntruder posts events that no change caused straight to the auditor, as
 // somebody can who reaches its port and has no secret. One that gets into the log
 // is a PHANTOM.
-func injectIntruder(y *system, ctx context.Context) (fault, error) {
-	f := fault{target: "intruder at the auditor", last: y.between(100, 1000), heal: func() error { return nil }}
+func injectIntruder(y *system, _ context.Context) (fault, error) {
+	var forged []string
 	for range 3 {
-		status, err := y.post(ctx, fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"task-api","type":"task.created","subject":%q,"partitionkey":%[2]q,`+
+		task := uuid(y.rand)
+		forged = append(forged, fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"task-api","type":"task.created","subject":%q,"partitionkey":%[2]q,`+
 			`"time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","correlationid":%q,"taskversion":1,`+
-			`"data":{"task_id":%[2]q,"title":"forged","status":"pending","owner_id":null}}`, uuid(y.rand), uuid(y.rand), uuid(y.rand)))
-		switch {
-		case err != nil: // the auditor is down: nothing to break into
-		case status == http.StatusUnauthorized:
+			`"data":{"task_id":%[2]q,"title":"forged","status":"pending","owner_id":null}}`, uuid(y.rand), task, uuid(y.rand)))
+	}
+	return fault{target: "intruder at the auditor", heal: func() error {
+		for _, event := range forged {
+			y.intrude(event)
+		}
+		return nil
+	}}, nil
+}
+
+// intrude waits for an auditor that another fault has taken down.
+func (y *system) intrude(event string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		status, err := y.post(ctx, event)
+		if err == nil && status == http.StatusUnauthorized {
 			y.forgedRefused.Add(1)
-		default:
+			return
+		}
+		if err == nil {
 			y.printf("a forged event was answered %d", status)
+			return
+		}
+		if retry.Pause(ctx, 100*time.Millisecond) != nil {
+			return
 		}
 	}
-	return f, nil
 }
 
 func (y *system) post(ctx context.Context, event string) (status int, err error) {

@@ -124,6 +124,7 @@ type settings struct {
 	Tags    string         // of the build
 	Need    map[string]int // of a sweep, instead of what a run needs
 	Expect  []string       // rules that a mutant breaks
+	Test    string         // package and name of the Go test that a mutant fails, instead of a run
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {

@@ -145,7 +145,7 @@ func (w *world) mount(l workload) (root string, err error) {
 				continue
 			}
 			for name, text := range w.files(v) {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(unsigned(within(root, text, l))), 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(within(root, text, l)), 0o600); err != nil {
 					return "", err
 				}
 			}

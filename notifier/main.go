@@ -28,6 +28,7 @@
 //	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
 //	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
 //	LOG_LEVEL            debug, info, warn or error                      info
+//	MAX_CONNECTIONS      to the public port; idle, slow ones make room    512
 //	OPS_PPROF            profiles under /debug/pprof/ (operator port)    false
 //
 // With neither file anyone who reaches the port may post, which is said at the

@@ -29,6 +29,7 @@
 //	SHUTDOWN_GRACE              25s              for requests and events in progress after a stop
 //	LOG_FORMAT                  auto             auto, json or text
 //	LOG_LEVEL                   info             debug, info, warn or error
+//	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
 //	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
 //	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
@@ -49,6 +50,7 @@
 //	KAFKA_SASL_MECHANISM                         PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 //	KAFKA_SASL_USERNAME
 //	KAFKA_SASL_PASSWORD_FILE
+//	KAFKA_SASL_INSECURE         false            PLAIN without TLS, password in clear text
 //
 // # Tokens
 //

@@ -35,6 +35,7 @@ type Service struct {
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{}  // limits the queries that read the log at a time
+	answers *httpd.Answers // limits the queries that are being answered
 	fullLog rate.Sometimes // one log line for many posts to a full disk
 }
 
@@ -54,9 +55,11 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, 2), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, 2), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	s.metrics = newMetrics()
-	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap}
+	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
+		log.Warn("high-water mark of the audit log not written", "err", err)
+	}}
 	s.missing = s.load(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())

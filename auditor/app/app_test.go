@@ -325,7 +325,7 @@ func TestFromEnv(t *testing.T) {
 		}
 	}
 	cfg, err := app.FromEnv(env.Map(nil))
-	want := app.Config{Path: "audit.log", HTTP: httpd.Config{Service: "auditor", Addr: ":8003", OpsAddr: ":9003", Grace: 25 * time.Second}}
+	want := app.Config{Path: "audit.log", HTTP: httpd.Config{Service: "auditor", Addr: ":8003", OpsAddr: ":9003", Grace: 25 * time.Second, Connections: 512}}
 	if diff := cmp.Diff(want, cfg); err != nil || diff != "" {
 		t.Errorf("defaults (-want +got): %v\n%s", err, diff)
 	}
@@ -361,5 +361,16 @@ func TestCat(t *testing.T) {
 	}
 	if got := string(app.Visible([]byte("{\"a\":\"\u009b31m\x7f é\x1b\xff\"}\n"))); got != `{"a":"\u009b31m\u007f é\u001b\xff"}`+"\n" {
 		t.Errorf("on a terminal: %s", got)
+	}
+}
+
+func TestDevNullIsNoTerminal(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if app.IsTerminal(null) {
+		t.Error("cat escapes for /dev/null as for a terminal")
 	}
 }

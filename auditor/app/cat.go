@@ -9,6 +9,8 @@ import (
 	"os"
 	"unicode/utf8"
 
+	"golang.org/x/term"
+
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
 )
@@ -60,8 +62,7 @@ func isTerminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return term.IsTerminal(int(f.Fd())) // /dev/null is a character device too, and no terminal
 }
 
 // visible escapes control characters for a terminal. Data is stored as received,

@@ -5,3 +5,6 @@ var Open = open
 
 // Visible is visible for tests outside the package.
 var Visible = visible
+
+// IsTerminal is isTerminal for tests outside the package.
+var IsTerminal = isTerminal

@@ -95,7 +95,8 @@ func (p *pointedFile) losePower() {
 	if err != nil {
 		panic(err)
 	}
-	for _, r := range p.lost { // never reached the disk, though a later Sync covered it
+	_ = os.Truncate(disk.Name()+".acked", 0) // the mark is not synced for each batch
+	for _, r := range p.lost {               // never reached the disk, though a later Sync covered it
 		zeros := make([]byte, max(0, min(r[1], p.synced)-r[0]))
 		_, _ = disk.WriteAt(zeros, r[0])
 	}

@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
@@ -45,11 +47,21 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
 	budget := pump.NewBudget(cfg.MemoryBudget)
+	var keys func() seal.Keys
+	if cfg.StateKeyFile != "" {
+		get, check, err := stateKeys(cfg.StateKeyFile, log)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("BRIDGE_STATE_KEY_FILE: %w", err), server.Close())
+		}
+		keys = get
+		server.Ready(httpd.Check{Name: "BRIDGE_STATE_KEY_FILE", Func: check})
+	}
 	for _, c := range cfg.Subscriptions {
 		settings, err := cfg.pump(c, log)
 		if err != nil {
 			return nil, errors.Join(err, server.Close())
 		}
+		settings.Keys = keys
 		sub, err := pump.New(settings, client, letters, budget, metrics, log)
 		if err != nil {
 			return nil, errors.Join(err, server.Close())
@@ -58,7 +70,18 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})
 	}
 	route := func(r *http.Request) string { return r.Pattern }
-	handler := admin.Handler(s.subs, admin.Token(cfg.AdminTokenFile))
+	door := admin.Config{Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
+	if cfg.AdminTokenFile == "" {
+		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
+	} else {
+		if door.Token, err = admin.OpenToken(cfg.AdminTokenFile, log); err != nil {
+			_ = server.Close()
+			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
+		}
+		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
+	}
+	server.PublicHosts(door.Hosts)
+	handler := admin.Handler(s.subs, door)
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }

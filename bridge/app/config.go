@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/netip"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
@@ -24,9 +28,12 @@ type Config struct {
 	HTTP           httpd.Config
 	Kafka          kafka.Config
 	Subscriptions  []Subscription
-	InstanceID     string // group.instance.id; "" for a dynamic member
-	MemoryBudget   int64  // bytes held for all partitions of all subscriptions
-	AdminTokenFile string // bearer token for writes of the admin API; "" allows them from loopback only
+	InstanceID     string         // group.instance.id; "" for a dynamic member
+	MemoryBudget   int64          // bytes held for all partitions of all subscriptions
+	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
+	StateKeyFile   string         // keys that seal commits; "" trusts every commit
+	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
+	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
 // Subscription is one entry of the configuration file.
@@ -75,12 +82,16 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		Kafka:          kafka.ConfigFromEnv(r, "bridge"),
 		InstanceID:     instanceID(r),
 		MemoryBudget:   r.Bytes("MEMORY_BUDGET", memoryBudget(), 16<<20),
-		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
+		AdminTokenFile: adminToken(r),
+		StateKeyFile:   stateKeyFile(r),
+		AdminHosts:     adminHosts(r),
+		SinkAllow:      sinkAllow(r),
 	}
 	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
 	if path == "" {
 		cfg.Subscriptions = defaults(r)
 		checkSecret(r, cfg.Subscriptions[0].Signing)
+		cfg.check(r, "KAFKA_TOPIC", "")
 		return cfg, r.Err()
 	}
 	f, wrong, err := readFile(path)
@@ -98,7 +109,63 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	for _, w := range f.check() {
 		r.Fail("BRIDGE_CONFIG", "%s: %s", path, w)
 	}
+	cfg.check(r, "BRIDGE_CONFIG", path+": ")
 	return cfg, r.Err()
+}
+
+// check records what is wrong with the subscriptions together, and with where
+// their sinks are, as a mistake in the variable key.
+func (c Config) check(r *env.Reader, key, where string) {
+	for i, s := range c.Subscriptions {
+		if err := deliver.CheckHost(s.Sink, c.SinkAllow); err != nil {
+			r.Fail(key, "%ssubscriptions[%d]%s.sink: %v", where, i, named(s.Name), err)
+		}
+		// The bridge would read its own dead letters, fail again, and write more.
+		if s.DeadLetter == c.Kafka.Topic {
+			r.Fail(key, "%ssubscriptions[%d]%s.deadletter: %s is a topic that the bridge reads, so each dead letter would become another; choose a topic that nobody delivers from",
+				where, i, named(s.Name), s.DeadLetter)
+		}
+	}
+}
+
+func adminToken(r *env.Reader) string {
+	path := r.String("ADMIN_TOKEN_FILE", "")
+	if path == "" {
+		return ""
+	}
+	if err := admin.CheckToken(path); err != nil {
+		r.Fail("ADMIN_TOKEN_FILE", "%v", err)
+	}
+	return path
+}
+
+func adminHosts(r *env.Reader) httpd.Hosts {
+	hosts := httpd.Hosts{}
+	for _, name := range r.List("ADMIN_HOSTS", "") {
+		if strings.ContainsAny(name, ":/*@ ") {
+			r.Fail("ADMIN_HOSTS", "want names such as bridge.example.com, without scheme, port and wildcard, separated by commas; have %q", name)
+		}
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+// sinkAllow accepts addresses and prefixes such as 169.254.0.0/16.
+func sinkAllow(r *env.Reader) []netip.Prefix {
+	var allow []netip.Prefix
+	for _, item := range r.List("SINK_ALLOW", "") {
+		prefix, err := netip.ParsePrefix(item)
+		if addr, single := netip.ParseAddr(item); single == nil {
+			addr = addr.Unmap().WithZone("")
+			prefix, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil {
+			r.Fail("SINK_ALLOW", "want addresses or prefixes such as 169.254.1.2 or fe80::/10, separated by commas; have %q", item)
+			continue
+		}
+		allow = append(allow, prefix)
+	}
+	return allow
 }
 
 // memoryBudget is a third of the memory limit that process.Main set from the
@@ -197,12 +264,12 @@ func (s Subscription) check() []string {
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
 	report(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
-	report(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
+	report(!(s.Retry.Multiplier >= 1 && s.Retry.Multiplier <= 100), "retry.multiplier: want 1 to 100")
 	report(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
 	report(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
 	report(s.Retry.For < 0, "retry.for: want a positive duration")
 	report(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
-	report(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
+	report(!(s.Rate >= 0), "rate: want posts per second, or 0 for no limit")
 	if s.Signing.SecretFile != "" {
 		if err := webhook.Check(s.Signing.SecretFile); err != nil {
 			wrong = append(wrong, "signing.secret_file: "+err.Error())
@@ -246,16 +313,24 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	}
 	return pump.Config{
 		Signing: signing, Bearer: bearer,
-		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,
 	}, nil
 }
 
-// text returns the configuration as a file, with defaults filled in.
+// text returns the configuration as a file, with defaults filled in and without
+// what may be secret.
 func (c Config) text() (string, error) {
-	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: c.Subscriptions}, yaml.IndentSequence(true))
+	shown, comments := slices.Clone(c.Subscriptions), yaml.CommentMap{}
+	for i := range shown {
+		s := &shown[i]
+		if s.Sink = deliver.Shown(s.Sink); s.Sink != c.Subscriptions[i].Sink {
+			comments[fmt.Sprintf("$.subscriptions[%d].sink", i)] = []*yaml.Comment{yaml.LineComment(" its query is in force, and not shown")}
+		}
+	}
+	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: shown}, yaml.IndentSequence(true), yaml.WithComment(comments))
 	if err != nil {
 		return "", fmt.Errorf("print the configuration: %w", err)
 	}

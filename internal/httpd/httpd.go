@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/env"
 )
@@ -30,6 +33,9 @@ type Config struct {
 	OpsAddr string        // operator listener, OPS_ADDR
 	Grace   time.Duration // how long requests in progress may take after a stop, SHUTDOWN_GRACE
 	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
+
+	// Connections bounds the public port, MAX_CONNECTIONS; 0 stands for 512.
+	Connections int
 }
 
 // ConfigFromEnv reads the common settings; port is the service's public port
@@ -41,6 +47,8 @@ func ConfigFromEnv(r *env.Reader, service string, port int) Config {
 		OpsAddr: r.Addr("OPS_ADDR", ":"+strconv.Itoa(port+1000)),
 		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
 		Pprof:   r.Bool("OPS_PPROF", false),
+
+		Connections: r.Int("MAX_CONNECTIONS", defaultConnections, 1, 1_000_000),
 	}
 	// Serverless platforms set PORT and expect the program to listen there.
 	if r.String("PORT", "") != "" {
@@ -64,6 +72,7 @@ type Server struct {
 	handler  http.Handler // set before Serve, or while unavailable; so are the checks
 	live     []Check
 	ready    []Check
+	hosts    Hosts // see PublicHosts
 	stopping atomic.Bool
 
 	unavailable atomic.Pointer[error] // why there is nothing to serve yet
@@ -79,6 +88,8 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) 
 	if err != nil {
 		return nil, errors.Join(err, public.Close())
 	}
+	public = newDoor(public, publicConnections(cfg.Connections, log), 0, log)
+	ops = newDoor(ops, opsConnections, opsReserve, log)
 	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), handler: http.NotFoundHandler()}, nil
 }
 
@@ -108,6 +119,10 @@ func (s *Server) Registry() *prometheus.Registry { return s.registry }
 
 // Handle sets what the public port serves besides /healthz and /readyz.
 func (s *Server) Handle(h http.Handler) { s.handler = h }
+
+// PublicHosts replaces the rule of a public port on loopback, which is else called
+// localhost or by a loopback address. An empty, not nil, h takes every address.
+func (s *Server) PublicHosts(h Hosts) { s.hosts = h }
 
 // Live adds checks to /healthz: is the service making progress?
 func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
@@ -145,8 +160,8 @@ func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Clos
 // The operator port closes last, so that a drain can be observed.
 func (s *Server) Serve(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
-	public := server(s.publicRoutes(), s.log)
-	ops := server(s.opsRoutes(), s.log)
+	public := server(guardLoopback(s.public, s.hosts, s.publicRoutes()), s.log)
+	ops := server(guardLoopback(s.ops, nil, s.opsRoutes()), s.log)
 	// An error of one listener ends the other; so does ctx.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve("public", public, s.public) })
@@ -179,24 +194,43 @@ func shutdown(ctx context.Context, which string, srv *http.Server) error {
 }
 
 // server sets the limits that net/http leaves open: without them one slow client
-// holds a connection for ever.
+// holds a connection for ever. The doors and the shares of body.go bound what all
+// of them hold together.
 func server(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadTimeout:       requestTime,
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          errorLog(log),
+		ConnState:         connState,
+		ConnContext:       connContext,
 	}
+}
+
+// errorLog takes what net/http says of single connections: clients cause it, so
+// it is limited.
+func errorLog(log *slog.Logger) *stdlog.Logger {
+	return stdlog.New(&sparse{log: log, at: rate.Sometimes{Interval: time.Second}}, "", 0)
+}
+
+type sparse struct {
+	log *slog.Logger
+	at  rate.Sometimes
+}
+
+func (s *sparse) Write(line []byte) (int, error) {
+	s.at.Do(func() { s.log.Debug("connection failed", "err", strings.TrimSpace(string(line))) })
+	return len(line), nil
 }
 
 func (s *Server) publicRoutes() http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
 	mux.HandleFunc("/", s.servePublic)
-	return mux
+	return boundBodies(newShares(bodyBytes, bodyCrowd), mux)
 }
 
 func (s *Server) opsRoutes() http.Handler {

@@ -180,7 +180,7 @@ func TestAnAddressThatCannotBeBoundIsNamedOnce(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	r := env.NewReader(env.Map(map[string]string{"PORT": "8080", "LISTEN_ADDR": ":1234"}))
-	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second}
+	want := httpd.Config{Service: "notifier", Addr: ":8080", OpsAddr: ":9002", Grace: 25 * time.Second, Connections: 512}
 	if diff := cmp.Diff(want, httpd.ConfigFromEnv(r, "notifier", 8002)); diff != "" || r.Err() != nil {
 		t.Errorf("ConfigFromEnv (-want +got): %v\n%s", r.Err(), diff)
 	}
@@ -205,7 +205,7 @@ func TestWhatIsRefusedBeforeAnyHandler(t *testing.T) {
 		Status int
 		Type   string
 	}
-	const host = "Host: x\r\n"
+	const host = "Host: localhost\r\n"
 	for name, c := range map[string]struct {
 		request string
 		want    answer

@@ -80,7 +80,7 @@ func (p *Producer) correct(pt *partition, b batch, err error, read bool) batch {
 	}
 	p.wrongClock.Do(func() {
 		p.log.Warn("Kafka refuses this machine's time for records, they get the broker's; set the clock, or raise message.timestamp.after.max.ms of the topic",
-			"topic", pt.topic, "partition", pt.place.id, "time", b.time().UTC(), "broker_time", told.at.UTC())
+			"topic", pt.topic, "partition", pt.place.id, "record_time", b.time().UTC(), "broker_time", told.at.UTC())
 	})
 	if read {
 		b = slices.Clone(b)

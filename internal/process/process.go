@@ -109,6 +109,7 @@ func (p program[C, S]) serve(ctx context.Context, lookup env.Lookup, stderr io.W
 	if err != nil {
 		return status(p.name, err, stderr)
 	}
+	limitMemory(log)
 	service, err := p.open(ctx, cfg, log)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		log.Info("stopped while starting")

@@ -128,7 +128,6 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			return
 		}
 		if err := g.verify(r.Header, body); err != nil {
-			body = nil // not held while the answer is delayed
 			g.refuse(w, r, token.Signature, err.Error())
 			return
 		}

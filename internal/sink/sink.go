@@ -36,8 +36,8 @@ type Receiver func(ctx context.Context, events []event.Event) []Result
 
 // Handler serves POST / and OPTIONS / for recv.
 func Handler(recv Receiver) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) { post(w, r, recv) })
+	mux, room := http.NewServeMux(), newSpace()
+	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) { post(w, r, room, recv) })
 	mux.HandleFunc("OPTIONS /{$}", handshake)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", "POST, OPTIONS")
@@ -60,7 +60,7 @@ func handshake(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
+func post(w http.ResponseWriter, r *http.Request, room space, recv Receiver) {
 	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: "the body has a content encoding; send it without"})
@@ -71,18 +71,17 @@ func post(w http.ResponseWriter, r *http.Request, recv Receiver) {
 		httpd.WriteProblem(w, refusal(err))
 		return
 	}
-	events, err := event.FromHTTP(r.Header, body)
+	results, n, err := room.receive(r, body, recv)
 	if err != nil {
 		httpd.WriteProblem(w, refusal(err))
 		return
 	}
-	results := recv(r.Context(), events)
-	if len(results) != len(events) {
+	if len(results) != n {
 		// Nobody knows which event a result is for, so none may count.
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusInternalServerError})
 		return
 	}
-	if len(events) == 1 && !isBatch(r) {
+	if n == 1 && !isBatch(r) {
 		write(w, results[0])
 		return
 	}

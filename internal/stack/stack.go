@@ -22,6 +22,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/ownfile"
 )
 
 // Broker is the name of the embedded broker for Start, Stop and Restart.
@@ -71,6 +72,9 @@ func Open(opts Options) (*Stack, error) {
 	}
 	if err := os.MkdirAll(opts.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
+	}
+	if err := ownfile.CheckFolder(opts.DataDir); err != nil {
+		return nil, fmt.Errorf("the data folder %w", err)
 	}
 	unlock, err := lock(opts.DataDir)
 	if err != nil {

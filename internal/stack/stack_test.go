@@ -111,3 +111,13 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAFolderThatOthersMayWriteIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stack.Open(stack.Options{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "chmod o-w "+dir) {
+		t.Errorf("Open = %v, want the command that helps", err)
+	}
+}

@@ -54,8 +54,17 @@ func (l *Ledger) write(b *batch) {
 	var offsets []int64
 	var grown int64
 	if err == nil {
+		err = l.inPlace(size)
+	}
+	if err == nil {
 		offsets, grown = l.compose(b, next, size)
 		err = l.store(b, size)
+	}
+	if err == nil {
+		err = l.inPlace(size + grown)
+	}
+	if err == nil {
+		l.mark.raise(size + grown)
 	}
 	l.mu.Lock()
 	if err == nil {

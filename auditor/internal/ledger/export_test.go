@@ -1,5 +1,19 @@
 package ledger
 
+import (
+	"io"
+	"testing"
+)
+
+// Line is the line of an entry without its line feed, or ErrNotFound.
+func (l *Ledger) Line(seq int64) ([]byte, error) {
+	p, err := l.Place(seq)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(l.Text(p))
+}
+
 // InFlight is the number of entries in flight.
 func InFlight(l *Ledger) int {
 	l.mu.Lock()
@@ -9,3 +23,14 @@ func InFlight(l *Ledger) int {
 
 // ValidJSON is validJSON for tests outside the package.
 var ValidJSON = validJSON
+
+// CloseMark lets every write of the mark fail.
+func CloseMark(l *Ledger) { l.mark.file.Close() }
+
+// ReopenMark undoes CloseMark.
+func ReopenMark(tb testing.TB, l *Ledger) {
+	tb.Helper()
+	if err := l.mark.begin(l.size); err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/taskwire/taskwire/internal/ownfile"
 )
 
 // A File is what the ledger needs of the log's file. Write appends at the end,
@@ -32,10 +34,7 @@ type File interface {
 // The first fsync has to come before any answer: a line of a killed process may
 // be found again, answered as a duplicate and so acknowledged.
 func openLog(path string) (*lockedFile, int64, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, 0, fmt.Errorf("open %s: is a symbolic link; set AUDIT_LOG_PATH to the file itself", path)
-	}
+	f, err := ownfile.Open(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if errors.Is(err, fs.ErrNotExist) { // the file is created, so a folder is missing
 		return nil, 0, fmt.Errorf("folder %s: %w; create it or set AUDIT_LOG_PATH to a new file", filepath.Dir(path), syscall.ENOENT)
 	}
@@ -58,13 +57,6 @@ func (f *lockedFile) Close() error {
 }
 
 func claim(f *os.File, path string) (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("open %s: not a regular file", path)
-	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return 0, fmt.Errorf("open %s: %w", path, ErrLocked)
@@ -78,10 +70,30 @@ func claim(f *os.File, path string) (int64, error) {
 		return 0, err
 	}
 	// The lock is held: from here on nothing else appends.
-	if info, err = f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return 0, err
 	}
 	return info.Size(), nil
+}
+
+// inPlace returns a *FaultError unless the log's path names the open file, and
+// the file has the length that this process gave it.
+func (l *Ledger) inPlace(size int64) error {
+	named, err := os.Lstat(l.cfg.Path)
+	if err != nil {
+		return &FaultError{fmt.Errorf("audit log was removed or renamed while it was open: %w", err)}
+	}
+	open, err := l.place.Stat()
+	switch {
+	case err != nil:
+		return &FaultError{fmt.Errorf("audit log: %w", err)}
+	case !os.SameFile(named, open):
+		return &FaultError{fmt.Errorf("audit log %s was replaced by another file while it was open", l.cfg.Path)}
+	case open.Size() != size:
+		return &FaultError{fmt.Errorf("audit log %s was changed by another program: it has %d bytes, %d were written", l.cfg.Path, open.Size(), size)}
+	}
+	return nil
 }
 
 // syncDir makes the names in the directory of path durable.

@@ -11,22 +11,22 @@ type Filter struct{ TaskID, Type string }
 
 // Find is Lines for the entries that match. It reads the log from after on: the
 // cost depends on the log's length, not on the number of matches.
-func (l *Ledger) Find(ctx context.Context, after int64, f Filter, yield func(seq int64, line []byte) bool) error {
+func (l *Ledger) Find(ctx context.Context, after int64, f Filter, yield func(p Place, line []byte) bool) error {
 	task, typ := appendString(nil, f.TaskID), appendString([]byte(`"event_type":`), f.Type)
 	var bad error
-	err := l.Lines(ctx, after, func(seq int64, line []byte) bool {
+	err := l.Lines(ctx, after, func(p Place, line []byte) bool {
 		if f.Type != "" && !bytes.Contains(line, typ) || f.TaskID != "" && cannotBeAbout(line, task) {
 			return true
 		}
 		r, err := readRecord(line)
 		if err != nil {
-			bad = fmt.Errorf("read entry %d: %w", seq, err)
+			bad = fmt.Errorf("read entry %d: %w", p.Seq, err)
 			return false
 		}
 		if f.Type != "" && string(r.typ) != string(typ[len(`"event_type":`):]) || f.TaskID != "" && !r.isAbout(task, f.TaskID) {
 			return true
 		}
-		return yield(seq, line)
+		return yield(p, line)
 	})
 	if err == nil {
 		err = bad

@@ -28,6 +28,26 @@
 //     is cut back to its last good length.
 //   - Open removes a last write that was not finished, keeps the removed bytes
 //     beside the log, and refuses a log that is damaged anywhere else.
+//   - Before a batch is written and again before it is answered, the log's path
+//     must still name the open file, and the file must have the length that was
+//     written: what another program cut, renamed or appended is a fault.
+//
+// # The mark
+//
+// A tail may be an unfinished write only if none of it was acknowledged. How far
+// that reached stands in a file beside the log, its name plus ".acked". It is
+// written, not synced, between the fsync of a batch and its answers, and synced
+// in the background at most once a second. A second fsync for each batch would
+// halve the rate, and would buy little:
+//
+//   - The mark is never above what is durable, so it refuses no good log.
+//   - Written data survives the end of the process however it comes: after a
+//     kill the mark is exact, and a log shorter than it, or torn below it, is damage.
+//   - After a power loss it may be up to a second old. In these bytes damage
+//     still passes for an unfinished write, as it would without a mark; such
+//     bytes are kept aside in any case.
+//   - Whoever can write the log can write the mark. It defends against accidents
+//     (truncation, rotation, half a restore), not against that person.
 //
 // Open cannot detect a line that was altered into another valid line; that needs
 // a tree of hashes over the lines.
@@ -38,6 +58,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -71,12 +92,18 @@ type Config struct {
 
 	// Wrap adds a layer over the log's file, for tests with failing disks.
 	Wrap func(File) File
+
+	// OnMark receives the first error of a row when the mark cannot be written.
+	// The log goes on: only what a later Open can notice is less.
+	OnMark func(error)
 }
 
 // Ledger is an open log. Its methods may be called from any goroutine.
 type Ledger struct {
 	cfg       Config
 	file      File
+	place     *os.File // file without Wrap, to see what others did to it
+	mark      mark
 	recovered Recovery
 
 	// line belongs to the goroutine that writes: the holder of busy.
@@ -131,7 +158,8 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	uncache(f.File, max(0, size-int64(cfg.MaxPending)))
 	l := &Ledger{
-		cfg: cfg, file: f,
+		cfg: cfg, file: f, place: f.File,
+		mark:     mark{path: cfg.Path + markSuffix, onErr: cfg.OnMark},
 		inFlight: make(map[key]*claimed),
 		index:    newIndex(),
 		versions: newVersions(),
@@ -140,7 +168,12 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Wrap != nil {
 		l.file = cfg.Wrap(f)
 	}
-	if err := l.load(ctx, size); err != nil {
+	err = l.load(ctx, size)
+	if err == nil {
+		// Each line that was found may be answered as a duplicate from here on.
+		err = l.mark.begin(l.size)
+	}
+	if err != nil {
 		l.freeTables()
 		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.file.Close())
 	}
@@ -290,7 +323,7 @@ func (l *Ledger) Close() error {
 	}
 	l.freeTables()
 	l.mu.Unlock()
-	return l.file.Close()
+	return errors.Join(l.mark.close(), l.file.Close())
 }
 
 // freeTables frees the index: mu is held, and nothing is written after it.

@@ -316,6 +316,16 @@ func TestPathsThatAreNoLog(t *testing.T) {
 	if err := open(filepath.Join(dir, "link")); err == nil || !strings.Contains(err.Error(), "symbolic link") {
 		t.Errorf("symbolic link: %v", err)
 	}
+	shared := filepath.Join(dir, "shared")
+	if err := errors.Join(os.WriteFile(shared, nil, 0o600), os.Chmod(shared, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(shared); err == nil || !strings.Contains(err.Error(), "chmod o-w "+shared) {
+		t.Errorf("a log that others may write: %v", err)
+	}
+	if err := errors.Join(os.Chmod(shared, 0o660), open(shared)); err != nil {
+		t.Errorf("a log that the group may write, as on a volume with fsGroup: %v", err)
+	}
 	foreign := filepath.Join(dir, "passwd")
 	if err := os.WriteFile(foreign, []byte("root:x:0:0\nbin:x:1:1\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -360,11 +370,11 @@ func TestLinesAndLine(t *testing.T) {
 	}
 	for _, after := range []int64{-1, 0, 1, 63, 64, 65, 299, 300, 1000} {
 		want := max(after, 0)
-		err := l.Lines(context.Background(), after, func(seq int64, line []byte) bool {
+		err := l.Lines(context.Background(), after, func(p ledger.Place, line []byte) bool {
 			want++
 			var got struct{ Seq int64 }
-			if json.Unmarshal(line, &got) != nil || got.Seq != seq || seq != want {
-				t.Errorf("after %d: got %d (%d), want %d", after, seq, got.Seq, want)
+			if json.Unmarshal(line, &got) != nil || got.Seq != p.Seq || p.Seq != want {
+				t.Errorf("after %d: got %d (%d), want %d", after, p.Seq, got.Seq, want)
 			}
 			return true
 		})

@@ -144,15 +144,27 @@ func (l *Ledger) span(seq int64) (from, to int64) {
 	return from, to
 }
 
-// Line returns the line of an entry without its line feed, or ErrNotFound.
-func (l *Ledger) Line(seq int64) ([]byte, error) {
-	var found []byte
-	err := l.Lines(context.Background(), seq-1, func(_ int64, line []byte) bool {
-		found = bytes.Clone(line)
+// A Place is where a complete line stands. It is valid for the life of the
+// Ledger, since nothing that was acknowledged moves.
+type Place struct {
+	Seq    int64
+	Offset int64
+	Length int64 // without the line feed
+}
+
+// Text reads the line again, so that nobody has to hold it in memory.
+func (l *Ledger) Text(p Place) *io.SectionReader {
+	return io.NewSectionReader(l.file, p.Offset, p.Length)
+}
+
+// Place returns where an entry stands, or ErrNotFound.
+func (l *Ledger) Place(seq int64) (found Place, err error) {
+	err = l.Lines(context.Background(), seq-1, func(p Place, _ []byte) bool {
+		found = p
 		return false
 	})
-	if err == nil && found == nil || seq < 1 {
-		return nil, ErrNotFound
+	if err == nil && found.Seq == 0 || seq < 1 {
+		return Place{}, ErrNotFound
 	}
 	return found, err
 }
@@ -160,7 +172,7 @@ func (l *Ledger) Line(seq int64) ([]byte, error) {
 // Lines calls yield with each line on disk whose number is above after, in
 // order, until it returns false. The line has no line feed and is valid during
 // the call only. Appends continue meanwhile; Lines does not read what they add.
-func (l *Ledger) Lines(ctx context.Context, after int64, yield func(seq int64, line []byte) bool) error {
+func (l *Ledger) Lines(ctx context.Context, after int64, yield func(p Place, line []byte) bool) error {
 	seq := max(after, 0) + 1
 	l.mu.Lock()
 	if seq > l.entries {
@@ -174,7 +186,7 @@ func (l *Ledger) Lines(ctx context.Context, after int64, yield func(seq int64, l
 	at := (seq-1)/markEvery*markEvery + 1
 	r := newLineReader(l.file, from, to, nil, 64<<10)
 	for ; ; at++ {
-		line, _, err := r.next()
+		line, offset, err := r.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -187,7 +199,7 @@ func (l *Ledger) Lines(ctx context.Context, after int64, yield func(seq int64, l
 		if at%256 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !yield(at, line) {
+		if !yield(Place{Seq: at, Offset: offset, Length: int64(len(line))}, line) {
 			return nil
 		}
 	}

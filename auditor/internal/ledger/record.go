@@ -21,6 +21,7 @@ type record struct {
 	id, source   []byte
 	typ, when    []byte
 	data, base64 []byte
+	dataAt       int // where data begins in the line
 	correlation  []byte
 	attributes   []byte // the members, without the braces
 	subject      []byte
@@ -45,6 +46,7 @@ func readRecord(line []byte) (record, error) {
 	switch {
 	case s.peek(`,"data":`):
 		s.lit(`,"data":`)
+		r.dataAt = s.pos
 		r.data = s.value()
 	case s.peek(`,"data_base64":`):
 		s.lit(`,"data_base64":`)
@@ -139,6 +141,19 @@ func ParseLine(line []byte) (Entry, error) {
 		return Entry{}, err
 	}
 	return r.entry()
+}
+
+// ParseHead is ParseLine without the data, for a caller that copies it from the
+// log: it is the JSON at line[from:to], nothing when the entry has none.
+func ParseHead(line []byte) (e Entry, from, to int, err error) {
+	r, err := readRecord(line)
+	if err != nil {
+		return Entry{}, 0, 0, err
+	}
+	from, to = r.dataAt, r.dataAt+len(r.data)
+	r.data, r.base64 = nil, nil
+	e, err = r.entry()
+	return e, from, to, err
 }
 
 func (r *record) entry() (Entry, error) {

@@ -31,12 +31,26 @@ type Torn struct {
 // Lines are read in chunks, checked by one goroutine per processor, and added to
 // the index in order.
 func (l *Ledger) load(ctx context.Context, size int64) error {
+	acked, err := readMark(l.mark.path)
+	if err != nil {
+		return err
+	}
+	if size < acked {
+		bad := &badLine{byte: size, reason: "it ends here"}
+		return l.belowMark(bad, acked)
+	}
 	l.size = size // the limit for recordAt while the index fills
 	bad, err := l.loadChunks(ctx, size)
 	if err != nil || bad == nil {
 		return err
 	}
-	return l.cutTail(bad, size)
+	return l.cutTail(bad, size, acked)
+}
+
+// belowMark: a person has to restore the log, or to accept the loss.
+func (l *Ledger) belowMark(bad *badLine, acked int64) error {
+	bad.reason += fmt.Sprintf("; %d bytes of it were acknowledged; restore it, or remove %s to accept the loss", acked, l.mark.path)
+	return bad.damage(l.cfg.Path)
 }
 
 // loadChunk is how much of the log one goroutine checks at a time. Chunks end
@@ -213,12 +227,13 @@ func (l *Ledger) before(f *foundLine) (seq int64, err error) {
 // They are one only if nothing well-formed follows: an acknowledged batch was on
 // disk before the next write began, so a complete entry after the bad line means
 // that acknowledged bytes changed. For the same reason a last entry that is
-// well-formed but in the wrong place is damage, and so is a tail longer than any
-// write, unless it is the zeros that a file system may leave.
+// well-formed but in the wrong place is damage, and so is a tail that begins below
+// the mark, or is longer than any write, unless it is the zeros that a file
+// system may leave.
 //
 // The order is: copy, fsync the copy, fsync the directory, cut, fsync the log.
 // A kill in between leaves the tail in the log, and the next start repeats this.
-func (l *Ledger) cutTail(bad *badLine, size int64) error {
+func (l *Ledger) cutTail(bad *badLine, size, acked int64) error {
 	damage := bad.damage(l.cfg.Path)
 	if bad.whole {
 		return damage
@@ -232,6 +247,9 @@ func (l *Ledger) cutTail(bad *badLine, size int64) error {
 			return damage
 		}
 		return err
+	}
+	if bad.at < acked {
+		return l.belowMark(bad, acked)
 	}
 	zeros, err := l.onlyZeros(bad.at, size)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ type Config struct {
 	Timeout time.Duration    // of one attempt, from dial to the end of the answer
 	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
 	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
 }
 
 // Client delivers to one sink. It is safe for concurrent use.
@@ -46,13 +48,13 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("parse sink address: %w", err)
+		return nil, errors.New("the address of the sink cannot be parsed") // err has the address, which may hold a password
 	}
 	if u.Path == "" {
 		u.Path = "/"
 	}
 	return &Client{url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, http: &http.Transport{
-		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext),
+		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}).DialContext),
 		MaxIdleConnsPerHost:    1 << 16, // the posts in flight bound the connections; all are worth keeping
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,

@@ -51,6 +51,9 @@ type item struct {
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
 
+	skip   *skip // an operator wants it set aside
+	notice bool  // it is set aside, and its body is the notice of that
+
 	reason    string // of its dead letter
 	unwritten int    // failed writes of its dead letter
 	letterErr error  // of the last of them

@@ -115,6 +115,8 @@ type bundle struct {
 	cfg    pump.Config
 	budget int64 // bytes
 	shared *pump.Budget
+	log    *slog.Logger         // nil: discarded
+	reg    *prometheus.Registry // of the last run
 }
 
 func setup(t *testing.T, sinkURL string) *bundle {
@@ -168,12 +170,16 @@ func events(n, keys int) []*kgo.Record {
 // run starts the subscription; stop ends it and waits.
 func (b *bundle) run() (s *pump.Subscription, stop func()) {
 	b.t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	log := b.log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b.reg = prometheus.NewRegistry()
 	budget := b.shared
 	if budget == nil {
 		budget = pump.NewBudget(b.budget)
 	}
-	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(prometheus.NewRegistry()), log)
+	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(b.reg), log)
 	if err != nil {
 		b.t.Fatal(err)
 	}

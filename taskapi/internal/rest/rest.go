@@ -47,11 +47,15 @@ type API struct {
 	log      *slog.Logger
 	origin   *http.CrossOriginProtection
 	mux      *chi.Mux
+	answers  *httpd.Answers
 }
+
+// maxLists is how many lists are answered at a time.
+const maxLists = 128
 
 // New makes an API.
 func New(cfg Config) *API {
-	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux()}
+	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists)}
 	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
 		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))

@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -23,12 +25,6 @@ type taskBody struct {
 	Version   int64       `json:"version"`
 	CreatedAt time.Time   `json:"created_at"`
 	UpdatedAt time.Time   `json:"updated_at"`
-}
-
-// listBody is one page of tasks.
-type listBody struct {
-	Tasks      []taskBody `json:"tasks"`
-	NextCursor *string    `json:"next_cursor"` // null after the last page
 }
 
 func body(t task.Task) taskBody {
@@ -134,18 +130,50 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, err := a.store.List(r.Context(), filter)
+	left := filter.Limit
+	filter.Limit = min(left, step)
+	page, err := a.store.List(r.Context(), filter) // before the answer begins, so that an error has its status
 	if err != nil {
 		return err
 	}
-	out := listBody{Tasks: make([]taskBody, len(page.Tasks))}
-	for i, t := range page.Tasks {
-		out.Tasks[i] = body(t)
+	a.answers.Stream(w, r, func(ctx context.Context, out *bufio.Writer) error {
+		return a.writeList(ctx, out, filter, left, page)
+	})
+	return nil
+}
+
+// step is how many tasks of a list are held in memory at a time: a client that
+// does not read its answer holds no more.
+const step = 20
+
+// writeList writes {"tasks": [...], "next_cursor": ...}: the page, and those after
+// it until there are left tasks.
+func (a *API) writeList(ctx context.Context, out *bufio.Writer, filter task.Filter, left int, page task.Page) (err error) {
+	out.WriteString(`{"tasks":[`) // Flush returns the first error
+	for comma := ""; ; {
+		for _, t := range page.Tasks {
+			item, err := encode(body(t))
+			if err != nil {
+				return err
+			}
+			out.WriteString(comma)
+			out.Write(bytes.TrimSpace(item))
+			comma = ","
+		}
+		if left -= len(page.Tasks); left == 0 || !page.More {
+			break
+		}
+		filter.After, filter.Limit = page.Tasks[len(page.Tasks)-1].ID, min(left, step)
+		if page, err = a.store.List(ctx, filter); err != nil {
+			return err
+		}
 	}
+	next := "null" // after the last page
 	if page.More {
-		out.NextCursor = &page.Tasks[len(page.Tasks)-1].ID
+		next = `"` + page.Tasks[len(page.Tasks)-1].ID + `"`
 	}
-	return writeJSON(w, http.StatusOK, out)
+	_, err = out.WriteString(`],"next_cursor":` + next + "}\n")
+	return err
 }
 
 // id is the task id in the path. chi routes by the escaped path, if there is one.
@@ -163,14 +191,23 @@ func writeTask(w http.ResponseWriter, status int, t task.Task) error {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := encode(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // a client that went away needs no answer
+	return nil
+}
+
+// encode ends with a line feed.
+func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
+		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
-	return nil
+	return b.Bytes(), nil
 }

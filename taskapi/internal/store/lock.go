@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/taskwire/taskwire/internal/filelock"
+	"github.com/taskwire/taskwire/internal/ownfile"
 )
 
 // lock makes this process the only one that writes the database at path.
@@ -41,7 +42,7 @@ func lock(path string) (*os.File, error) {
 // private creates the database file before SQLite does, readable by its owner
 // only. SQLite gives the WAL the same mode.
 func private(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := ownfile.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}

@@ -26,6 +26,7 @@ import (
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/taskwire/taskwire/internal/ownfile"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
@@ -82,7 +83,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		wake:    make(chan struct{}, 1),
 	}
 	s.free.New = func() any { return &job{done: make(chan error, 1)} }
-	// One file must have one lock, by whatever path it is opened.
+	// SQLite follows links and asks nobody who else may write.
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := ownfile.Check(s.cfg.Path + suffix); err != nil {
+			return nil, err
+		}
+	}
+	// One file must have one lock, by whatever path its folder is named.
 	if real, err := filepath.EvalSymlinks(s.cfg.Path); err == nil {
 		s.cfg.Path = real
 	}
@@ -113,14 +120,20 @@ func explain(path string, err error) error {
 		return err
 	}
 	name := path + ".probe"
-	cause := os.WriteFile(name, make([]byte, 64<<10), 0o600)
-	if gone := os.Remove(name); cause == nil {
-		cause = gone
+	if cause := probe(name); cause != nil {
+		return fmt.Errorf("%w (%w)", cause, err)
 	}
-	if cause == nil {
+	return err
+}
+
+func probe(name string) error {
+	_ = os.Remove(name) // of a process that was killed here
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w (%w)", cause, err)
+	_, err = f.Write(make([]byte, 64<<10))
+	return errors.Join(err, f.Close(), os.Remove(name))
 }
 
 func withDefaults(cfg Config) Config {

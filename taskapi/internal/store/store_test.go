@@ -108,17 +108,43 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	if want := fmt.Sprintf("in use by another taskapi (process %d)", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("second Open = %v, want a line that contains %q", err, want)
 	}
-	link := filepath.Join(t.TempDir(), "other.db")
-	if err := os.Symlink(cfg.Path, link); err != nil {
+	folder := filepath.Join(t.TempDir(), "other")
+	if err := os.Symlink(filepath.Dir(cfg.Path), folder); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(t.Context(), store.Config{Path: link}); err == nil {
+	if _, err := store.Open(t.Context(), store.Config{Path: filepath.Join(folder, filepath.Base(cfg.Path))}); err == nil {
 		t.Error("the same file under another name was opened twice")
 	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	start(t, cfg)
+}
+
+// None of the files that SQLite opens by name may be a link or writable by others.
+func TestPlantedFilesAreRefused(t *testing.T) {
+	for _, suffix := range []string{"", ".lock", "-wal", "-shm"} {
+		victim := filepath.Join(t.TempDir(), "victim")
+		if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg := store.Config{Path: path(t)}
+		if err := os.Symlink(victim, cfg.Path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), cfg.Path+suffix+" is a symbolic link") {
+			t.Errorf("%q is a link: Open = %v", suffix, err)
+		}
+		if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
+			t.Errorf("%q: the file behind the link was changed: %q, %v", suffix, text, err)
+		}
+		if err := errors.Join(os.Remove(cfg.Path+suffix), os.WriteFile(cfg.Path+suffix, nil, 0o600), os.Chmod(cfg.Path+suffix, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "chmod o-w "+cfg.Path+suffix) {
+			t.Errorf("%q may be written by others: Open = %v", suffix, err)
+		}
+	}
 }
 
 func TestForeignAndNewerFilesAreRefused(t *testing.T) {
