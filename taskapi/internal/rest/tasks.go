@@ -68,7 +68,11 @@ func (a *API) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if noneMatch(r.Header, etag(t)) {
+	unchanged, err := noneMatch(r.Header, etag(t))
+	if err != nil {
+		return err
+	}
+	if unchanged {
 		w.Header().Set("ETag", etag(t))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -166,7 +170,7 @@ func (a *API) writeList(ctx context.Context, out *bufio.Writer, filter task.Filt
 	}
 	next := "null" // after the last page
 	if page.More {
-		next = `"` + cursor(page.Tasks[len(page.Tasks)-1].ID) + `"`
+		next = `"` + page.Tasks[len(page.Tasks)-1].ID + `"`
 	}
 	_, err = out.WriteString(`],"next_cursor":` + next + "}\n")
 	return err
