@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -79,9 +80,14 @@ func (s *shares) patience() time.Duration {
 // boundBodies gives each request with a large body its share, or answers 503.
 func boundBodies(s *shares, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := &body{ReadCloser: r.Body, conn: connOf(r.Context())}
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body := &body{ReadCloser: r.Body, conn: connOf(r.Context()), ctl: http.NewResponseController(w)}
 		r.Body = body
-		if r.ContentLength >= 0 && r.ContentLength <= smallBody {
+		defer body.leave()
+		if r.ContentLength > 0 && r.ContentLength <= smallBody {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -94,7 +100,7 @@ func boundBodies(s *shares, next http.Handler) http.Handler {
 			return
 		}
 		defer s.give(n)
-		body.shares, body.ctl, body.end = s, http.NewResponseController(w), time.Now().Add(requestTime)
+		body.shares, body.end = s, time.Now().Add(requestTime)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -115,13 +121,27 @@ type body struct {
 	ctl    *http.ResponseController
 	end    time.Time
 	fresh  int // bytes that may come before the next deadline is set
+	ended  bool
 }
 
-func (b *body) Read(p []byte) (int, error) {
+// leave is for a body that was not read to its end. After the answer, net/http
+// reads on for a while, so that the client finds the answer.
+func (b *body) leave() {
+	if b.ended {
+		return
+	}
+	_ = b.ctl.SetReadDeadline(time.Now().Add(shortPatience))
+	if b.conn != nil {
+		b.conn.wait()
+	}
+}
+
+func (b *body) Read(p []byte) (n int, err error) {
 	if b.conn != nil {
 		b.conn.wait()
 		defer b.conn.work()
 	}
+	defer func() { b.ended = b.ended || errors.Is(err, io.EOF) }()
 	if b.shares == nil {
 		return b.ReadCloser.Read(p)
 	}
@@ -133,7 +153,7 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 		_ = b.ctl.SetReadDeadline(until) // without one the server's own limit holds
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err = b.ReadCloser.Read(p)
 	b.fresh -= n
 	if err != nil {
 		// A deadline that passes later would end the request's context.

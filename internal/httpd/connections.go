@@ -195,8 +195,9 @@ func (d *door) Close() error {
 	return errors.Join(errs...)
 }
 
-// wait notes that the service can do nothing before the client sends or reads.
-func (c *conn) wait() {
+// wait notes that the service can do nothing before the client sends or reads. It
+// reports whether that was so before.
+func (c *conn) wait() (was bool) {
 	d := c.door
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -205,9 +206,11 @@ func (c *conn) wait() {
 	case c.place != nil:
 		c.since = time.Now()
 		d.waiting.MoveToBack(c.place)
+		return true
 	default:
 		c.since, c.place = time.Now(), d.waiting.PushBack(c)
 	}
+	return false
 }
 
 // work notes that it is the service's turn.
@@ -222,8 +225,9 @@ func (c *conn) work() {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	c.wait()
-	defer c.work()
+	if !c.wait() {
+		defer c.work()
+	}
 	return c.Conn.Write(p)
 }
 

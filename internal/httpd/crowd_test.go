@@ -73,11 +73,16 @@ func TestSlowClientsMakeRoomForOthers(t *testing.T) {
 		"an unfinished small body": post + "Content-Length: 100\r\n\r\nx",
 		"an unfinished large body": post + "Content-Length: 100000\r\n\r\nx",
 		"a body without length":    post + "Transfer-Encoding: chunked\r\n\r\n",
+		"a body nobody reads":      "POST /refused HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx",
 		"idle":                     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, 4, io.Discard, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+			s := serve(t, 4, io.Discard, func(_ http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/refused" {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+			})
 			for range 12 {
 				open(t, s.Addr(), begin)
 			}
