@@ -79,9 +79,6 @@ func (w *world) settings(l workload) (settings, error) {
 		vars["PORT"] = fmt.Sprint(l.container().Ports[0].ContainerPort)
 	}
 	for _, e := range l.container().Env {
-		if unread(l.program, e.Name) {
-			continue
-		}
 		vars[e.Name] = inside(root, e.Value)
 		if e.ValueFrom != nil {
 			vars[e.Name] = l.program + "-0"
@@ -221,7 +218,7 @@ func wrongSettings(w *world) (f findings) {
 			continue
 		}
 		for _, e := range l.container().Env {
-			f.addIf(!s.asked[e.Name] && !unread(l.program, e.Name), "%s: %s does not read %s", l, l.program, e.Name)
+			f.addIf(!s.asked[e.Name], "%s: %s does not read %s", l, l.program, e.Name)
 		}
 		public := programs[l.program]
 		f.addIf(s.http.Addr != fmt.Sprintf(":%d", public) || s.http.OpsAddr != fmt.Sprintf(":%d", public+1000), "%s listens on %s and %s, want :%d and :%d", l, s.http.Addr, s.http.OpsAddr, public, public+1000)
