@@ -56,7 +56,7 @@ func readMark(path string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(string(bytes.TrimSuffix(line, []byte("\n"))), 10, 64)
 	if err != nil || len(line) != len(fmt.Sprintf(markLine, 0)) || n < 0 {
-		return 0, nil //nolint:nilerr // see above
+		return 0, nil
 	}
 	return n, nil
 }
