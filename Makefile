@@ -3,14 +3,21 @@ SHELL      := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-CACHE      := $(CURDIR)/.cache
-TOOLS      := $(CACHE)/bin
-STATICCHECK_VERSION   := v0.8.2
-GOLANGCI_LINT_VERSION := v2.15.0
-PACKAGES   := ./...
-export GOFLAGS := -buildvcs=false
+PACKAGES := ./...
+SERVICES := ./taskapi ./bridge ./notifier ./auditor
 
-.PHONY: help run test test-fast lint kind-up kind-down acceptance-cluster manifests bench chaos mutants build fuzz clean sweep attacks
+# Tools are built from their modules at fixed versions and kept in .cache/bin.
+TOOLS         := $(CURDIR)/.cache/bin
+ACTIONLINT    := $(TOOLS)/actionlint-v1.7.12
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-v2.15.0
+GORELEASER    := $(TOOLS)/goreleaser-v2.15.1
+GOTESTSUM     := $(TOOLS)/gotestsum-v1.13.0
+GOVULNCHECK   := $(TOOLS)/govulncheck-v1.9.0
+KO            := $(TOOLS)/ko-v0.19.1
+PROMTOOL      := $(TOOLS)/promtool-v0.316.0
+STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
+
+.PHONY: help run test test-fast lint build chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,13 +25,13 @@ help: ## list the targets
 run: ## the whole system in this terminal (the same as go run ./dev)
 	go run ./dev
 
-test: ## everything, with the race detector, on the embedded broker and on a real Apache Kafka
-	@bash .ci/test
+test: $(GOTESTSUM) $(PROMTOOL) ## every test with the race detector, on the embedded broker and on a real Apache Kafka (needs Java)
+	@GOTESTSUM=$(GOTESTSUM) bash .ci/test
 
-test-fast: ## the fast subset: embedded broker, nothing to install
+test-fast: ## every test on the embedded broker, without the race detector
 	go test $(PACKAGES)
 
-lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## gofmt, vet, staticcheck, golangci-lint, cross-compile for macOS
+lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet (also for macOS), staticcheck, golangci-lint, go.mod, workflows, release configuration
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet $(PACKAGES)
 	go vet -tags cluster ./acceptance
@@ -32,25 +39,15 @@ lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(TOOLS)/golangci-lint-$(GOLAN
 	go vet -tags failpoint $(PACKAGES)
 	go mod verify
 	go mod tidy -diff
-	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) $(PACKAGES)
-	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) run $(PACKAGES)
+	$(STATICCHECK) $(PACKAGES)
+	$(GOLANGCI_LINT) run $(PACKAGES)
+	$(ACTIONLINT) -shellcheck= -pyflakes=
+	$(GORELEASER) check
 
-kind-up: ## a local Kubernetes cluster called taskwire (needs Docker); then: skaffold dev
-	go tool kind create cluster --config manifests/kind/cluster.yaml
+build: ## the four programs into bin/, with version and revision
+	go build -trimpath -buildvcs=auto -o bin/ $(SERVICES)
 
-kind-down: ## delete it, with its volumes
-	go tool kind delete cluster --name taskwire
-
-acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
-	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
-
-manifests: ## the manifests' tests, then each overlay as a strict dry run on the current cluster
-	@bash .ci/manifests
-
-bench: ## the figures of DESIGN.md, as ratios in one run
-	go run ./bench
-
-chaos: ## break real processes at random and judge what is left (DURATION=2m SEED=...)
+chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=...)
 	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED))
 
 sweep: ## kill the right process at each step between two effects, TIMES (3) times each
@@ -62,25 +59,52 @@ mutants: ## each known mistake, built into the product, must turn a short run re
 attacks: ## clients that want to use up memory and descriptors, against the real programs at their default limits
 	ulimit -n 20000; go test -tags attack -count=1 -timeout 20m -v ./attack
 
-build: ## the four programs into bin/
-	go build -trimpath -o bin/ ./taskapi ./bridge ./notifier ./auditor
+fuzz: ## each fuzz target for FUZZTIME (30s); what it finds is kept
+	@bash .ci/fuzz
 
-fuzz: ## each fuzz target for FUZZTIME (30s)
-	@for file in $$(git grep -l 'func Fuzz' -- '*_test.go'); do \
-	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
-	    echo "== $$target in $$(dirname $$file)"; go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$${FUZZTIME:-30s} ./$$(dirname $$file); done; done
+vuln: $(GOVULNCHECK) ## known vulnerabilities in code that is called (asks vuln.go.dev)
+	$(GOVULNCHECK) $(PACKAGES)
 
-clean: ## forget built programs and test caches (never ./data)
-	rm -rf bin
+bench: ## the figures of DESIGN.md, as ratios in one run
+	go run ./bench
+
+manifests: ## the manifests' tests, then each overlay as a strict dry run on the current cluster
+	@bash .ci/manifests
+
+kind-up: ## a local Kubernetes cluster called taskwire (needs Docker); then: skaffold dev
+	go tool kind create cluster --config manifests/kind/cluster.yaml
+
+kind-down: ## delete it, with its volumes
+	go tool kind delete cluster --name taskwire
+
+acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
+	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
+
+snapshot: $(GORELEASER) ## the archives of a release into dist/, published nowhere
+	$(GORELEASER) release --snapshot --clean
+
+release: $(GORELEASER) ## publish the archives of the tag that is checked out (release.yml does)
+	$(GORELEASER) release --clean
+
+images: $(KO) ## push the four images to KO_DOCKER_REPO under TAG, with SBOMs; dist/images lists them
+	mkdir -p dist
+	$(KO) build --base-import-paths --platform=linux/amd64,linux/arm64 --tags=$(or $(TAG),latest) --image-refs=dist/images $(SERVICES)
+
+clean: ## forget built programs and test results (never ./data)
+	rm -rf bin dist
 	go clean -testcache
 
-# Tools are built from their modules at fixed versions and kept in .cache.
-$(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
-	@echo "building staticcheck $(STATICCHECK_VERSION) (once)"; mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
-	mv $(TOOLS)/staticcheck $@
+$(ACTIONLINT):    module := github.com/rhysd/actionlint/cmd/actionlint
+$(GOLANGCI_LINT): module := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(GORELEASER):    module := github.com/goreleaser/goreleaser/v2
+$(GOTESTSUM):     module := gotest.tools/gotestsum
+$(GOVULNCHECK):   module := golang.org/x/vuln/cmd/govulncheck
+$(KO):            module := github.com/google/ko
+$(PROMTOOL):      module := github.com/prometheus/prometheus/cmd/promtool
+# Without the clients of every cloud it takes less than half the time to build.
+$(PROMTOOL):      flags  := -tags=remove_all_sd
+$(STATICCHECK):   module := honnef.co/go/tools/cmd/staticcheck
 
-$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION):
-	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (once, some minutes)"; mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
-	mv $(TOOLS)/golangci-lint $@
+$(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(GOTESTSUM) $(GOVULNCHECK) $(KO) $(PROMTOOL) $(STATICCHECK):
+	@tool=$(@F); name=$${tool%-v*}; echo "building $$tool (once)"; mkdir -p $(TOOLS); \
+	GOBIN=$(TOOLS) go install $(flags) $(module)@v$${tool##*-v}; mv $(TOOLS)/$$name $@

@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 		"taskapi":  func() { process.Main("taskapi", source("taskapi"), taskapi.FromEnv, taskapi.New) },
 		"bridge":   func() { process.Main("bridge", source("bridge"), bridge.FromEnv, bridge.New, bridge.Commands()...) },
 		"notifier": func() { process.Main("notifier", source("notifier"), notifier.FromEnv, notifier.New) },
-		"auditor":  func() { process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat(), auditor.Reconcile()) },
+		"auditor": func() {
+			process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat(), auditor.Reconcile())
+		},
 	})
 }
 

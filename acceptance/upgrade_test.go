@@ -181,8 +181,8 @@ func (p *processes) missing() (names []string) {
 func (w *world) refused(t *testing.T) bool {
 	p := w.system.(*processes)
 	names := p.missing()
-	if len(names) != 1 || p.running[names[0]].State().ExitCode() != process.ExitFault {
-		return false
+	if len(names) != 1 || p.running[names[0]] == nil || p.running[names[0]].State().ExitCode() != process.ExitFault {
+		return false // it did not start at all, or ended in another way
 	}
 	text, err := os.ReadFile(w.logFile(names[0]))
 	if err != nil {

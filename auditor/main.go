@@ -5,6 +5,7 @@
 //	POST /                   one CloudEvent, structured or binary, or a batch
 //	                         201 {"seq":n,"duplicate":false}  a new entry, after fsync
 //	                         200 {"seq":n,"duplicate":true}   already in the log, nothing written
+//	                         401  no good signature or token, when secrets or tokens are set
 //	                         409  same source and id, other content: an alarm, nothing written
 //	                         503  cannot store now; Retry-After says when to try again
 //	OPTIONS /                the CloudEvents webhook handshake
@@ -51,15 +52,32 @@
 //
 // Settings, all from the environment:
 //
-//	AUDIT_LOG_PATH  the log; its folder must exist                   audit.log
-//	LISTEN_ADDR     public address                                   :8003
-//	PORT            set by serverless platforms; wins as :PORT
-//	OPS_ADDR        operator address                                 :9003
-//	SHUTDOWN_GRACE  time for requests in progress after a stop       25s
-//	LOG_FORMAT      auto, json or text; auto is text on a terminal   auto
-//	LOG_LEVEL       debug, info, warn or error                       info
-//	MAX_CONNECTIONS connections to the public port; idle and slow ones make room  512
-//	OPS_PPROF       profiles under /debug/pprof/ of the operator port  false
+//	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
+//	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none
+//	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
+//	LISTEN_ADDR          public address                                  :8003
+//	PORT                 set by serverless platforms; wins as :PORT
+//	OPS_ADDR             operator address                                :9003
+//	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
+//	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
+//	LOG_LEVEL            debug, info, warn or error                      info
+//	MAX_CONNECTIONS      to the public port; idle and slow ones make room  512
+//	OPS_PPROF            profiles under /debug/pprof/ (operator port)    false
+//
+// With neither file anyone who reaches the port may post, which is said at the
+// start and by taskwire_sink_open. With both, either is enough.
+//
+// Signatures are those of Standard Webhooks (webhook-id, webhook-timestamp,
+// webhook-signature) over a structured event or a batch. Any secret of the file
+// may sign, and the two clocks may differ by 5 minutes. The binary form cannot be
+// signed, because a signature does not cover its attributes. A token has at least
+// 16 characters and comes as Authorization: Bearer TOKEN, or as access_token in
+// the query.
+//
+// The files are read again when they change. While one is empty, missing or wrong,
+// nothing that it held is accepted and /readyz says so. A file that its group or
+// others may write is refused. Refused posts are counted, logged at most once a
+// second, and answered a quarter of a second late.
 //
 // SIGTERM or SIGINT: readiness off, requests in progress finish, exit 0; a second
 // signal kills. Exit 1: an error while starting or running. Exit 2: wrong

@@ -8,7 +8,7 @@
 // (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
 // sink against a bare poll-and-post loop), audit (acknowledged appends against
 // a bare batched append and fsync), create (acknowledged changes), e2e (201
-// received to entry on disk).
+// received to entry on disk), memory (of the bridge with a backlog).
 //
 // The services run in processes of their own, so that their CPU time can be
 // measured; the embedded broker, the sinks and the load run in this one.
@@ -33,7 +33,7 @@ type section struct {
 
 var sections = []section{
 	{"bridge", benchBridge}, {"restart", benchRestart}, {"latency", benchLatency},
-	{"audit", benchAudit}, {"create", benchCreate}, {"e2e", benchEndToEnd},
+	{"audit", benchAudit}, {"create", benchCreate}, {"e2e", benchEndToEnd}, {"memory", benchMemory},
 }
 
 func main() {
@@ -56,7 +56,7 @@ func exit(err error) {
 func run(ctx context.Context, only []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e", name)
+			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e, memory", name)
 		}
 	}
 	dir, err := os.MkdirTemp("", "taskwire-bench-")

@@ -39,12 +39,13 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 		t := y.pick()
 		return fault{target: t.Name(), last: y.between(10500, 13000), heal: resume(t)}, t.Signal(syscall.SIGSTOP)
 	},
-	"pair":    injectPair,
-	"all":     injectAll,
-	"loop":    injectLoop,
-	"member":  injectMember,
-	"sink":    func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
-	"notices": func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
+	"pair":     injectPair,
+	"all":      injectAll,
+	"loop":     injectLoop,
+	"member":   injectMember,
+	"intruder": injectIntruder,
+	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
+	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
 		return fault{target: "auditor's disk full", last: y.between(2000, 6000), heal: func() error {

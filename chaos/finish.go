@@ -58,7 +58,7 @@ func (y *system) panics() error {
 
 func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
-	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn)}
+	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load())}
 	for _, p := range y.programs() {
 		p.mu.Lock()
 		c["starts"] += p.starts

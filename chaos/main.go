@@ -22,6 +22,7 @@
 //	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers
+//	                   intruder           posts forged events to the auditor, unsigned
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut
 //	                                      of the connection between two of client, taskapi,
@@ -123,6 +124,7 @@ type settings struct {
 	Tags    string         // of the build
 	Need    map[string]int // of a sweep, instead of what a run needs
 	Expect  []string       // rules that a mutant breaks
+	Test    string         // package and name of the Go test that a mutant fails, instead of a run
 }
 
 func parse(name string, args []string, flags func(*flag.FlagSet)) ([]string, error) {

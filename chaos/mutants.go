@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -20,7 +21,9 @@ import (
 // mutantsCommand applies each patch of chaos/mutants to a copy of the tree and
 // expects a short run of it to end RED, by a rule that the patch names. The first
 // lines of a patch may also say which run catches it: "Faults: kill" and
-// "Answers: 302" a random one, "Points: U1-power" and "Times: 3" a sweep.
+// "Answers: 302" a random one, "Points: U1-power" and "Times: 3" a sweep. What
+// takes somebody who is in no run, such as a forger, names a Go test that fails:
+// "Test: ./bridge/internal/seal ^TestName$".
 //
 // With -control the unchanged tree has the same runs, one for each combination
 // of settings, and must be GREEN: a judge that always says RED catches everything.
@@ -107,8 +110,14 @@ func (m mutants) times(ctx context.Context, how settings, name, patch string) bo
 		how.Seed = m.Seed + uint64(i)
 		how.Dir = filepath.Join(m.Dir, fmt.Sprintf("%s-%d", name, how.Seed))
 		began := time.Now()
-		rep, err := mutant(ctx, how, patch)
-		verdict, ok := judged(rep, err, how.Expect, patch != "")
+		var verdict string
+		var ok bool
+		if how.Test != "" {
+			verdict, ok = tested(mutantTest(ctx, how, patch), patch != "")
+		} else {
+			rep, err := mutant(ctx, how, patch)
+			verdict, ok = judged(rep, err, how.Expect, patch != "")
+		}
 		fmt.Fprintf(m.out, "%-28s seed %d %3.0f s  %s\n", name, how.Seed, time.Since(began).Seconds(), verdict)
 		if !ok {
 			return false
@@ -129,6 +138,48 @@ func judged(rep *check.Report, err error, expect []string, mutated bool) (verdic
 		return "RED by another rule: " + rep.Broken() + ", expected " + strings.Join(expect, " or "), false
 	}
 	return "caught: " + rep.Broken(), true
+}
+
+// errTestFailed is the end of a test that ran.
+var errTestFailed = errors.New("the test failed")
+
+func tested(err error, mutated bool) (verdict string, ok bool) {
+	switch {
+	case errors.Is(err, errTestFailed):
+		return "test failed", mutated
+	case err != nil:
+		return "NOT RUN: " + err.Error(), false
+	case mutated:
+		return "SURVIVED: the test passed", false
+	}
+	return "test passed", true
+}
+
+// mutantTest runs the Go test that a patch names in the tree with the patch.
+func mutantTest(ctx context.Context, s settings, patch string) error {
+	pkg, name, _ := strings.Cut(s.Test, " ")
+	tree := filepath.Join(s.Dir, "tree")
+	if err := copyTree(ctx, tree); err != nil {
+		return err
+	}
+	defer os.RemoveAll(tree)
+	if err := applyPatch(ctx, tree, patch); err != nil {
+		return err
+	}
+	// -v prints the name of each test that ran: a failed build is no failed test.
+	test := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout=5m", "-run", name, pkg)
+	test.Dir = tree
+	out, err := test.CombinedOutput()
+	if werr := os.WriteFile(filepath.Join(s.Dir, "output.txt"), out, 0o600); werr != nil {
+		return werr
+	}
+	switch {
+	case !bytes.Contains(out, []byte("=== RUN ")):
+		return fmt.Errorf("no test %s ran in %s:\n%s", name, pkg, out)
+	case err != nil:
+		return errTestFailed
+	}
+	return nil
 }
 
 // mutant runs the tree with the patch, "" for the unchanged tree.
@@ -172,7 +223,7 @@ func applyPatch(ctx context.Context, tree, patch string) error {
 
 // key is equal for two patches that are caught by the same kind of run.
 func (s settings) key() string {
-	return fmt.Sprint(s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration)
+	return fmt.Sprint(s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration, "|", s.Test)
 }
 
 // read returns the settings that a patch asks for.
@@ -195,12 +246,14 @@ func (m mutants) read(patch string) (settings, error) {
 			s.Points = value
 		case "Times":
 			s.Times, err = strconv.Atoi(value)
+		case "Test":
+			s.Test = value
 		case "Expect":
 			s.Expect = strings.Split(value, ",")
 		}
 	}
-	if len(s.Expect) == 0 {
-		err = errors.Join(err, errors.New("it has no line \"Expect: RULE\""))
+	if (len(s.Expect) == 0) == (s.Test == "") {
+		err = errors.Join(err, errors.New("it has no line \"Expect: RULE\", nor \"Test: PACKAGE NAME\", or both"))
 	}
 	for _, rule := range s.Expect {
 		if !slices.Contains(check.Rules(), rule) {

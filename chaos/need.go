@@ -29,6 +29,9 @@ func (y *system) need() map[string]int {
 	if slices.Contains(plan, "sink") && strings.Contains(y.Answers, "cut-after") {
 		n["dedup-hits"] = 1
 	}
+	if slices.Contains(plan, "intruder") {
+		n["forged-refused"] = 1
+	}
 	if slices.Contains(plan, "disk") {
 		n["refused-full"] = 1
 	}

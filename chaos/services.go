@@ -40,7 +40,10 @@ func buildPrograms(ctx context.Context, tree, bin, tags string) error {
 
 func (y *system) startServices(ctx context.Context) error {
 	y.mountDisk()
-	var err error
+	err := y.writeSecret()
+	if err != nil {
+		return err
+	}
 	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log")); err != nil {
 		return err
 	}
@@ -92,7 +95,7 @@ func (y *system) mountDisk() {
 
 // startSink starts a sink and the recorder in front of it.
 func (y *system) startSink(name, file string, env ...string) (*recorder, error) {
-	addr, err := y.startProgram(name, env...)
+	addr, err := y.startProgram(name, append(env, "WEBHOOK_SECRET_FILE="+y.path(secretFile))...)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +141,7 @@ func (y *system) newBridge(name string) (*program, error) {
 	p.env = func(start int) ([]string, error) {
 		config := y.path(name + ".yaml")
 		via := fmt.Sprintf("%s.%d", name, start)
-		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via)
+		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile))
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
@@ -152,22 +155,24 @@ func (y *system) newBridge(name string) (*program, error) {
 	return p, nil
 }
 
-func subscriptions(audit, notify string) string {
+func subscriptions(audit, notify, secret string) string {
 	return fmt.Sprintf(`topic: %s
 subscriptions:
   - name: audit
     group: %s
     sink: %s
     exhausted: block
+    signing: {secret_file: %s}
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
   - name: notifications
     group: %s
     sink: %s
     types: [%s]
+    signing: {secret_file: %s}
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
-`, topic, auditGroup, audit, noticeGroup, notify, strings.Join(noticeTypes, ", "))
+`, topic, auditGroup, audit, secret, noticeGroup, notify, strings.Join(noticeTypes, ", "), secret)
 }
 
 // awaitReady returns when the API, a bridge and the auditor are ready.

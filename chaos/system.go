@@ -49,6 +49,8 @@ type system struct {
 	ops       map[string]string // operator address, by process
 	watch     *watch
 
+	forgedRefused atomic.Int64 // posts of the intruder that were answered with 401
+
 	// powerLoss: a failpoint may drop what the auditor has written and not
 	// synced, so an image of its log is no proof now.
 	powerLoss atomic.Bool

@@ -4,7 +4,9 @@
 //	go run ./dev [-data DIR] [-port-base N] [-version]
 //
 // It prints the addresses, the path of the audit log and one curl line to try;
-// logs follow on stderr. Everything listens on 127.0.0.1 only.
+// logs follow on stderr. Everything listens on 127.0.0.1 only. The sinks take posts
+// from everyone on this machine and say so; with WEBHOOK_SECRET_FILE the bridge
+// signs what it posts, and they take nothing else.
 //
 //	-data DIR      folder of the tasks, the broker's log and audit.log (./data);
 //	               it survives a restart, and one instance at a time may use it

@@ -22,7 +22,7 @@ func registered(t *testing.T) []string {
 	root := os.DirFS("..")
 	// bridge/internal/pump joins a prefix and the rest.
 	joined := regexp.MustCompile(`(?:counter|gauge)\("([a-z_]+)"`)
-	for _, dir := range []string{"taskapi", "bridge", "notifier", "auditor", "internal/httpd"} {
+	for _, dir := range []string{"taskapi", "bridge", "notifier", "auditor", "internal"} {
 		err := fs.WalkDir(root, dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
@@ -66,7 +66,7 @@ func unknownMetrics(known []string, text string) (unknown []string) {
 
 // TestAlarmsAndDashboardNameRealMetrics: an alert on a misspelt metric never fires.
 func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
-	known := registered(t)
+	known := append(registered(t), unregistered...)
 	alarms, err := os.ReadFile("components/monitoring/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +83,7 @@ func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
 	}
 	// The alerts that the specification requires.
 	for _, name := range []string{"taskwire_bridge_blocked", "taskwire_bridge_oldest_unacked_seconds", "taskwire_bridge_lag", "taskwire_bridge_dead_letters_total",
+		"taskwire_bridge_unsealed_offsets_total", "taskwire_sink_open", "taskwire_auth_failures_total",
 		"taskwire_outbox_oldest_seconds", "taskwire_audit_conflicts_total", "taskwire_audit_version_gaps_total"} {
 		if !strings.Contains(string(alarms), name) {
 			t.Errorf("no alert on %s", name)

@@ -3,6 +3,7 @@ package manifests_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +28,10 @@ type door struct {
 // others are the pods around the services, and some that need no access.
 var others = []pod{
 	{"dns", "kube-system", nil, map[string]int{"dns": 53}},
-	{"kafka", kafka, nil, map[string]int{"plain": 9092, "tls": 9093, "control": 9091}},
+	{"kafka", kafka, map[string]string{"app.kubernetes.io/name": "kafka"}, map[string]int{"plain": 9092, "tls": 9093, "control": 9091}},
+	{"operator", kafka, map[string]string{"name": "strimzi-cluster-operator"}, nil},
+	{"scaler", "keda", map[string]string{"app": "keda-operator"}, nil},
+	{"admission", "keda", map[string]string{"app": "keda-admission-webhooks"}, nil},
 	{"prometheus", "monitoring", nil, map[string]int{"web": 9090}},
 	{"gateway", "kourier-system", map[string]string{"app": "3scale-kourier-gateway"}, map[string]int{"internal": 8081, "external": 8080}},
 	{"activator", "knative-serving", map[string]string{"app": "activator"}, map[string]int{"http": 8012}},
@@ -52,19 +56,32 @@ func flowsOffTheTable(w *world) (f findings) {
 		pods = append(pods, p)
 	}
 	var have []string
+	between := map[string][]string{} // what one side alone lets through to the brokers
 	for _, from := range pods {
 		for _, to := range pods {
 			for _, port := range to.ports {
 				for _, protocol := range []string{"TCP", "UDP"} {
-					touches := from.namespace == taskwire || to.namespace == taskwire
+					flow := fmt.Sprintf("%s to %s %d/%s", from.name, to.name, port, protocol)
+					touches := from.namespace == taskwire || to.namespace == taskwire || to.namespace == kafka
 					if touches && from.name != to.name && w.passes(from, door{to, port, protocol}) {
-						have = append(have, fmt.Sprintf("%s to %s %d/%s", from.name, to.name, port, protocol))
+						have = append(have, flow)
+					}
+					for side, allows := range map[string]func(pod, door) bool{"egress": w.leaves, "ingress": w.enters} {
+						if from.namespace == taskwire && to.namespace == kafka && allows(from, door{to, port, protocol}) {
+							between[side] = append(between[side], flow)
+						}
 					}
 				}
 			}
 		}
 	}
 	f.differ("network", have, w.flows())
+	for side, flows := range between {
+		f.differ(side, flows, slices.DeleteFunc(w.flows(), func(s string) bool {
+			name, to, _ := strings.Cut(s, " to ")
+			return programs[name] == 0 || !strings.HasPrefix(to, "kafka ")
+		}))
+	}
 	f.addIf(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything by default")
 	return f
 }
@@ -95,6 +112,12 @@ func (w *world) flows() []string {
 	}
 	add("taskapi", "kafka", listener)
 	add("bridge", "kafka", listener)
+	if len(w.of("ScaledObject")) > 0 {
+		add("scaler", "kafka", listener)
+	}
+	for _, port := range []int{9091, 9092, 9093} {
+		add("operator", "kafka", port)
+	}
 	if !w.serverless {
 		add("bridge", "notifier", 8002)
 		add("bridge", "auditor", 8003)
@@ -133,7 +156,7 @@ func (w *world) leaves(from pod, to door) bool {
 
 func (w *world) enters(from pod, to door) bool {
 	selected := false
-	for _, p := range w.policies {
+	for _, p := range append(w.generated(), w.policies...) {
 		if !applies(p, to.pod, networkingv1.PolicyTypeIngress) {
 			continue
 		}
@@ -145,6 +168,36 @@ func (w *world) enters(from pod, to door) bool {
 		}
 	}
 	return !selected
+}
+
+// generated returns the policies that Strimzi makes of the listeners. Policies add
+// up, so a listener without peers is open whatever the files here say.
+func (w *world) generated() (found []networkingv1.NetworkPolicy) {
+	for _, o := range w.of("Kafka") {
+		var k struct {
+			Spec struct {
+				Kafka struct {
+					Listeners []struct {
+						Port               int
+						NetworkPolicyPeers []networkingv1.NetworkPolicyPeer
+					}
+				}
+			}
+		}
+		if o.decode(&k) != nil {
+			continue
+		}
+		for _, l := range k.Spec.Kafka.Listeners {
+			port := intstr.FromInt(l.Port)
+			var p networkingv1.NetworkPolicy
+			p.Namespace = o.namespace()
+			p.Spec.PodSelector.MatchLabels = map[string]string{"app.kubernetes.io/name": "kafka"}
+			p.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+			p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: l.NetworkPolicyPeers, Ports: []networkingv1.NetworkPolicyPort{{Port: &port}}}}
+			found = append(found, p)
+		}
+	}
+	return found
 }
 
 func applies(p networkingv1.NetworkPolicy, to pod, kind networkingv1.PolicyType) bool {

@@ -15,6 +15,7 @@ import (
 // rules return what violates them.
 var rules = map[string]func(*world) findings{
 	"restricted": notRestricted,
+	"images":     unpinned,
 	"alone":      notAlone,
 	"resources":  withoutResources,
 	"probes":     probedWrongly,
@@ -28,6 +29,7 @@ var rules = map[string]func(*world) findings{
 	"budgets":    withoutBudget,
 	"network":    flowsOffTheTable,
 	"settings":   wrongSettings,
+	"secrets":    openToAnyone,
 	"sinks":      unknownSinks,
 	"topics":     topicsWithoutMaker,
 	"bootstrap":  wrongBootstrap,
@@ -87,10 +89,22 @@ func notRestricted(w *world) (f findings) {
 		f.addIf(own.AllowPrivilegeEscalation == nil || *own.AllowPrivilegeEscalation, "%s may gain privileges", l)
 		caps := own.Capabilities
 		f.addIf(caps == nil || !slices.Equal(caps.Drop, []corev1.Capability{"ALL"}) || len(caps.Add) > 0, "%s keeps capabilities", l)
-		f.addIf(l.program != "" && (own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem), "%s can write to its image", l)
+		f.addIf(own.ReadOnlyRootFilesystem == nil || !*own.ReadOnlyRootFilesystem, "%s can write to its image", l)
 		for _, v := range spec.Volumes {
 			f.addIf(v.HostPath != nil, "%s mounts a folder of the node", l)
 		}
+	}
+	return f
+}
+
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:[0-9][0-9.]*@sha256:[0-9a-f]{64}$`)
+
+// unpinned: a tag may change, a digest cannot. The programs' own images get theirs
+// when they are pushed.
+func unpinned(w *world) (f findings) {
+	for _, l := range w.workloads {
+		image := l.container().Image
+		f.addIf(l.program == "" && !pinned.MatchString(image), "%s has the image %s, want one with version and digest", l, image)
 	}
 	return f
 }
@@ -331,6 +345,7 @@ func unscraped(w *world) (f findings) {
 		var m struct {
 			Spec struct {
 				Selector            struct{ MatchLabels map[string]string }
+				PodTargetLabels     []string
 				PodMetricsEndpoints []struct{ Port, Path string }
 			}
 		}
@@ -339,6 +354,7 @@ func unscraped(w *world) (f findings) {
 		}
 		ends := m.Spec.PodMetricsEndpoints
 		f.addIf(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s scrapes %v, want /metrics on port ops", o, ends)
+		f.addIf(!slices.Contains(m.Spec.PodTargetLabels, "app.kubernetes.io/name"), "%s does not name the service, as the alerts expect", o)
 		for _, l := range w.ours() {
 			for k, v := range m.Spec.Selector.MatchLabels {
 				f.addIf(l.template.Labels[k] != v, "%s does not select %s", o, l)

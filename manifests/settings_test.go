@@ -79,6 +79,9 @@ func (w *world) settings(l workload) (settings, error) {
 		vars["PORT"] = fmt.Sprint(l.container().Ports[0].ContainerPort)
 	}
 	for _, e := range l.container().Env {
+		if unread(l.program, e.Name) {
+			continue
+		}
 		vars[e.Name] = inside(root, e.Value)
 		if e.ValueFrom != nil {
 			vars[e.Name] = l.program + "-0"
@@ -142,7 +145,7 @@ func (w *world) mount(l workload) (root string, err error) {
 				continue
 			}
 			for name, text := range w.files(v) {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(within(root, text, l)), 0o600); err != nil {
 					return "", err
 				}
 			}
@@ -179,9 +182,12 @@ func (w *world) files(v corev1.Volume) map[string]string {
 	return found
 }
 
-// secret returns what Strimzi generates for a user, or the copy of its CA that the
-// documents require.
+// secret returns what Strimzi generates for a user, or what the documents say how
+// to make.
 func (w *world) secret(name, key string) (string, bool) {
+	if text, ok := made[name+"/"+key]; ok {
+		return text, true
+	}
 	switch {
 	case name == "task-events-cluster-ca-cert" && key == "ca.crt":
 		return authority(), w.guarded()
@@ -215,7 +221,7 @@ func wrongSettings(w *world) (f findings) {
 			continue
 		}
 		for _, e := range l.container().Env {
-			f.addIf(!s.asked[e.Name], "%s: %s does not read %s", l, l.program, e.Name)
+			f.addIf(!s.asked[e.Name] && !unread(l.program, e.Name), "%s: %s does not read %s", l, l.program, e.Name)
 		}
 		public := programs[l.program]
 		f.addIf(s.http.Addr != fmt.Sprintf(":%d", public) || s.http.OpsAddr != fmt.Sprintf(":%d", public+1000), "%s listens on %s and %s, want :%d and :%d", l, s.http.Addr, s.http.OpsAddr, public, public+1000)

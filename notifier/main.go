@@ -4,7 +4,7 @@
 //	POST /     one CloudEvent, structured or binary: 204; a batch: 200 with the
 //	           answers for its events
 //	           400  not a CloudEvent, or created or completed without a task in it
-//	           401  the signature is missing or wrong, when secrets are set
+//	           401  no good signature or token, when secrets or tokens are set
 //	           413  over 1 MiB; 415 not in a form of a CloudEvent
 //	OPTIONS /  the CloudEvents webhook handshake
 //	GET /healthz, /readyz  on both ports; GET /metrics on the operator port
@@ -23,21 +23,31 @@
 //	LISTEN_ADDR          public address                                  :8002
 //	PORT                 set by serverless platforms; wins as :PORT
 //	OPS_ADDR             operator address                                :9002
-//	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none: unsigned posts are accepted
+//	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none
+//	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
 //	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
 //	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
 //	LOG_LEVEL            debug, info, warn or error                      info
 //	MAX_CONNECTIONS      to the public port; idle, slow ones make room    512
 //	OPS_PPROF            profiles under /debug/pprof/ (operator port)    false
 //
+// With neither file anyone who reaches the port may post, which is said at the
+// start and by taskwire_sink_open. With both, either is enough.
+//
 // Signatures are those of Standard Webhooks (webhook-id, webhook-timestamp,
 // webhook-signature) over a structured event or a batch. Any secret of the file
-// may sign, and the two clocks may differ by 5 minutes. The binary form is
-// refused when secrets are set, because a signature does not cover its attributes.
-// The file is read again when it changes; while it is missing or wrong, the last
-// good secrets stay in force.
+// may sign, and the two clocks may differ by 5 minutes. The binary form cannot be
+// signed, because a signature does not cover its attributes. A token has at least
+// 16 characters and comes as Authorization: Bearer TOKEN, or as access_token in
+// the query.
 //
-// Metrics: taskwire_notifications_total{type}, taskwire_http_requests_total,
+// The files are read again when they change. While one is empty, missing or wrong,
+// nothing that it held is accepted and /readyz says so. A file that its group or
+// others may write is refused. Refused posts are counted, logged at most once a
+// second, and answered a quarter of a second late.
+//
+// Metrics: taskwire_notifications_total{type}, taskwire_sink_open,
+// taskwire_auth_failures_total{reason}, taskwire_http_requests_total,
 // taskwire_http_request_seconds, taskwire_build_info.
 //
 // SIGTERM or SIGINT: not ready, requests in progress are finished, exit 0; a

@@ -32,9 +32,11 @@
 //	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
 //	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
-//	API_TOKENS_FILE                              one "name token" per line, re-read when it changes;
-//	                                             without it the API is open
-//	EVENT_MODE                  structured       or binary: how an event becomes a Kafka record
+//	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
+//	                                             more; without it the API is open. See Tokens
+//	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
+//	                                             (CloudEvents), or envelope, for consumers that read
+//	                                             event_id, event_type, occurred_at, data and metadata
 //	OUTBOX_LIMIT                1000000          events that may wait for Kafka
 //	OUTBOX_RETENTION            1h               how long the row of a published event is kept
 //	KAFKA_BOOTSTRAP_SERVERS     localhost:9092   host:port, several with commas
@@ -48,6 +50,15 @@
 //	KAFKA_SASL_MECHANISM                         PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 //	KAFKA_SASL_USERNAME
 //	KAFKA_SASL_PASSWORD_FILE
+//	KAFKA_SASL_INSECURE         false            PLAIN without TLS, password in clear text
+//
+// # Tokens
+//
+// API_TOKENS_FILE is read again when it changes. While it is empty, missing or
+// wrong, no token is accepted and /readyz says so. A file that its group or others
+// may write is refused. Refused calls are counted in
+// taskwire_auth_failures_total{reason}, logged at most once a second, and answered
+// a quarter of a second late.
 //
 // # Stopping
 //

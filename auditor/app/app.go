@@ -28,6 +28,7 @@ import (
 //	GET ...  -> query ------------> ledger.Find
 type Service struct {
 	http    *httpd.Server
+	guard   *sink.Guard
 	config  ledger.Config
 	ledger  *ledger.Ledger // nil while it cannot be opened
 	missing error          // why New could not open the log, nil when it did
@@ -50,7 +51,11 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{http: server, log: log, scans: make(chan struct{}, 2), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	guard, err := sink.NewGuard(cfg.Sink, server, log)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, 2), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	s.metrics = newMetrics()
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
 		log.Warn("high-water mark of the audit log not written", "err", err)
@@ -60,6 +65,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 		return nil, errors.Join(s.missing, server.Close())
 	}
 	server.SetUnavailable(s.missing) // before Run serves its first answer
+	guard.Announce()
 	return s, nil
 }
 
@@ -85,7 +91,6 @@ func (s *Service) logRecovery(path string) {
 	}
 	// The number is part of the message by contract.
 	s.log.Info(fmt.Sprintf("Loaded %d previously seen events", r.Entries), "path", path, "version_gaps", r.VersionGaps)
-	s.log.Info("posts are not authenticated: anyone who can reach the port can append")
 }
 
 func (s *Service) routes() http.Handler {
@@ -93,7 +98,7 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("GET /entries", s.entries)
 	mux.HandleFunc("GET /entries/{seq}", s.entry)
 	mux.HandleFunc("GET /tasks/{id}/history", s.history)
-	mux.Handle("/", sink.Handler(s.receive))
+	mux.Handle("/", s.guard.Wrap(sink.Handler(s.receive)))
 	return mux
 }
 

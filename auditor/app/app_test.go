@@ -141,7 +141,7 @@ func (a *auditor) checkLog(want []string) {
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			a.t.Fatalf("log line %q: %v", line, err)
 		}
-		if entry.Msg != "listening" && !strings.HasPrefix(entry.Msg, "posts are not") {
+		if entry.Msg != "listening" && !strings.HasPrefix(entry.Msg, "open sink") {
 			got = append(got, entry.Msg)
 		}
 	}
@@ -318,8 +318,8 @@ func TestFailedFsyncEndsTheService(t *testing.T) {
 }
 
 func TestFromEnv(t *testing.T) {
-	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nonsense", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/secret"}))
-	for _, key := range []string{"LISTEN_ADDR", "SHUTDOWN_GRACE", "WEBHOOK_SECRET_FILE"} {
+	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nonsense", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/secret", "SINK_TOKENS_FILE": "/tokens"}))
+	for _, key := range []string{"LISTEN_ADDR", "SHUTDOWN_GRACE", "WEBHOOK_SECRET_FILE", "SINK_TOKENS_FILE"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%s not named: %v", key, err)
 		}

@@ -3,6 +3,7 @@ package app
 import (
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/sink"
 )
 
 const defaultPath = "audit.log"
@@ -10,6 +11,7 @@ const defaultPath = "audit.log"
 // Config holds all settings of the auditor.
 type Config struct {
 	HTTP httpd.Config
+	Sink sink.Config
 
 	// Path of the log, AUDIT_LOG_PATH. Its folder must exist.
 	Path string
@@ -20,13 +22,12 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	r := env.NewReader(lookup)
 	cfg := Config{
 		HTTP: httpd.ConfigFromEnv(r, "auditor", 8003),
+		Sink: sink.ConfigFromEnv(r),
 		Path: r.String("AUDIT_LOG_PATH", defaultPath),
 	}
 	// A security setting that is silently ignored would be worse than an error.
-	for _, key := range []string{"WEBHOOK_SECRET_FILE", "AUDIT_SIGNING_KEY_FILE"} {
-		if r.String(key, "") != "" {
-			r.Fail(key, "is not supported yet; unset it")
-		}
+	if key := "AUDIT_SIGNING_KEY_FILE"; r.String(key, "") != "" {
+		r.Fail(key, "is not supported yet; unset it")
 	}
 	return cfg, r.Err()
 }

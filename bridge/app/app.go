@@ -4,6 +4,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
@@ -43,18 +46,42 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
 	metrics := pump.NewMetrics(server.Registry())
-	budget := pump.NewBudget(256 << 20)
-	for _, c := range cfg.Subscriptions {
-		sub, err := pump.New(cfg.pump(c), client, letters, budget, metrics, log)
+	budget := pump.NewBudget(cfg.MemoryBudget)
+	var keys func() seal.Keys
+	if cfg.StateKeyFile != "" {
+		get, check, err := stateKeys(cfg.StateKeyFile, log)
 		if err != nil {
-			_ = server.Close()
-			return nil, err
+			return nil, errors.Join(fmt.Errorf("BRIDGE_STATE_KEY_FILE: %w", err), server.Close())
+		}
+		keys = get
+		server.Ready(httpd.Check{Name: "BRIDGE_STATE_KEY_FILE", Func: check})
+	}
+	for _, c := range cfg.Subscriptions {
+		settings, err := cfg.pump(c, log)
+		if err != nil {
+			return nil, errors.Join(err, server.Close())
+		}
+		settings.Keys = keys
+		sub, err := pump.New(settings, client, letters, budget, metrics, log)
+		if err != nil {
+			return nil, errors.Join(err, server.Close())
 		}
 		s.subs = append(s.subs, sub)
 		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})
 	}
 	route := func(r *http.Request) string { return r.Pattern }
-	handler := admin.Handler(s.subs, admin.Token(cfg.AdminTokenFile))
+	door := admin.Config{Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
+	if cfg.AdminTokenFile == "" {
+		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
+	} else {
+		if door.Token, err = admin.OpenToken(cfg.AdminTokenFile, log); err != nil {
+			_ = server.Close()
+			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
+		}
+		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
+	}
+	server.PublicHosts(door.Hosts)
+	handler := admin.Handler(s.subs, door)
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
@@ -25,6 +26,8 @@ func Commands() []process.Sub {
 		{Name: "check", Run: check},
 		{Name: "explain", Usage: "--event FILE", Run: explain},
 		{Name: "dlq", Usage: "list|show|watch", Run: dlq},
+		{Name: "offsets", Usage: "accept --subscription NAME", Run: offsets},
+		{Name: "skip", Usage: "--subscription NAME --partition N --offset N --reason TEXT", Run: skip},
 	}
 }
 
@@ -72,7 +75,7 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 			fmt.Fprintf(stdout, "%s: no, the event does not pass %s\n", s.Name, why)
 			continue
 		}
-		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, s.Sink)
+		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, deliver.Shown(s.Sink))
 	}
 	return nil
 }

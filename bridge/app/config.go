@@ -2,16 +2,25 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Config holds all settings of the bridge.
@@ -19,8 +28,12 @@ type Config struct {
 	HTTP           httpd.Config
 	Kafka          kafka.Config
 	Subscriptions  []Subscription
-	InstanceID     string // group.instance.id; "" for a dynamic member
-	AdminTokenFile string // bearer token for writes of the admin API; "" allows them from loopback only
+	InstanceID     string         // group.instance.id; "" for a dynamic member
+	MemoryBudget   int64          // bytes held for all partitions of all subscriptions
+	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
+	StateKeyFile   string         // keys that seal commits; "" trusts every commit
+	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
+	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
 // Subscription is one entry of the configuration file.
@@ -38,7 +51,18 @@ type Subscription struct {
 	Exhausted   string          `yaml:"exhausted"`
 	DeadLetter  string          `yaml:"deadletter"`
 	Rate        float64         `yaml:"rate"`
-	SecretFile  string          `yaml:"secret_file,omitempty"`
+	Signing     Signing         `yaml:"signing,omitempty"`
+	Auth        Auth            `yaml:"auth,omitempty"`
+}
+
+// Signing is how posts are signed, as Standard Webhooks has it.
+type Signing struct {
+	SecretFile string `yaml:"secret_file,omitempty"` // one whsec_... a line, several during a rotation
+}
+
+// Auth is the token that posts carry.
+type Auth struct {
+	BearerFile string `yaml:"bearer_file,omitempty"` // one token, sent as Authorization: Bearer
 }
 
 // Retry controls how a failed delivery is retried.
@@ -57,11 +81,17 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP:           httpd.ConfigFromEnv(r, "bridge", 8001),
 		Kafka:          kafka.ConfigFromEnv(r, "bridge"),
 		InstanceID:     instanceID(r),
-		AdminTokenFile: r.File("ADMIN_TOKEN_FILE"),
+		MemoryBudget:   r.Bytes("MEMORY_BUDGET", memoryBudget(), 16<<20),
+		AdminTokenFile: adminToken(r),
+		StateKeyFile:   stateKeyFile(r),
+		AdminHosts:     adminHosts(r),
+		SinkAllow:      sinkAllow(r),
 	}
 	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
 	if path == "" {
 		cfg.Subscriptions = defaults(r)
+		checkSecret(r, cfg.Subscriptions[0].Signing)
+		cfg.check(r, "KAFKA_TOPIC", "")
 		return cfg, r.Err()
 	}
 	f, wrong, err := readFile(path)
@@ -79,7 +109,73 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	for _, w := range f.check() {
 		r.Fail("BRIDGE_CONFIG", "%s: %s", path, w)
 	}
+	cfg.check(r, "BRIDGE_CONFIG", path+": ")
 	return cfg, r.Err()
+}
+
+// check records what is wrong with the subscriptions together, and with where
+// their sinks are, as a mistake in the variable key.
+func (c Config) check(r *env.Reader, key, where string) {
+	for i, s := range c.Subscriptions {
+		if err := deliver.CheckHost(s.Sink, c.SinkAllow); err != nil {
+			r.Fail(key, "%ssubscriptions[%d]%s.sink: %v", where, i, named(s.Name), err)
+		}
+		// The bridge would read its own dead letters, fail again, and write more.
+		if s.DeadLetter == c.Kafka.Topic {
+			r.Fail(key, "%ssubscriptions[%d]%s.deadletter: %s is a topic that the bridge reads, so each dead letter would become another; choose a topic that nobody delivers from",
+				where, i, named(s.Name), s.DeadLetter)
+		}
+	}
+}
+
+func adminToken(r *env.Reader) string {
+	path := r.String("ADMIN_TOKEN_FILE", "")
+	if path == "" {
+		return ""
+	}
+	if err := admin.CheckToken(path); err != nil {
+		r.Fail("ADMIN_TOKEN_FILE", "%v", err)
+	}
+	return path
+}
+
+func adminHosts(r *env.Reader) httpd.Hosts {
+	hosts := httpd.Hosts{}
+	for _, name := range r.List("ADMIN_HOSTS", "") {
+		if strings.ContainsAny(name, ":/*@ ") {
+			r.Fail("ADMIN_HOSTS", "want names such as bridge.example.com, without scheme, port and wildcard, separated by commas; have %q", name)
+		}
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+// sinkAllow accepts addresses and prefixes such as 169.254.0.0/16.
+func sinkAllow(r *env.Reader) []netip.Prefix {
+	var allow []netip.Prefix
+	for _, item := range r.List("SINK_ALLOW", "") {
+		prefix, err := netip.ParsePrefix(item)
+		if addr, single := netip.ParseAddr(item); single == nil {
+			addr = addr.Unmap().WithZone("")
+			prefix, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil {
+			r.Fail("SINK_ALLOW", "want addresses or prefixes such as 169.254.1.2 or fe80::/10, separated by commas; have %q", item)
+			continue
+		}
+		allow = append(allow, prefix)
+	}
+	return allow
+}
+
+// memoryBudget is a third of the memory limit that process.Main set from the
+// container's, or that GOMEMLIMIT says; without a limit 256 MiB. The rest is for
+// the program itself and for garbage that is not collected yet.
+func memoryBudget() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return max(limit/3, 16<<20)
+	}
+	return 256 << 20
 }
 
 // instanceID makes the member static. A pod has a name that a restarted
@@ -96,13 +192,26 @@ func instanceID(r *env.Reader) string {
 	return ""
 }
 
-// defaults are the subscriptions without a file.
+// defaults are the subscriptions without a file. The variable of their secrets is
+// the sinks': in one process, as dev runs, one setting signs and verifies.
 func defaults(r *env.Reader) []Subscription {
+	signing := Signing{SecretFile: r.String(secretFile, "")}
 	return []Subscription{
 		Subscription{Name: "notifications", Group: "notification-service", Sink: r.URL("NOTIFIER_URL", "http://localhost:8002/"),
-			Types: []string{"task.created", "task.completed"}}.filled(),
+			Types: []string{"task.created", "task.completed"}, Signing: signing}.filled(),
 		// The audit group never skips an event: it waits and raises an alarm.
-		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block"}.filled(),
+		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block", Signing: signing}.filled(),
+	}
+}
+
+const secretFile = "WEBHOOK_SECRET_FILE"
+
+func checkSecret(r *env.Reader, s Signing) {
+	if s.SecretFile == "" {
+		return
+	}
+	if err := webhook.Check(s.SecretFile); err != nil {
+		r.Fail(secretFile, "%v", err)
 	}
 }
 
@@ -155,13 +264,22 @@ func (s Subscription) check() []string {
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
 	report(s.Retry.Initial < 0 || s.Retry.Initial > s.Retry.Max, "retry.initial: want at most retry.max")
-	report(s.Retry.Multiplier < 1 || s.Retry.Multiplier > 100, "retry.multiplier: want 1 to 100")
+	report(!(s.Retry.Multiplier >= 1 && s.Retry.Multiplier <= 100), "retry.multiplier: want 1 to 100")
 	report(s.Retry.Max < 0 || s.Retry.Max > 24*time.Hour, "retry.max: want at most 24h")
 	report(s.Retry.Attempts < 1, "retry.attempts: want at least 1")
 	report(s.Retry.For < 0, "retry.for: want a positive duration")
 	report(s.Exhausted != "deadletter" && s.Exhausted != "block", "exhausted: want deadletter or block")
-	report(s.Rate < 0, "rate: want posts per second, or 0 for no limit")
-	report(s.SecretFile != "", "secret_file: signing is not supported")
+	report(!(s.Rate >= 0), "rate: want posts per second, or 0 for no limit")
+	if s.Signing.SecretFile != "" {
+		if err := webhook.Check(s.Signing.SecretFile); err != nil {
+			wrong = append(wrong, "signing.secret_file: "+err.Error())
+		}
+	}
+	if s.Auth.BearerFile != "" {
+		if err := token.CheckOwn(s.Auth.BearerFile); err != nil {
+			wrong = append(wrong, "auth.bearer_file: "+err.Error())
+		}
+	}
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -179,18 +297,40 @@ func (s Subscription) filters() []filter.Filter {
 	return append([]filter.Filter{filter.Types(s.Types)}, s.Filters...)
 }
 
-func (c Config) pump(s Subscription) pump.Config {
+// pump opens the secrets of a subscription.
+func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err error) {
+	var signing *webhook.Secrets
+	if s.Signing.SecretFile != "" {
+		if signing, err = webhook.Open(s.Signing.SecretFile, log); err != nil {
+			return cfg, fmt.Errorf("subscription %s: signing.secret_file: %w", s.Name, err)
+		}
+	}
+	var bearer *token.Own
+	if s.Auth.BearerFile != "" {
+		if bearer, err = token.OpenOwn(s.Auth.BearerFile, log); err != nil {
+			return cfg, fmt.Errorf("subscription %s: auth.bearer_file: %w", s.Name, err)
+		}
+	}
 	return pump.Config{
-		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Signing: signing, Bearer: bearer,
+		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,
-	}
+	}, nil
 }
 
-// text returns the configuration as a file, with defaults filled in.
+// text returns the configuration as a file, with defaults filled in and without
+// what may be secret.
 func (c Config) text() (string, error) {
-	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: c.Subscriptions}, yaml.IndentSequence(true))
+	shown, comments := slices.Clone(c.Subscriptions), yaml.CommentMap{}
+	for i := range shown {
+		s := &shown[i]
+		if s.Sink = deliver.Shown(s.Sink); s.Sink != c.Subscriptions[i].Sink {
+			comments[fmt.Sprintf("$.subscriptions[%d].sink", i)] = []*yaml.Comment{yaml.LineComment(" its query is in force, and not shown")}
+		}
+	}
+	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: shown}, yaml.IndentSequence(true), yaml.WithComment(comments))
 	if err != nil {
 		return "", fmt.Errorf("print the configuration: %w", err)
 	}

@@ -1,8 +1,8 @@
 package app
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -27,24 +26,41 @@ type file struct {
 
 // readFile returns the file at path with defaults filled in. wrong names every
 // key that is unknown and every value of the wrong type, with line and column;
-// err means that the file cannot be read at all.
+// err means that the file cannot be read at all. Neither repeats a value: it may
+// be a password.
 func readFile(path string) (f file, wrong []string, err error) {
-	data, err := os.ReadFile(path)
+	in, err := os.Open(path)
 	if err != nil {
 		return file{}, nil, err
 	}
-	if first := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); first != nil {
-		// The library stops at the first mistake; an operator wants to know all.
-		parsed, err := parser.ParseBytes(data, 0)
-		if err != nil {
-			return file{}, nil, syntaxError(path, err)
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, largest+1))
+	if err != nil {
+		return file{}, nil, err
+	}
+	return parse(path, text)
+}
+
+// parse does not panic, as the library does on some files.
+func parse(path string, text []byte) (f file, wrong []string, err error) {
+	defer func() {
+		if recover() != nil {
+			f, wrong, err = file{}, nil, fmt.Errorf("%s: is not YAML that can be read", path)
 		}
-		f, wrong = readAll(path, parsed, first)
+	}()
+	content, err := parseYAML(path, text)
+	if err != nil {
+		return file{}, nil, err
+	}
+	r := reader{path: path}
+	if content != nil {
+		r.value("", content, reflect.ValueOf(&f).Elem())
 	}
 	for i := range f.Subscriptions {
 		f.Subscriptions[i] = f.Subscriptions[i].filled()
 	}
-	return f, wrong, nil
+	f.broken = r.broken
+	return f, r.wrong, nil
 }
 
 // check names every mistake in the content of the file.
@@ -60,10 +76,7 @@ func (f file) check() []string {
 	}
 	names, groups := map[string]bool{}, map[string]bool{}
 	for i, s := range f.Subscriptions {
-		where := fmt.Sprintf("subscriptions[%d]", i)
-		if s.Name != "" {
-			where += " (" + s.Name + ")"
-		}
+		where := fmt.Sprintf("subscriptions[%d]%s", i, named(s.Name))
 		for _, w := range s.check() {
 			at, _, _ := strings.Cut(w, ":")
 			if !f.isBroken(fmt.Sprintf("subscriptions[%d].%s", i, at)) {
@@ -78,9 +91,17 @@ func (f file) check() []string {
 			wrong = append(wrong, where+".group: used twice; each subscription needs its own group")
 		}
 		names[s.Name], groups[s.Group] = true, true
+		if len(wrong) > mostMistakes {
+			return append(wrong[:mostMistakes], moreMistakes)
+		}
 	}
 	return wrong
 }
+
+// mostMistakes bounds what is reported at once, and the time it takes.
+const mostMistakes = 100
+
+const moreMistakes = "more mistakes are not listed; correct these first"
 
 // isBroken reports whether what is wrong at where follows from a value that
 // could not be read, there, around it or within it.
@@ -92,72 +113,39 @@ func (f file) isBroken(where string) bool {
 	return slices.ContainsFunc(f.broken, func(b string) bool { return within(where, b) || within(b, where) })
 }
 
-// syntaxError is the library's error without its excerpt of the file.
-func syntaxError(path string, err error) error {
-	var e yaml.Error
-	if errors.As(err, &e) && e.GetToken() != nil {
-		return errors.New(place(path, e.GetToken()) + e.GetMessage())
+// named is the name of a subscription behind its number, unless it is text that
+// a mistake in the file has put there.
+func named(name string) string {
+	if !isPlain(name) {
+		return ""
 	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-func place(path string, at *token.Token) string {
-	return fmt.Sprintf("%s:%d:%d: ", path, at.Position.Line, at.Position.Column)
-}
-
-// readAll reads what can be read of a file in which the library found the
-// mistake first.
-func readAll(path string, parsed *ast.File, first error) (file, []string) {
-	r := reader{path: path, anchors: map[string]ast.Node{}, named: map[string]bool{}}
-	var f file
-	if len(parsed.Docs) > 0 && parsed.Docs[0].Body != nil {
-		r.value("", parsed.Docs[0].Body, reflect.ValueOf(&f).Elem())
-	}
-	if len(r.wrong) == 0 { // nothing that a single value or key shows
-		r.wrong = append(r.wrong, syntaxError(path, first).Error())
-	}
-	f.broken = r.broken
-	return f, r.wrong
+	return " (" + name + ")"
 }
 
 // reader decodes a parsed file one value at a time, so that one wrong value does
 // not hide another.
 type reader struct {
-	path    string
-	anchors map[string]ast.Node
-	named   map[string]bool // positions in wrong: an alias repeats a value, but not its mistake
-	wrong   []string
-	broken  []string // their places: subscriptions[0].timeout
+	path   string
+	wrong  []string
+	broken []string // their places: subscriptions[0].timeout
 }
 
 func (r *reader) fail(at *token.Token, where, text string) {
-	position := place(r.path, at)
-	if r.named[position] {
-		return
-	}
-	r.named[position] = true
-	if where != "" {
+	if isPlain(where) {
 		text = where + ": " + text
 	}
-	r.wrong, r.broken = append(r.wrong, position+text), append(r.broken, where)
+	switch {
+	case len(r.wrong) < mostMistakes:
+		r.wrong, r.broken = append(r.wrong, place(r.path, at)+text), append(r.broken, where)
+	case len(r.wrong) == mostMistakes:
+		// check compares each of its mistakes with each of these: it is spared all of it.
+		r.wrong, r.broken = append(r.wrong, moreMistakes), []string{""}
+	}
 }
 
 // value decodes node, found at where, into v.
 func (r *reader) value(where string, node ast.Node, v reflect.Value) {
-	switch n := node.(type) {
-	case *ast.AnchorNode:
-		r.value(where, n.Value, v)
-		r.anchors[n.Name.GetToken().Value] = n.Value // now, so that an alias within it is no loop
-		return
-	case *ast.AliasNode:
-		if target := r.anchors[n.Value.GetToken().Value]; target != nil {
-			r.value(where, target, v)
-		}
-		return
-	case *ast.TagNode:
-		r.value(where, n.Value, v)
-		return
-	case *ast.NullNode:
+	if node.Type() == ast.NullType {
 		return // the default
 	}
 	switch v.Kind() {
@@ -195,10 +183,6 @@ func (r *reader) entries(where string, node ast.Node, v reflect.Value) {
 		return
 	}
 	for entry := m.MapRange(); entry.Next(); {
-		if entry.KeyValue().Key.IsMergeKey() {
-			r.value(where, entry.Value(), v)
-			continue
-		}
 		key := entry.Key().GetToken()
 		at := strings.TrimPrefix(where+"."+key.Value, ".")
 		if v.Kind() == reflect.Map {
@@ -248,13 +232,17 @@ func wanted(t reflect.Type) string {
 	return "text"
 }
 
-// found describes a value to whoever wrote it.
+// found describes a value to whoever wrote it, and does not repeat it.
 func found(node ast.Node) string {
 	switch node.(type) {
 	case ast.MapNode:
 		return "keys and values"
 	case *ast.SequenceNode:
 		return "a list"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number"
+	case *ast.BoolNode:
+		return "true or false"
 	}
-	return node.GetToken().Value
+	return "text"
 }

@@ -88,7 +88,7 @@ func (a *App) Wait() error {
 		a.checked = true
 		return a.err
 	case <-time.After(patience):
-		return fmt.Errorf("Run has not returned within %v", patience)
+		return fmt.Errorf("no return from Run within %v", patience)
 	}
 }
 

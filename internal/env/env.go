@@ -5,6 +5,7 @@ package env
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -98,6 +99,26 @@ func (r *Reader) Duration(key string, def, low, high time.Duration) time.Duratio
 		return def
 	}
 	return d
+}
+
+// Bytes accepts a number of bytes, at least low, with KiB, MiB or GiB behind it or nothing.
+func (r *Reader) Bytes(key string, def, low int64) int64 {
+	v := r.String(key, "")
+	if v == "" {
+		return def
+	}
+	digits, shift := v, 0
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if before, ok := strings.CutSuffix(v, unit); ok {
+			digits, shift = strings.TrimSpace(before), 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>shift || n<<shift < low {
+		r.Fail(key, "want a size such as 256MiB, at least %d MiB, have %q", low>>20, v)
+		return def
+	}
+	return n << shift
 }
 
 // Enum accepts one of allowed.

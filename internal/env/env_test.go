@@ -25,15 +25,27 @@ func TestDefaultsWhenUnsetOrBlank(t *testing.T) {
 	}
 }
 
+func TestBytes(t *testing.T) {
+	for v, want := range map[string]int64{"": 7, "1000": 1000, "64KiB": 64 << 10, "256MiB": 256 << 20, "2 GiB": 2 << 30} {
+		r := env.NewReader(env.Map(map[string]string{"M": v}))
+		if got := r.Bytes("M", 7, 0); got != want || r.Err() != nil {
+			t.Errorf("Bytes of %q = %d, %v; want %d", v, got, r.Err(), want)
+		}
+	}
+}
+
 func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	r := env.NewReader(env.Map(map[string]string{
 		"B": "maybe", "I": "99", "D": "5 parsecs", "E": "loud", "U": "ftp://x", "P": "http://u:secret@h/",
-		"A": "nowhere", "A2": ":70000", "H": "a:1,b", "F": filepath.Join(dir, "none"), "DIR": dir,
+		"A": "nowhere", "M": "12 parsecs", "M2": "1MiB", "M3": "9999999999GiB", "A2": ":70000", "H": "a:1,b", "F": filepath.Join(dir, "none"), "DIR": dir,
 	}))
 	r.Bool("B", false)
 	r.Int("I", 1, 0, 10)
 	r.Duration("D", time.Second, 0, time.Hour)
+	r.Bytes("M", 0, 0)
+	r.Bytes("M2", 0, 16<<20)
+	r.Bytes("M3", 0, 16<<20)
 	r.Enum("E", "info", "info", "warn")
 	r.URL("U", "http://ok/")
 	r.URL("P", "http://ok/")
@@ -50,6 +62,9 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 		`B: want true or false, have "maybe"`,
 		`I: want a whole number from 0 to 10, have "99"`,
 		`D: want a duration such as 25s from 0s to 1h0m0s, have "5 parsecs"`,
+		`M: want a size such as 256MiB, at least 0 MiB, have "12 parsecs"`,
+		`M2: want a size such as 256MiB, at least 16 MiB, have "1MiB"`,
+		`M3: want a size such as 256MiB, at least 16 MiB, have "9999999999GiB"`,
 		`E: want one of info, warn, have "loud"`,
 		`U: want an absolute http or https address such as http://localhost:8002/`,
 		`P: an address must not contain credentials`,

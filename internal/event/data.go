@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -34,9 +35,17 @@ func payload(contentType *string, data []byte) ([]byte, dataShape, error) {
 		return trimmed, dataJSON, nil
 	}
 	if contentType != nil {
-		return nil, dataNone, invalid("data", "is not the JSON that datacontenttype promises, or names a member twice")
+		return nil, dataNone, notJSON(data)
 	}
 	return data, dataBinary, nil
+}
+
+func notJSON(data []byte) error {
+	_, err := jsontext.NewDecoder(bytes.NewBuffer(data)).ReadValue()
+	if s := (*jsontext.SyntacticError)(nil); errors.As(err, &s) && tooDeep(s) {
+		return invalid("data", "is nested deeper than %d levels", maxDepth)
+	}
+	return invalid("data", "is not the JSON that datacontenttype promises, or names a member twice")
 }
 
 // decodeBase64 refuses what base64.StdEncoding overlooks: line feeds and loose padding bits.

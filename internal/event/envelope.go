@@ -2,22 +2,109 @@ package event
 
 import (
 	"bytes"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// fromEnvelope turns the plain envelope
+// envelopeHeader begins the names of the record headers that carry what the
+// plain envelope has no member for. It is not ce_: that would be binary mode.
+const envelopeHeader = "taskwire-"
+
+// Envelope is the record of a task event as the plain envelope
 //
 //	{"event_id", "event_type", "occurred_at", "data", "metadata": {"correlation_id", "source"}}
 //
-// into the CloudEvent that says the same. A member without a place in it is
-// refused: it would be lost unnoticed.
-func fromEnvelope(body []byte) (Event, error) {
-	var b builder
+// keyed by the task's id. Attributes without a member travel in record headers,
+// where consumers of envelopes do not look; FromRecord puts the same event
+// together again. The trace has the header names that instrumentation knows.
+func Envelope(e Event) (Record, error) {
+	list, data, _, err := parts(e)
+	if err != nil {
+		id, _ := Attribute(e, "id")
+		return Record{}, fmt.Errorf("encode event %s: %w", id, err)
+	}
+	texts := make(map[string]string, len(list))
+	for _, a := range list {
+		texts[a.name] = a.text
+	}
+	if err := envelopable(e, texts, data); err != nil {
+		return Record{}, fmt.Errorf("encode event %s as an envelope: %w", texts["id"], err)
+	}
+	r := Record{Key: []byte(texts["subject"]), Value: appendEnvelope(nil, e.Time(), texts, data)}
+	for _, a := range list {
+		switch a.name {
+		case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", CorrelationID, PartitionKey:
+		case TraceParent, TraceState:
+			r.Headers = append(r.Headers, Header{Key: a.name, Value: []byte(a.text)})
+		default:
+			r.Headers = append(r.Headers, Header{Key: envelopeHeader + a.name, Value: []byte(a.text)})
+		}
+	}
+	return r, nil
+}
+
+// envelopable reports what of e reading its envelope would not bring back.
+func envelopable(e Event, texts map[string]string, data []byte) error {
+	task, err := Task(e)
+	switch {
+	case err != nil:
+		return err
+	case jsontext.Value(data).Kind() != jsontext.KindBeginObject:
+		return invalid("data", "is not an object")
+	case texts["time"] == "":
+		return invalid("time", "is missing")
+	case texts["datacontenttype"] != mediaJSON:
+		return invalid("datacontenttype", "is not %s", mediaJSON)
+	case texts["subject"] != task.TaskID || texts[PartitionKey] != task.TaskID:
+		return invalid("subject", "or %s is not the task's id", PartitionKey)
+	}
+	if id, ok := texts[CorrelationID]; ok && id == "" {
+		return invalid(CorrelationID, "is empty")
+	}
+	return nil
+}
+
+func appendEnvelope(b []byte, at time.Time, texts map[string]string, data []byte) []byte {
+	var q quoter // parts has checked that all texts are UTF-8
+	b = q.append(append(b, `{"event_id":`...), texts["id"])
+	b = q.append(append(b, `,"event_type":`...), texts["type"])
+	b = append(append(b, `,"occurred_at":"`...), isoformat(at)...)
+	b = append(append(b, `","data":`...), data...)
+	b = append(b, `,"metadata":{"correlation_id":`...)
+	if id, ok := texts[CorrelationID]; ok {
+		b = q.append(b, id)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = q.append(append(b, `,"source":`...), texts["source"])
+	return append(b, '}', '}')
+}
+
+// isoformat is at as Python's datetime.isoformat writes it and, in versions
+// before 3.11, alone can read it: six digits or none, +00:00 for UTC. A finer
+// time keeps its nanoseconds.
+func isoformat(at time.Time) string {
+	layout := "2006-01-02T15:04:05.000000"
+	switch ns := at.Nanosecond(); {
+	case ns == 0:
+		layout = "2006-01-02T15:04:05"
+	case ns%1000 != 0:
+		layout = "2006-01-02T15:04:05.000000000"
+	}
+	return at.UTC().Format(layout) + "+00:00"
+}
+
+// fromEnvelope turns an envelope into the CloudEvent that says the same. What
+// has no place of its own becomes an extension attribute or stays in the data.
+func fromEnvelope(r Record) (Event, error) {
+	b := builder{untyped: true}
 	var data jsontext.Value
+	var more extras
 	source := Source // what the writers of envelopes mean when they leave it out
-	err := members(body, func(name string, v jsontext.Value) error {
+	err := members(r.Value, func(name string, v jsontext.Value) error {
 		switch name {
 		case "event_id":
 			return b.setMember(name, "id", v)
@@ -29,9 +116,10 @@ func fromEnvelope(body []byte) (Event, error) {
 			data = bytes.Clone(v)
 			return nil
 		case "metadata":
-			return b.setMetadata(v, &source)
+			return b.setMetadata(v, &source, &more)
 		}
-		return invalid("", "the envelope's member %+q has no place in a CloudEvent", shorten(name))
+		more.add(extra{name: name, value: bytes.Clone(v)})
+		return nil
 	})
 	if err != nil {
 		return Event{}, err
@@ -42,10 +130,16 @@ func fromEnvelope(body []byte) (Event, error) {
 	if err := b.setEnvelopeRest(source, data); err != nil {
 		return Event{}, err
 	}
+	if err := b.setEnvelopeHeaders(r.Headers); err != nil {
+		return Event{}, err
+	}
+	if data, err = more.keep(&b, data); err != nil {
+		return Event{}, err
+	}
 	return b.event(data)
 }
 
-func (b *builder) setMetadata(v jsontext.Value, source *string) error {
+func (b *builder) setMetadata(v jsontext.Value, source *string, more *extras) error {
 	if v.Kind() != jsontext.KindBeginObject {
 		return invalid("metadata", "is not an object")
 	}
@@ -61,8 +155,38 @@ func (b *builder) setMetadata(v jsontext.Value, source *string) error {
 			*source = s
 			return err
 		}
-		return invalid("", "the envelope's member metadata.%+q has no place in a CloudEvent", shorten(name))
+		more.add(extra{name: name, value: bytes.Clone(v), metadata: true})
+		return nil
 	})
+}
+
+func (b *builder) setEnvelopeHeaders(headers []Header) error {
+	for _, h := range headers {
+		key := strings.ToLower(h.Key)
+		if key == TraceParent || key == TraceState {
+			// Instrumentation writes these too; the event does not depend on them.
+			b.attempt(func() error { return b.setText(key, string(h.Value)) })
+			continue
+		}
+		name, ok := strings.CutPrefix(key, envelopeHeader)
+		if !ok {
+			continue
+		}
+		if err := b.setText(name, string(h.Value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempt sets an attribute that may be left out; false if it cannot be set.
+func (b *builder) attempt(set func() error) bool {
+	names, size := b.names, b.size
+	if set() == nil {
+		return true
+	}
+	b.names, b.size = names, size
+	return false
 }
 
 // setEnvelopeRest sets what the envelope implies but has no member for.
@@ -118,12 +242,4 @@ func text(member string, v jsontext.Value) (string, error) {
 		return "", invalid(member, "is not UTF-8")
 	}
 	return string(s), nil
-}
-
-// shorten limits how much of a sender's member name an error repeats.
-func shorten(name string) string {
-	if len(name) > maxName {
-		return name[:maxName]
-	}
-	return name
 }

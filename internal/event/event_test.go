@@ -58,6 +58,11 @@ func TestWireForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	envelope, err := event.Envelope(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "kafka-envelope", recordText(envelope))
 	golden(t, "kafka-structured", recordText(structured(t, e)))
 	golden(t, "kafka-binary", recordText(binary))
 	golden(t, "http-structured", messageText(structuredHTTP(e)))

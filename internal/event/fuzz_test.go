@@ -71,6 +71,7 @@ func FuzzParse(f *testing.F) {
 func FuzzFromRecord(f *testing.F) {
 	f.Add([]byte(`{`+good+`}`), "content-type", "application/cloudevents+json", "id", "1")
 	f.Add([]byte(`{"event_id":"1","event_type":"t","occurred_at":"2025-01-15T10:30:00","data":{"task_id":"x"}}`), "a", "b", "c", "d")
+	f.Add([]byte(`{"event_id":"1","event_type":"t","version":2,"a":{},"data":{"task_id":"x"},"metadata":{"user_id":"u","seq":1.5}}`), "taskwire-actor", "a", "c", "d")
 	f.Add([]byte(` {"a":1} `), "content-type", "application/json", "taskversion", "007")
 	f.Add([]byte("\xff"), "ce_x", "", "traceparent", "00-1")
 	f.Fuzz(func(t *testing.T, value []byte, key, header, name, text string) {

@@ -58,11 +58,7 @@ func fromBinaryHTTP(h http.Header, contentType string, body []byte) (Event, erro
 		if len(h[name]) != 1 {
 			return Event{}, invalid(lower, "is given twice")
 		}
-		value, err := percentDecode(h[name][0])
-		if err != nil {
-			return Event{}, invalid(lower, "has a %% that begins no percent-encoding")
-		}
-		if err := b.setHeader(lower, value); err != nil {
+		if err := b.setHeader(lower, percentDecode(h[name][0])); err != nil {
 			return Event{}, err
 		}
 	}

@@ -179,6 +179,13 @@ func end(d *jsontext.Decoder) error {
 	return nil
 }
 
+// maxDepth is the JSON library's own limit; it has no name for the error.
+const maxDepth = 10_000
+
+func tooDeep(s *jsontext.SyntacticError) bool {
+	return s.Err != nil && s.Err.Error() == "exceeded max depth"
+}
+
 // syntax describes a JSON error without repeating the input.
 func syntax(err error) *InvalidError {
 	at := ""
@@ -187,6 +194,9 @@ func syntax(err error) *InvalidError {
 			return duplicate(s)
 		}
 		at = " at byte " + strconv.FormatInt(s.ByteOffset, 10)
+		if tooDeep(s) {
+			return invalid("", "it is nested deeper than %d levels%s", maxDepth, at)
+		}
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return invalid("", "the JSON text is cut off%s", at)

@@ -60,7 +60,7 @@ func FromRecord(r Record) (Event, Mode, error) {
 			return e, ModeBinary, err
 		}
 	}
-	return fromBare(r.Value)
+	return fromBare(r)
 }
 
 func (r Record) contentType() (value string, ok bool, err error) {
@@ -80,11 +80,11 @@ func (r Record) contentType() (value string, ok bool, err error) {
 // form by a member that only this form has, wherever that member stands. So it
 // collects the structured form until it knows, and what is wrong with that form
 // counts only if it is the form.
-func fromBare(value []byte) (Event, Mode, error) {
+func fromBare(r Record) (Event, Mode, error) {
 	var s structured
 	var wrong error
 	var isStructured, isEnvelope bool
-	err := members(value, func(name string, v jsontext.Value) error {
+	err := members(r.Value, func(name string, v jsontext.Value) error {
 		isStructured = isStructured || name == "specversion"
 		isEnvelope = isEnvelope || name == "event_id"
 		if wrong == nil {
@@ -101,7 +101,7 @@ func fromBare(value []byte) (Event, Mode, error) {
 		e, err := s.event()
 		return e, ModeStructured, err
 	case isEnvelope:
-		e, err := fromEnvelope(value)
+		e, err := fromEnvelope(r)
 		return e, ModeEnvelope, err
 	}
 	return Event{}, "", invalid("specversion", "is missing, and so is event_id")

@@ -1,38 +1,31 @@
 package event
 
-import (
-	"errors"
-	"strings"
-)
-
-var errPercent = errors.New("bad percent-encoding")
+import "strings"
 
 // percentDecode reads a header value as the HTTP binding says: it removes the
-// quotes that a sender may put around the value and decodes once. Bytes that
-// should have been encoded and were not are accepted as they are.
-func percentDecode(s string) (string, error) {
+// quotes that a sender may put around the value and decodes once. What should
+// have been encoded and was not is accepted as it is, a percent sign that no
+// two hexadecimal digits follow included: the binding tells senders to encode
+// it and does not tell receivers to refuse it.
+func percentDecode(s string) string {
 	s = unquote(s)
 	if !strings.Contains(s, "%") {
-		return s, nil
+		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b.WriteByte(s[i])
-			continue
+		if s[i] == '%' && i+2 < len(s) {
+			high, ok1 := hexValue(s[i+1])
+			low, ok2 := hexValue(s[i+2])
+			if ok1 && ok2 {
+				b.WriteByte(high<<4 | low)
+				i += 2
+				continue
+			}
 		}
-		if i+2 >= len(s) {
-			return "", errPercent
-		}
-		high, ok1 := hexValue(s[i+1])
-		low, ok2 := hexValue(s[i+2])
-		if !ok1 || !ok2 {
-			return "", errPercent
-		}
-		b.WriteByte(high<<4 | low)
-		i += 2
+		b.WriteByte(s[i])
 	}
-	return b.String(), nil
+	return b.String()
 }
 
 // unquote reads a quoted-string of RFC 9110; any other value is itself.

@@ -1,16 +1,22 @@
 // Package freeport finds free TCP ports of the loopback address for tests and
 // for the programs that test. No service links it.
 //
-// A port is free when it is returned, not reserved: something must listen on it
-// soon. Where a program can listen on port 0 and report its address, use that.
+// A port that is returned is this process's until it ends, as far as other users
+// of this package are concerned; a program that does not use it may still take
+// the port. Where a program can listen on port 0 and report its address, use that.
 package freeport
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // The range is below the ports that systems use for outgoing connections, so
@@ -48,12 +54,32 @@ func find(offsets ...int) int {
 
 func free(base int, offsets []int) bool {
 	for _, o := range offsets {
+		if !reserve(base + o) {
+			return false
+		}
 		l, err := net.Listen("tcp", address(base+o))
 		if err != nil || l.Close() != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// reservations is a file of which each process locks the bytes at the numbers of
+// its ports. Test programs run side by side: between the look at a port and the
+// start of what listens on it, another could find it free as well. The locks end
+// with the process, so the file stays open.
+var reservations = sync.OnceValue(func() *os.File {
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf("taskwire-ports-%d", os.Getuid())), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		panic(fmt.Sprintf("reserve a port: %v", err))
+	}
+	return f
+})
+
+func reserve(port int) bool {
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: int64(port), Len: 1}
+	return syscall.FcntlFlock(reservations().Fd(), syscall.F_SETLK, &lock) == nil
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -3,6 +3,9 @@ package freeport_test
 import (
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/taskwire/taskwire/internal/freeport"
@@ -16,6 +19,31 @@ func TestPortsDiffer(t *testing.T) {
 			t.Fatalf("Addr returned %s twice", addr)
 		}
 		seen[addr] = true
+	}
+}
+
+// Another process that looks for a port does not find the ones of this.
+func TestPortsOfOtherProcesses(t *testing.T) {
+	if os.Getenv("FREEPORT_TAKEN") != "" {
+		mine := freeport.Port()
+		fmt.Printf("port %d\n", mine)
+		return
+	}
+	taken := map[string]bool{}
+	for range 2000 {
+		taken[fmt.Sprint(freeport.Port())] = true
+	}
+	for range 20 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestPortsOfOtherProcesses$")
+		cmd.Env = append(os.Environ(), "FREEPORT_TAKEN=1")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(out), "port ")
+		if port, _, _ := strings.Cut(rest, "\n"); port == "" || taken[port] {
+			t.Errorf("another process was given port %q, which this one has", port)
+		}
 	}
 }
 

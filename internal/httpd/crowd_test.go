@@ -66,15 +66,15 @@ func newcomer(t *testing.T, url string) int {
 
 // Each of these clients lets the service wait; together they have all connections.
 func TestSlowClientsMakeRoomForOthers(t *testing.T) {
-	const post = "POST / HTTP/1.1\r\nHost: x\r\n"
+	const post = "POST / HTTP/1.1\r\nHost: localhost\r\n"
 	for name, begin := range map[string]string{
 		"silent":                   "",
-		"an unfinished header":     "GET / HTTP/1.1\r\nHost: x\r\n",
+		"an unfinished header":     "GET / HTTP/1.1\r\nHost: localhost\r\n",
 		"an unfinished small body": post + "Content-Length: 100\r\n\r\nx",
 		"an unfinished large body": post + "Content-Length: 100000\r\n\r\nx",
 		"a body without length":    post + "Transfer-Encoding: chunked\r\n\r\n",
-		"a body nobody reads":      "POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx",
-		"idle":                     "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a body nobody reads":      "POST /refused HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx",
+		"idle":                     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +104,7 @@ func TestWorkIsNotInterrupted(t *testing.T) {
 		<-release
 		_, _ = io.WriteString(w, "done")
 	})
-	const get = "GET /work HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	const get = "GET /work HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 	working := []net.Conn{open(t, s.Addr(), get), open(t, s.Addr(), get)}
 	<-entered
 	<-entered
@@ -133,7 +133,7 @@ func TestAnUnreadAnswerGivesItsTurnAway(t *testing.T) {
 			return err
 		})
 	})
-	open(t, s.Addr(), "GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+	open(t, s.Addr(), "GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	apptest.Await(t, "the turn of the one that does not read is over", func() bool {
 		return newcomer(t, "http://"+s.Addr().String()+"/short") == 200
 	})
@@ -196,7 +196,7 @@ func TestOutOfFileDescriptors(t *testing.T) {
 	}
 	ask := func(c net.Conn) string {
 		defer c.Close()
-		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
 			return err.Error()
 		}
 		answer, err := io.ReadAll(c)

@@ -72,6 +72,7 @@ type Server struct {
 	handler  http.Handler // set before Serve, or while unavailable; so are the checks
 	live     []Check
 	ready    []Check
+	hosts    Hosts // see PublicHosts
 	stopping atomic.Bool
 
 	unavailable atomic.Pointer[error] // why there is nothing to serve yet
@@ -119,6 +120,10 @@ func (s *Server) Registry() *prometheus.Registry { return s.registry }
 // Handle sets what the public port serves besides /healthz and /readyz.
 func (s *Server) Handle(h http.Handler) { s.handler = h }
 
+// PublicHosts replaces the rule of a public port on loopback, which is else called
+// localhost or by a loopback address. An empty, not nil, h takes every address.
+func (s *Server) PublicHosts(h Hosts) { s.hosts = h }
+
 // Live adds checks to /healthz: is the service making progress?
 func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
 
@@ -155,8 +160,8 @@ func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Clos
 // The operator port closes last, so that a drain can be observed.
 func (s *Server) Serve(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
-	public := server(s.publicRoutes(), s.log)
-	ops := server(s.opsRoutes(), s.log)
+	public := server(guardLoopback(s.public, s.hosts, s.publicRoutes()), s.log)
+	ops := server(guardLoopback(s.ops, nil, s.opsRoutes()), s.log)
 	// An error of one listener ends the other; so does ctx.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve("public", public, s.public) })

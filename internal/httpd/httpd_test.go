@@ -1,10 +1,12 @@
 package httpd_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -186,5 +188,59 @@ func TestSettings(t *testing.T) {
 	httpd.ConfigFromEnv(r, "notifier", 8002)
 	if err := r.Err(); err == nil || !strings.Contains(err.Error(), "OPS_ADDR: ") || !strings.Contains(err.Error(), "LOG_LEVEL: ") {
 		t.Errorf("mistakes = %v, want both", err)
+	}
+}
+
+// What net/http refuses before a handler runs is plain text, or nothing at all:
+// the library writes it to the connection itself, and no setting changes that.
+// Everything that reaches the handler is the service's own to answer.
+func TestWhatIsRefusedBeforeAnyHandler(t *testing.T) {
+	s, _ := start(t, func(s *httpd.Server) {
+		s.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // its error is the service's to answer
+			httpd.WriteProblem(w, httpd.Problem{Status: http.StatusTeapot})
+		}))
+	})
+	type answer struct {
+		Status int
+		Type   string
+	}
+	const host = "Host: localhost\r\n"
+	for name, c := range map[string]struct {
+		request string
+		want    answer
+	}{
+		"large header":      {"GET / HTTP/1.1\r\n" + host + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", answer{431, "text/plain; charset=utf-8"}},
+		"unknown coding":    {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip\r\n\r\n", answer{501, "text/plain; charset=utf-8"}},
+		"no host":           {"GET / HTTP/1.1\r\n\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"two hosts":         {"GET / HTTP/1.1\r\n" + host + host + "\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"broken header":     {"GET / HTTP/1.1\r\n" + host + "a b: c\r\n\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"broken path":       {"GET /%zz HTTP/1.1\r\n" + host + "\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"broken length":     {"POST / HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"not HTTP":          {"hello\r\n\r\n", answer{400, "text/plain; charset=utf-8"}},
+		"another version":   {"GET / HTTP/3.0\r\n" + host + "\r\n", answer{505, "text/plain; charset=utf-8"}},
+		"other expectation": {"POST / HTTP/1.1\r\n" + host + "Expect: cake\r\n\r\n", answer{417, ""}},
+		"broken chunk":      {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", answer{418, "application/problem+json"}},
+		"unknown method":    {"BREW / HTTP/1.1\r\n" + host + "\r\n", answer{418, "application/problem+json"}},
+		"method of a probe": {"POST /healthz HTTP/1.1\r\n" + host + "\r\n", answer{418, "application/problem+json"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", s.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, c.request); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if diff := cmp.Diff(c.want, answer{resp.StatusCode, resp.Header.Get("Content-Type")}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

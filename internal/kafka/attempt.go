@@ -27,7 +27,7 @@ func (p *Producer) deliver(ctx context.Context, s *share, recs []event.Record) {
 		return
 	}
 	for s.acked < len(s.index) {
-		b := s.part.next(recs, s.index[s.acked:])
+		b := s.part.next(recs, s.index[s.acked:], p.now())
 		stored, err := p.send(ctx, s.part, b)
 		if err != nil {
 			s.err = err
@@ -81,6 +81,11 @@ func (p *Producer) send(ctx context.Context, pt *partition, b batch) (stored boo
 			pt.renew()
 		case newProducer:
 			pt.known = false
+		case newTime:
+			b = p.correct(pt, b, err, read)
+			if try == 1 {
+				continue // the connection and the leader are fine
+			}
 		}
 		p.log.Debug("produce failed, retrying", "topic", pt.topic, "partition", pt.place.id, "attempt", try, "err", err)
 		p.refresh(started)
@@ -128,7 +133,7 @@ func (p *Producer) attempt(ctx context.Context, pt *partition, b batch, try int,
 	if err != nil {
 		return b, true, Plain(err)
 	}
-	return b, true, resp.Error
+	return b, true, explain(resp)
 }
 
 // identify asks for a new producer id. The library's own call first looks for a

@@ -60,16 +60,14 @@ func appendBatch(dst batch, recs []event.Record, index []int32, limit int, at ti
 		b = appendRecord(b, r, n, size)
 		n++
 	}
-	ms := uint64(at.UnixMilli())
 	binary.BigEndian.PutUint32(b, uint32(len(b)-prefix))
 	h := b[prefix:]
 	binary.BigEndian.PutUint32(h[atLength:], uint32(len(h)-atLength-4))
 	binary.BigEndian.PutUint32(h[atLength+4:], ^uint32(0)) // leader epoch: not known to producers
 	h[atMagic] = 2
 	binary.BigEndian.PutUint32(h[atLastDelta:], uint32(n-1))
-	binary.BigEndian.PutUint64(h[atFirstTime:], ms)
-	binary.BigEndian.PutUint64(h[atMaxTime:], ms)
 	binary.BigEndian.PutUint32(h[atCount:], uint32(n))
+	b.setTime(at)
 	return b, n
 }
 

@@ -66,6 +66,10 @@ func ConfigFromEnv(r *env.Reader, clientID string) Config {
 	if err := CheckTopic(cfg.Topic); err != nil {
 		r.Fail("KAFKA_TOPIC", "%v", err)
 	}
+	// SCRAM never sends the password, PLAIN nothing else.
+	if insecure := r.Bool("KAFKA_SASL_INSECURE", false); cfg.SASL.Mechanism == "PLAIN" && !cfg.TLS.Enabled && !insecure {
+		r.Fail("KAFKA_SASL_MECHANISM", "PLAIN sends the password in clear text; set KAFKA_TLS=true, or KAFKA_SASL_INSECURE=true if the network is trusted")
+	}
 	return cfg
 }
 

@@ -64,10 +64,12 @@ func TestMistakes(t *testing.T) {
 		"half a pair":             {map[string]string{"KAFKA_TLS": "true", "KAFKA_TLS_CERT_FILE": some}, []string{"KAFKA_TLS_KEY_FILE"}},
 		"other half":              {map[string]string{"KAFKA_TLS": "true", "KAFKA_TLS_KEY_FILE": some}, []string{"KAFKA_TLS_CERT_FILE"}},
 		"mechanism":               {map[string]string{"KAFKA_SASL_MECHANISM": "GSSAPI"}, []string{"KAFKA_SASL_MECHANISM"}},
-		"mechanism alone":         {map[string]string{"KAFKA_SASL_MECHANISM": "PLAIN"}, []string{"KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD_FILE"}},
+		"mechanism alone":         {map[string]string{"KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"}, []string{"KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD_FILE"}},
 		"no mechanism":            {map[string]string{"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": some}, []string{"KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD_FILE"}},
-		"empty password":          {map[string]string{"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": empty}, []string{"KAFKA_SASL_PASSWORD_FILE"}},
-		"password is a directory": {map[string]string{"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": t.TempDir()}, []string{"KAFKA_SASL_PASSWORD_FILE"}},
+		"empty password":          {map[string]string{"KAFKA_SASL_MECHANISM": "SCRAM-SHA-256", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": empty}, []string{"KAFKA_SASL_PASSWORD_FILE"}},
+		"password is a directory": {map[string]string{"KAFKA_SASL_MECHANISM": "SCRAM-SHA-256", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": t.TempDir()}, []string{"KAFKA_SASL_PASSWORD_FILE"}},
+		"password in clear text":  {map[string]string{"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": some}, []string{"KAFKA_SASL_MECHANISM"}},
+		"insecure, but how":       {map[string]string{"KAFKA_SASL_INSECURE": "perhaps"}, []string{"KAFKA_SASL_INSECURE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := env.NewReader(env.Map(c.set))
@@ -88,6 +90,16 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("(-want +got):\n%s\n%s", diff, e)
 			}
 		})
+	}
+}
+
+func TestPlainWithoutTLSIsAskedFor(t *testing.T) {
+	r := env.NewReader(env.Map(map[string]string{
+		"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": write(t, "password", "secret"), "KAFKA_SASL_INSECURE": "true",
+	}))
+	kafka.ConfigFromEnv(r, "test")
+	if err := r.Err(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,5 +1,10 @@
 package kafka
 
+import "time"
+
+// SetClock makes now the time of this machine.
+func (p *Producer) SetClock(now func() time.Time) { p.now = now }
+
 // WrapSoon sets the sequence of a partition to n records before the largest.
 func (p *Producer) WrapSoon(topic string, id int, n int32) {
 	p.mu.Lock()

@@ -32,7 +32,7 @@ type partition struct {
 }
 
 // next returns a batch of the first records of index, as many as fit.
-func (pt *partition) next(recs []event.Record, index []int32) batch {
+func (pt *partition) next(recs []event.Record, index []int32, now time.Time) batch {
 	if last := pt.unsure; last != nil {
 		if n := last.count(); n <= len(index) {
 			again, m := appendBatch(nil, recs, index[:n], math.MaxInt32, last.time())
@@ -45,7 +45,7 @@ func (pt *partition) next(recs []event.Record, index []int32) batch {
 		pt.renew()
 		pt.unsure = nil
 	}
-	b, _ := appendBatch(pt.spare, recs, index, pt.limit, time.Now())
+	b, _ := appendBatch(pt.spare, recs, index, pt.limit, now)
 	pt.spare = nil
 	return b
 }

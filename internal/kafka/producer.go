@@ -10,6 +10,7 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/retry"
@@ -38,18 +39,23 @@ const (
 type Producer struct {
 	client *kafkago.Client
 	log    *slog.Logger
-	turn   atomic.Uint32 // chooses the partition for the keyless records of the next call
+	now    func() time.Time // of this machine, which may be wrong
+	turn   atomic.Uint32    // chooses the partition for the keyless records of the next call
 
 	mu         sync.Mutex // guards the fields below
 	partitions map[place]*partition
 	refreshed  time.Time
+	wrongClock rate.Sometimes // warnings about it
 }
 
 // NewProducer sends through client, which it does not close.
 func NewProducer(client *kafkago.Client, log *slog.Logger) *Producer {
 	own := *client
 	own.Timeout = attemptTimeout
-	return &Producer{client: &own, log: log, partitions: map[place]*partition{}}
+	return &Producer{
+		client: &own, log: log, now: time.Now, partitions: map[place]*partition{},
+		wrongClock: rate.Sometimes{Interval: time.Minute},
+	}
 }
 
 // Produce returns nil when all records are stored. It retries everything that

@@ -14,6 +14,7 @@ const (
 	again               // retry with the same bytes
 	newEpoch            // restart the sequence in a new epoch, then retry
 	newProducer         // get another producer id, then retry
+	newTime             // give the batch the broker's time, then retry
 	smaller             // retry with fewer records at once
 	refused             // a retry would get the same answer
 )
@@ -42,7 +43,12 @@ func judge(err error, records int) verdict {
 			return smaller
 		}
 		return refused
-	case kafkago.InvalidTopic, kafkago.InvalidRequiredAcks, kafkago.InvalidTimestamp, kafkago.InvalidRecord,
+	case kafkago.InvalidTimestamp:
+		if told := (*timeError)(nil); errors.As(err, &told) {
+			return newTime
+		}
+		return refused // the broker does not say which time it would accept
+	case kafkago.InvalidTopic, kafkago.InvalidRequiredAcks, kafkago.InvalidRecord,
 		kafkago.TopicAuthorizationFailed, kafkago.ClusterAuthorizationFailed, kafkago.TransactionalIDAuthorizationFailed,
 		kafkago.UnsupportedSASLMechanism, kafkago.IllegalSASLState, kafkago.SASLAuthenticationFailed,
 		kafkago.UnsupportedVersion, kafkago.InvalidRequest, kafkago.UnsupportedForMessageFormat, kafkago.PolicyViolation:

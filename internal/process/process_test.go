@@ -112,6 +112,25 @@ func TestALineFeedInATitleStaysInOneLine(t *testing.T) {
 	}
 }
 
+// A title from elsewhere can reorder a terminal's line, break it in a viewer, or
+// hide; text logs show such characters by their numbers.
+func TestTextLogsShowWhatDeceives(t *testing.T) {
+	for _, r := range "\u202e\u202a\u2066\u2069\u2028\u2029\u200b\u2060\ufeff\u00ad\u0085\u009b" {
+		var out bytes.Buffer
+		title := "a" + string(r) + "b"
+		NewLogger(&out, "text", "info", "notifier").Info("New task - '"+title+"'", "title", title) //nolint:sloglint // a message with a title, as the contract has it
+		if strings.ContainsRune(out.String(), r) {
+			t.Errorf("%U is written as it is: %q", r, out.String())
+		}
+	}
+	var out bytes.Buffer
+	const plain = "Größe 👨\u200d👩 می\u200cخواهم"
+	NewLogger(&out, "text", "info", "notifier").Info(plain)
+	if !strings.Contains(out.String(), plain) {
+		t.Errorf("an honest message is escaped: %q", out.String())
+	}
+}
+
 func TestManualIsThePackageComment(t *testing.T) {
 	got := Manual("// Command x does y.\n//\n// It reads Z.\npackage main\n\n// not this\n")
 	if want := "Command x does y.\n\nIt reads Z.\n"; got != want {

@@ -1,5 +1,6 @@
 // Package secretfile keeps the content of a file of secrets that is replaced
-// while the program runs.
+// while the program runs. It fails closed: while the file cannot be used, nothing
+// that it ever held is in force.
 package secretfile
 
 import (
@@ -16,6 +17,9 @@ import (
 // was removed is still accepted.
 const recheck = time.Second
 
+// most limits the size of a file, in bytes.
+const most = 1 << 20
+
 // File is a file and its parsed content. It is safe for concurrent use.
 type File[T any] struct {
 	path  string
@@ -23,7 +27,7 @@ type File[T any] struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	content T           // guarded by mu: the last good content
+	content T           // guarded by mu: the zero value while err is set
 	err     error       // guarded by mu: why the file has no good content now
 	seen    fs.FileInfo // guarded by mu: of the file last parsed; nil to read it in any case
 	checked time.Time   // guarded by mu
@@ -37,7 +41,9 @@ func Open[T any](path string, parse func(content []byte) (T, error), log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	return &File[T]{path: path, parse: parse, log: log, content: content, seen: info, checked: time.Now()}, nil
+	f := &File[T]{path: path, parse: parse, log: log, content: content, seen: info, checked: time.Now()}
+	f.warn(info)
+	return f, nil
 }
 
 // Check reports what is wrong with the file at path, so that a wrong setting is
@@ -47,12 +53,21 @@ func Check[T any](path string, parse func(content []byte) (T, error)) error {
 	return err
 }
 
-// Get returns the content in force. The caller must not change it.
+// Get returns the content in force: the zero value, which must stand for no secret
+// at all, while the file cannot be used. The caller must not change it.
 func (f *File[T]) Get() T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh()
 	return f.content
+}
+
+// Load returns what Get and Err do, of one moment.
+func (f *File[T]) Load() (T, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refresh()
+	return f.content, f.err
 }
 
 // Err reports why the file cannot be used now; nil when Get returns what it holds.
@@ -82,21 +97,37 @@ func (f *File[T]) refresh() {
 	}
 	f.content, f.err = content, nil
 	f.log.Info("secret file read again", "path", f.path)
+	f.warn(info)
 }
 
 // fail is the one place that decides what is in force while the file cannot be
-// used: the last good content, so that a mistake in a rotation stops nobody.
+// used: nothing. Whoever empties or removes it means to revoke, and of a file with
+// a mistake nobody knows what was meant to stay.
 func (f *File[T]) fail(err error) {
 	if f.err == nil || f.err.Error() != err.Error() {
-		f.log.Error("secret file cannot be used, last good content stays in force", "err", err)
+		f.log.Error("secret file cannot be used, nothing that it held is in force", "err", err)
 	}
-	f.err = err
+	var none T
+	f.content, f.err = none, err
 }
+
+// warn is for a file that works and could be safer. Only the mode for others
+// counts: a mounted Secret must be readable by the group of the pod's user.
+func (f *File[T]) warn(info fs.FileInfo) {
+	if info.Mode().Perm()&0o004 != 0 {
+		f.log.Warn("secret file can be read by every user of this machine", "path", f.path, "mode", mode(info))
+	}
+}
+
+func mode(info fs.FileInfo) string { return fmt.Sprintf("%04o", info.Mode().Perm()) }
 
 // read also returns the state of the file that it parsed: nil when the file
 // could not be read, because nothing need change in it before it can.
 func read[T any](path string, parse func([]byte) (T, error)) (content T, info fs.FileInfo, err error) {
 	info, err = os.Stat(path) // before the read: a change in between is seen at the next check
+	if err == nil {
+		err = usable(info)
+	}
 	if err != nil {
 		return content, nil, withoutCall(path, err)
 	}
@@ -110,6 +141,22 @@ func read[T any](path string, parse func([]byte) (T, error)) (content T, info fs
 	return content, info, nil
 }
 
+// usable refuses what a read could hang on or fill the memory with, and a file in
+// which another user could put a secret of their own.
+func usable(info fs.FileInfo) error {
+	switch {
+	case info.IsDir():
+		return errors.New("is a directory, want a file")
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file")
+	case info.Size() > most:
+		return fmt.Errorf("is larger than %d KiB", most>>10)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("can be written by its group or others (mode %s); run chmod go-w on it", mode(info))
+	}
+	return nil
+}
+
 // withoutCall drops the name of the system call, which helps no operator.
 func withoutCall(path string, err error) error {
 	var failed *fs.PathError
@@ -120,7 +167,7 @@ func withoutCall(path string, err error) error {
 }
 
 // unchanged sees a file replaced by name, by symbolic link, as Kubernetes does
-// with a mounted Secret, and one written in place.
+// with a mounted Secret, one written in place, and one that others may now write.
 func unchanged(a, b fs.FileInfo) bool {
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }

@@ -134,27 +134,69 @@ func TestKubernetesSwapsALink(t *testing.T) {
 	})
 }
 
-func TestTheLastGoodContentStaysInForce(t *testing.T) {
+// A removed file and one with a mistake both revoke what the file held.
+func TestAFileThatCannotBeUsedRevokesItsContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "secret")
 		check(t, os.WriteFile(path, []byte("good"), 0o600))
 		o := open(t, path)
 
 		check(t, os.Remove(path))
-		o.expect("good", path+": no such file or directory")
+		o.expect("", path+": no such file or directory")
 		o.logged("level=ERROR")
 		o.replace("bad s3cret")
-		o.expect("good", path+": line 1: want a good secret")
+		o.expect("", path+": line 1: want a good secret")
 		o.logged("level=ERROR")
 		check(t, os.Remove(path))
 		check(t, os.Mkdir(path, 0o700))
-		o.expect("good", path+": is a directory")
+		o.expect("", path+": is a directory")
 		o.logged("level=ERROR")
 		check(t, os.Remove(path))
 		o.replace("good")
 		o.expect("good", "")
 		o.logged("level=INFO")
+		check(t, os.Chmod(path, 0o660)) // without a new modification time
+		o.expect("", "(mode 0660); run chmod go-w")
+		o.logged("level=ERROR")
+		check(t, os.Chmod(path, 0o600))
+		o.expect("good", "")
+		o.logged("level=INFO")
 	})
+}
+
+// TestModes: the links of a mounted Secret lead to a file of mode 0644, or 0440
+// with fsGroup. Links themselves always have mode 0777.
+func TestModes(t *testing.T) {
+	for mode, c := range map[os.FileMode]struct{ refused, warned bool }{
+		0o600: {}, 0o400: {}, 0o440: {}, 0o640: {},
+		0o644: {warned: true}, 0o444: {warned: true},
+		0o660: {refused: true}, 0o620: {refused: true}, 0o602: {refused: true}, 0o666: {refused: true},
+	} {
+		dir := t.TempDir()
+		check(t, os.WriteFile(filepath.Join(dir, "data"), []byte("good"), 0o600))
+		check(t, os.Chmod(filepath.Join(dir, "data"), mode))
+		path := filepath.Join(dir, "secret")
+		check(t, os.Symlink("data", path))
+		var log bytes.Buffer
+		_, err := secretfile.Open(path, parse, slog.New(slog.NewTextHandler(&log, nil)))
+		if (err != nil) != c.refused || c.refused && !strings.Contains(err.Error(), path+": can be written by its group or others") {
+			t.Errorf("mode %o: Open = %v, want refused %v", mode, err, c.refused)
+		}
+		if warned := strings.Contains(log.String(), "level=WARN"); warned != c.warned {
+			t.Errorf("mode %o: warned = %v, want %v: %s", mode, warned, c.warned, log.String())
+		}
+	}
+}
+
+func TestAPipeAndAHugeFileAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	huge := filepath.Join(dir, "huge")
+	check(t, os.WriteFile(huge, make([]byte, 1<<20+1), 0o600))
+	for path, cause := range map[string]string{os.DevNull: "is not a regular file", huge: "is larger than 1024 KiB"} {
+		if err := secretfile.Check(path, parse); err == nil || !strings.Contains(err.Error(), cause) {
+			t.Errorf("Check(%s) = %v, want %q", path, err, cause)
+		}
+	}
 }
 
 func TestReadersAndAWriter(t *testing.T) {

@@ -4,7 +4,7 @@ package app
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,26 +17,16 @@ import (
 	"github.com/taskwire/taskwire/internal/sink"
 )
 
-const secretFile = "WEBHOOK_SECRET_FILE"
-
 // Config holds the settings of the notifier.
 type Config struct {
 	HTTP httpd.Config
-
-	// SecretFile holds the secrets that posts must be signed with,
-	// WEBHOOK_SECRET_FILE. "" accepts unsigned posts.
-	SecretFile string
+	Sink sink.Config
 }
 
 // FromEnv reads the settings; its error names every mistake.
 func FromEnv(lookup env.Lookup) (Config, error) {
 	r := env.NewReader(lookup)
-	cfg := Config{HTTP: httpd.ConfigFromEnv(r, "notifier", 8002), SecretFile: r.String(secretFile, "")}
-	if cfg.SecretFile != "" {
-		if err := sink.CheckSecrets(cfg.SecretFile); err != nil {
-			r.Fail(secretFile, "%v", err)
-		}
-	}
+	cfg := Config{HTTP: httpd.ConfigFromEnv(r, "notifier", 8002), Sink: sink.ConfigFromEnv(r)}
 	return cfg, r.Err()
 }
 
@@ -49,13 +39,13 @@ type Service struct {
 
 // New binds the ports and serves nothing yet.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
-	secrets, err := openSecrets(cfg.SecretFile, log)
-	if err != nil {
-		return nil, err
-	}
 	server, err := httpd.Listen(ctx, cfg.HTTP, log)
 	if err != nil {
 		return nil, err
+	}
+	guard, err := sink.NewGuard(cfg.Sink, server, log)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
 	}
 	s := &Service{http: server, log: log, logged: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskwire_notifications_total", Help: "Notifications logged, by event type.",
@@ -65,21 +55,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	}
 	server.Registry().MustRegister(s.logged)
 	route := func(*http.Request) string { return "/" }
-	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(sink.Guard(secrets, sink.Handler(s.receive))))
+	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(guard.Wrap(sink.Handler(s.receive))))
+	guard.Announce()
 	return s, nil
-}
-
-// openSecrets logs at the start when posts are not authenticated.
-func openSecrets(path string, log *slog.Logger) (*sink.Secrets, error) {
-	if path == "" {
-		log.Info("unsigned posts are accepted from anyone who can reach the port; set " + secretFile + " to require signatures")
-		return nil, nil
-	}
-	secrets, err := sink.OpenSecrets(path, log)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", secretFile, err)
-	}
-	return secrets, nil
 }
 
 // Addr is the public address with its real port.

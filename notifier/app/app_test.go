@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/sink"
+	"github.com/taskwire/taskwire/internal/webhook"
 	"github.com/taskwire/taskwire/notifier/app"
 )
 
@@ -170,8 +170,8 @@ func TestOtherMethodsAndTheHandshake(t *testing.T) {
 	if status, _ := r.do("POST", strings.Repeat(" ", sink.MaxBody+1), "Content-Type", "application/cloudevents+json"); status != 413 {
 		t.Errorf("over 1 MiB = %d, want 413", status)
 	}
-	if !strings.Contains(r.Log.String(), "unsigned posts are accepted") {
-		t.Error("the log does not warn of unsigned posts")
+	if !strings.Contains(r.Log.String(), "open sink") {
+		t.Error("the log does not say that the sink is open")
 	}
 }
 
@@ -186,9 +186,16 @@ func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 	if got := r.post(event); got != 401 {
 		t.Errorf("unsigned = %d, want 401", got)
 	}
-	now := time.Now()
-	if got, answer := r.do("POST", event, "Content-Type", "application/cloudevents+json", "webhook-id", "m1",
-		"webhook-timestamp", strconv.FormatInt(now.Unix(), 10), "webhook-signature", sink.Sign(key, "m1", now, []byte(event))); got != 204 {
+	secrets, err := webhook.Open(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := http.Header{}
+	if err := secrets.Sign(h, "m1", time.Now(), []byte(event)); err != nil {
+		t.Fatal(err)
+	}
+	if got, answer := r.do("POST", event, "Content-Type", "application/cloudevents+json", "webhook-id", h.Get("Webhook-Id"),
+		"webhook-timestamp", h.Get("Webhook-Timestamp"), "webhook-signature", h.Get("Webhook-Signature")); got != 204 {
 		t.Errorf("signed = %d %s, want 204", got, answer)
 	}
 	if got := r.notifications(); len(got) != 1 {
@@ -200,11 +207,11 @@ func TestWithSecretsOnlySignedPostsAreAccepted(t *testing.T) {
 }
 
 func TestEveryMistakeIsNamed(t *testing.T) {
-	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nowhere", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/nonexistent"}))
+	_, err := app.FromEnv(env.Map(map[string]string{"LISTEN_ADDR": "nowhere", "SHUTDOWN_GRACE": "soon", "WEBHOOK_SECRET_FILE": "/nonexistent", "SINK_TOKENS_FILE": "/nonexistent"}))
 	if err == nil {
 		t.Fatal("FromEnv accepted it")
 	}
-	for _, key := range []string{"LISTEN_ADDR: ", "SHUTDOWN_GRACE: ", "WEBHOOK_SECRET_FILE: "} {
+	for _, key := range []string{"LISTEN_ADDR: ", "SHUTDOWN_GRACE: ", "WEBHOOK_SECRET_FILE: ", "SINK_TOKENS_FILE: "} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("mistakes = %v, want %s", err, key)
 		}

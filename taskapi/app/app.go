@@ -25,6 +25,7 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/internal/volume"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
@@ -36,8 +37,8 @@ type Service struct {
 	cfg       Config
 	log       *slog.Logger
 	server    *httpd.Server
-	tokens    *rest.Tokens // nil: the API is open
-	missing   error        // why there is no store yet
+	tokens    *token.List // nil: the API is open
+	missing   error       // why there is no store yet
 	store     *store.Store
 	relay     *outbox.Relay
 	transport *kafkago.Transport
@@ -54,7 +55,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 		}
 	}()
 	if cfg.TokensFile != "" {
-		if s.tokens, err = rest.OpenTokens(cfg.TokensFile, log); err != nil {
+		if s.tokens, err = token.Open(cfg.TokensFile, log); err != nil {
 			return nil, fmt.Errorf("read API_TOKENS_FILE: %w", err)
 		}
 	}
@@ -69,7 +70,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 		return nil, s.missing
 	}
 	s.server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
-	if s.tokens == nil {
+	if s.tokens != nil {
+		s.server.Ready(httpd.Check{Name: "API_TOKENS_FILE", Func: s.tokens.Err})
+	} else {
 		log.Info("API open to everyone who can reach it; set API_TOKENS_FILE to require tokens")
 	}
 	return s, nil
@@ -94,8 +97,8 @@ func (s *Service) load(ctx context.Context) error {
 func (s *Service) newRelay() *outbox.Relay {
 	client := kafka.NewClient(s.cfg.Kafka, s.transport)
 	return outbox.New(outbox.Config{
-		Topic:  s.cfg.Kafka.Topic,
-		Binary: s.cfg.Binary,
+		Topic: s.cfg.Kafka.Topic,
+		Mode:  s.cfg.EventMode,
 		Prepare: func(ctx context.Context) error {
 			return kafka.EnsureTopic(ctx, client, s.cfg.Kafka.Topic, s.cfg.Kafka.Partitions, s.cfg.Kafka.CreateTopics)
 		},

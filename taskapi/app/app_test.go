@@ -353,7 +353,7 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := app.Config{HTTP: cfg.HTTP, Kafka: cfg.Kafka, Database: "tasks.db", OutboxLimit: 1_000_000, OutboxRetention: time.Hour}
+	want := app.Config{HTTP: cfg.HTTP, Kafka: cfg.Kafka, Database: "tasks.db", EventMode: event.ModeStructured, OutboxLimit: 1_000_000, OutboxRetention: time.Hour}
 	want.HTTP.Addr, want.HTTP.OpsAddr, want.Kafka.Topic = ":8000", ":9000", "task-events"
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("defaults, want (-), got (+):\n%s", diff)

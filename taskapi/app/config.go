@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 // Config is the settings of the service.
@@ -15,7 +17,7 @@ type Config struct {
 	HTTP            httpd.Config
 	Kafka           kafka.Config
 	Database        string        // path of the SQLite file, DATABASE_URL without its scheme
-	Binary          bool          // EVENT_MODE=binary
+	EventMode       event.Mode    // how an event becomes a Kafka record, EVENT_MODE
 	TokensFile      string        // API_TOKENS_FILE; "" leaves the API open
 	OutboxLimit     int64         // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
 	OutboxRetention time.Duration // how long the row of a published event is kept, OUTBOX_RETENTION
@@ -27,10 +29,15 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	cfg := Config{
 		HTTP:            httpd.ConfigFromEnv(r, "taskapi", 8000),
 		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
-		Binary:          r.Enum("EVENT_MODE", "structured", "structured", "binary") == "binary",
-		TokensFile:      r.File("API_TOKENS_FILE"),
+		EventMode:       event.Mode(r.Enum("EVENT_MODE", "structured", "structured", "binary", "envelope")),
+		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
 		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),
+	}
+	if cfg.TokensFile != "" {
+		if err := token.Check(cfg.TokensFile); err != nil {
+			r.Fail("API_TOKENS_FILE", "%v", err)
+		}
 	}
 	var err error
 	if cfg.Database, err = databasePath(r.String("DATABASE_URL", "sqlite:tasks.db")); err != nil {

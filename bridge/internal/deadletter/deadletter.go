@@ -18,6 +18,7 @@ const (
 	Exhausted = "exhausted" // attempts or time ran out
 	Malformed = "malformed" // the record is not an event
 	Expired   = "expired"   // the event's expirytime has passed
+	Skipped   = "skipped"   // an operator has set the event aside
 )
 
 // Prefix begins the name of each added header.
@@ -42,6 +43,8 @@ type Letter struct {
 	Attempts     int
 	First, Last  time.Time // failures
 	Redrives     int
+
+	SkippedBy, SkippedReason string // of a skipped event
 }
 
 // Write stores the record on topic. Its offset may count as done only after Write returns nil.
@@ -81,6 +84,10 @@ func (l Letter) headers(rec event.Record) []event.Header {
 	add("first-failure", l.First.UTC().Format(time.RFC3339Nano))
 	add("last-failure", l.Last.UTC().Format(time.RFC3339Nano))
 	add("redrives", strconv.Itoa(l.Redrives))
+	if l.Reason == Skipped {
+		add("skipped-by", l.SkippedBy)
+		add("skipped-reason", l.SkippedReason)
+	}
 	return out
 }
 
@@ -92,7 +99,8 @@ func Read(headers []event.Header) (l Letter, ok bool) {
 			m[name] = string(h.Value)
 		}
 	}
-	l = Letter{Topic: m["topic"], Group: m["group"], Subscription: m["subscription"], Sink: m["sink"], Reason: m["reason"], Error: m["error"]}
+	l = Letter{Topic: m["topic"], Group: m["group"], Subscription: m["subscription"], Sink: m["sink"], Reason: m["reason"], Error: m["error"],
+		SkippedBy: m["skipped-by"], SkippedReason: m["skipped-reason"]}
 	l.Partition, _ = strconv.Atoi(m["partition"])
 	l.Offset, _ = strconv.ParseInt(m["offset"], 10, 64)
 	l.Status, _ = strconv.Atoi(m["status"])

@@ -10,12 +10,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // drainLimit is how much of an answer is read so that its connection can be
@@ -25,13 +28,18 @@ const drainLimit = 64 << 10
 // Config is how a sink is reached.
 type Config struct {
 	URL     string
-	Timeout time.Duration // of one attempt, from dial to the end of the answer
+	Timeout time.Duration    // of one attempt, from dial to the end of the answer
+	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
+	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
 }
 
 // Client delivers to one sink. It is safe for concurrent use.
 type Client struct {
 	url     *url.URL
 	timeout time.Duration
+	signing *webhook.Secrets
+	bearer  *token.Own
 	http    *http.Transport
 }
 
@@ -40,13 +48,13 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("parse sink address: %w", err)
+		return nil, errors.New("the address of the sink cannot be parsed") // err has the address, which may hold a password
 	}
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	return &Client{url: u, timeout: cfg.Timeout, http: &http.Transport{
-		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext),
+	return &Client{url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, http: &http.Transport{
+		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}).DialContext),
 		MaxIdleConnsPerHost:    1 << 16, // the posts in flight bound the connections; all are worth keeping
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,
@@ -59,8 +67,24 @@ func New(cfg Config) (*Client, error) {
 // Close closes the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Signs reports whether posts are signed, and so need a WebhookID.
+func (c *Client) Signs() bool { return c.signing != nil }
+
+// Ready is nil when the secret and the token that posts need can be used.
+func (c *Client) Ready() error {
+	var errs []error
+	if c.signing != nil {
+		errs = append(errs, c.signing.Err())
+	}
+	if c.bearer != nil {
+		errs = append(errs, c.bearer.Err())
+	}
+	return errors.Join(errs...)
+}
+
 // Post is one attempt.
 type Post struct {
+	WebhookID   string // of the event; "" when posts are not signed
 	ContentType string
 	Body        []byte
 	TraceParent string // "" for none
@@ -83,7 +107,12 @@ type Result struct {
 func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	resp, err := c.http.RoundTrip(c.request(ctx, p))
+	req := c.request(ctx, p)
+	if err := c.authenticate(req.Header, p); err != nil {
+		// Not sent: without its credentials it would only be refused.
+		return Result{Outcome: SinkFault, Err: fmt.Errorf("not posted, its credentials are missing: %w", err)}
+	}
+	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return Result{Outcome: Retry, Err: fmt.Errorf("post: %w", err)}
 	}
@@ -124,6 +153,22 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
 	}
 	return req.WithContext(ctx)
+}
+
+// authenticate adds what the sink may ask for. The time is the attempt's, so that
+// a late retry is no older than a first one.
+func (c *Client) authenticate(h http.Header, p Post) error {
+	if c.bearer != nil {
+		bearer, err := c.bearer.Get()
+		if err != nil {
+			return err
+		}
+		h["Authorization"] = []string{"Bearer " + bearer}
+	}
+	if c.signing != nil {
+		return c.signing.Sign(h, p.WebhookID, time.Now(), p.Body)
+	}
+	return nil
 }
 
 // drain reads the answer to its end, up to drainLimit. What follows in an overlong

@@ -303,12 +303,12 @@ func TestCommit(t *testing.T) {
 			t.Errorf("Commit of a missing partition = %v, want an error that names it", err)
 		}
 		fault(t, w, kmsg.OffsetCommit, kerr.OffsetMetadataTooLarge, 1)
-		if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 6, Metadata: "map"}}); err != nil {
+		if err := s.Commit(t.Context(), map[int]group.Offset{1: {Offset: 6, Metadata: "seal and map", Short: "seal"}}); err != nil {
 			t.Error(err)
 		}
 		commits := w.GroupInfo(name).Commits[topic]
-		if commits[0].Offset != 5 || commits[1].Offset != 6 || commits[1].Metadata != "" {
-			t.Errorf("commits %v, want 5, and 6 without metadata", commits)
+		if commits[0].Offset != 5 || commits[1].Offset != 6 || commits[1].Metadata != "seal" {
+			t.Errorf("commits %v, want 5, and 6 with the short metadata", commits)
 		}
 
 		w.Close()

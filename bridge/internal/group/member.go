@@ -110,6 +110,7 @@ type Claim struct {
 type Offset struct {
 	Offset   int64
 	Metadata string
+	Short    string // stored instead when the broker refuses Metadata for its size
 }
 
 // Handler works on the partitions of a session until ctx ends, then finishes the work in

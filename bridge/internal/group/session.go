@@ -131,7 +131,7 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 				delete(left, id)
 				continue
 			}
-			if errors.Is(perr, kafkago.OffsetMetadataTooLarge) && offsets[id].Metadata != "" {
+			if errors.Is(perr, kafkago.OffsetMetadataTooLarge) && offsets[id].Metadata != offsets[id].Short {
 				perr = s.dropMetadata(left, id)
 			}
 			err = worse(err, fmt.Errorf("partition %d: %w", id, perr))
@@ -147,13 +147,13 @@ func (s *Session) commitOnce(ctx context.Context, offsets map[int]Offset) (left 
 	return left, err
 }
 
-// dropMetadata makes the next try store the offset alone: without the map of the offsets
+// dropMetadata makes the next try store the short form: without the map of the offsets
 // done above it some records are delivered again after a restart, but the group makes
 // progress.
 func (s *Session) dropMetadata(left map[int]Offset, id int) error {
 	s.m.cfg.Log.Warn("broker refused the metadata of a commit, raise its offset.metadata.max.bytes to 4096",
 		"group", s.m.cfg.Group, "topic", s.m.cfg.Topic, "partition", id, "bytes", len(left[id].Metadata))
-	left[id] = Offset{Offset: left[id].Offset}
+	left[id] = Offset{Offset: left[id].Offset, Metadata: left[id].Short, Short: left[id].Short}
 	return errMetadataDropped
 }
 

@@ -30,7 +30,7 @@ func (p *partition) attempt(intake, posts context.Context) {
 		}
 		start := time.Now()
 		res := p.sub.sink.Attempt(posts, deliver.Post{
-			ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
+			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
@@ -66,6 +66,10 @@ func (p *partition) settle(r attempted, now time.Time) {
 
 // rejected sets aside what the sink refuses, unless the subscription never skips.
 func (p *partition) rejected(it *item, r attempted, now time.Time) {
+	if it.skip != nil {
+		p.setAside(it, deadletter.Skipped, now)
+		return
+	}
 	if !p.sub.cfg.Block {
 		p.setAside(it, deadletter.Rejected, now)
 		return
@@ -88,6 +92,10 @@ func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
 	}
 	if r.Outcome == deliver.Gone {
 		p.sub.Pause(r.Err.Error())
+	}
+	if it.skip != nil && !it.notice {
+		p.setAside(it, deadletter.Skipped, now)
+		return
 	}
 	if p.exhausted(it, r.Outcome, now) {
 		p.setAside(it, deadletter.Exhausted, now)

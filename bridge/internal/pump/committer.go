@@ -1,12 +1,14 @@
 package pump
 
 import (
+	"bytes"
 	"context"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // commitEvery bounds how often a partition commits. A restart posts again what
@@ -17,8 +19,10 @@ const commitEvery = 10 * time.Millisecond
 // owned by the partition's loop, but for the goroutine of the commit under way.
 type committer struct {
 	session   *group.Session
+	sub       *Subscription
 	partition int
 	tracker   *track.Tracker
+	key       []byte // of the seal of the last commit; nil when there is none, or it is not the first key's
 
 	busy    bool // a commit is under way; its answer will be on answers
 	began   time.Time
@@ -31,8 +35,8 @@ type commitAnswer struct {
 	err    error
 }
 
-func newCommitter(session *group.Session, claimed group.Partition, tracker *track.Tracker) *committer {
-	return &committer{session: session, partition: claimed.ID, tracker: tracker, offset: claimed.Offset, answers: make(chan commitAnswer, 1)}
+func newCommitter(s *Subscription, session *group.Session, claimed group.Partition, tracker *track.Tracker, key []byte) *committer {
+	return &committer{session: session, sub: s, partition: claimed.ID, tracker: tracker, key: key, offset: claimed.Offset, answers: make(chan commitAnswer, 1)}
 }
 
 // start begins a commit if there is news, none is under way and the last one
@@ -41,6 +45,7 @@ func (c *committer) start(ctx context.Context, now time.Time) {
 	if c.busy || now.Sub(c.began) < commitEvery {
 		return
 	}
+	c.reseal()
 	offset, metadata, changed := c.tracker.Commit()
 	if !changed || offset < 0 {
 		return
@@ -53,6 +58,18 @@ func (c *committer) start(ctx context.Context, now time.Time) {
 		}
 		c.answers <- commitAnswer{offset, err}
 	}()
+}
+
+// reseal stores the last commit again when another key has become the first, so
+// that in a rotation the old one is needed by no partition, not even an idle one.
+func (c *committer) reseal() {
+	if c.sub.cfg.Keys == nil {
+		return
+	}
+	if keys := c.sub.cfg.Keys(); len(keys) > 0 && !bytes.Equal(keys[0], c.key) {
+		c.key = keys[0]
+		c.tracker.Recommit()
+	}
 }
 
 // ended takes the answer of the commit under way.
@@ -89,5 +106,26 @@ func (c *committer) finish(ctx context.Context) error {
 func (c *committer) store(ctx context.Context, offset int64, metadata string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return c.session.Commit(ctx, map[int]group.Offset{c.partition: {Offset: offset, Metadata: metadata}})
+	o, err := c.sealed(ctx, group.Offset{Offset: offset, Metadata: metadata})
+	if err != nil {
+		return err
+	}
+	return c.session.Commit(ctx, map[int]group.Offset{c.partition: o})
+}
+
+// sealed adds the seal. While there is no key it waits: an offset without a seal
+// could not be told from somebody else's.
+func (c *committer) sealed(ctx context.Context, o group.Offset) (group.Offset, error) {
+	if c.sub.cfg.Keys == nil {
+		return o, nil
+	}
+	for {
+		if keys := c.sub.cfg.Keys(); len(keys) > 0 {
+			at := c.sub.place(c.partition, o.Offset)
+			return group.Offset{Offset: o.Offset, Metadata: keys.Seal(at, o.Metadata), Short: keys.Seal(at, "")}, nil
+		}
+		if retry.Pause(ctx, checkEvery) != nil {
+			return o, errNoKey
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // maxWait bounds a long poll. A request on the wire cannot be interrupted, so
@@ -210,6 +211,9 @@ func (p *partition) prepare(rec fetch.Record) *item {
 		it.state = unwanted
 		it.record, it.size = event.Record{}, itemCost
 		return it
+	}
+	if p.sub.sink.Signs() {
+		it.webhookID = webhook.ID(e.Source(), e.ID())
 	}
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")

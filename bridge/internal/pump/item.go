@@ -37,6 +37,7 @@ type item struct {
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
+	webhookID         string // when posts are signed
 
 	state    state
 	queue    *queue
@@ -49,6 +50,9 @@ type item struct {
 	err      error
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
+
+	skip   *skip // an operator wants it set aside
+	notice bool  // it is set aside, and its body is the notice of that
 
 	reason    string // of its dead letter
 	unwritten int    // failed writes of its dead letter

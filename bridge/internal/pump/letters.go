@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
@@ -72,13 +73,18 @@ func (p *partition) writeLetter(ctx context.Context, it *item) error {
 	ctx, cancel := context.WithTimeout(ctx, letterTimeout)
 	defer cancel()
 	return deadletter.Write(ctx, p.sub.letters, p.sub.cfg.DeadLetter, it.record, deadletter.Letter{
-		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: it.offset, Group: p.sub.cfg.Group, Subscription: p.sub.cfg.Name, Sink: p.sub.cfg.Sink,
+		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: it.offset, Group: p.sub.cfg.Group, Subscription: p.sub.cfg.Name, Sink: deliver.Shown(p.sub.cfg.Sink),
 		Reason: it.reason, Error: it.err.Error(), Status: it.status, Attempts: it.attempts, First: it.first, Last: it.last,
+		SkippedBy: it.wish().By, SkippedReason: it.wish().Reason,
 	})
 }
 
 // setAside gives up on an event: it becomes a dead letter.
 func (p *partition) setAside(it *item, reason string, now time.Time) {
+	if it.notice {
+		p.giveUpNotice(it) // what it is about is a dead letter already
+		return
+	}
 	it.reason = reason
 	p.letters.add(it, now)
 }
@@ -100,5 +106,9 @@ func (p *partition) settleLetter(w written, now time.Time) {
 	failpoint.Hit("B6")
 	p.sub.metrics.deadLetters.WithLabelValues(p.sub.cfg.Name, it.reason).Inc()
 	p.sub.log.Error("dead letter written", append(p.attrs(it), "dead_letter_topic", p.sub.cfg.DeadLetter, "reason", it.reason, "err", it.err)...)
+	if it.reason == deadletter.Skipped {
+		p.skipped(it, now)
+		return
+	}
 	p.done(it)
 }

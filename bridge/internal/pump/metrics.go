@@ -17,6 +17,8 @@ type Metrics struct {
 	seconds     *prometheus.HistogramVec
 	deadLetters *prometheus.CounterVec
 	rebalances  *prometheus.CounterVec
+	unsealed    *prometheus.CounterVec
+	accepted    *prometheus.CounterVec
 	lag         *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
@@ -40,6 +42,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		attempts:    counter("attempts_total", "Posts to the sink, by outcome.", "subscription", "outcome"),
 		deadLetters: counter("dead_letters_total", "Dead letters written, by reason.", "subscription", "reason"),
 		rebalances:  counter("rebalances_total", "Generations of the group after the first.", "subscription"),
+		unsealed:    counter("unsealed_offsets_total", "Stored offsets that the bridge has not sealed, each time it got the partition.", "subscription"),
+		accepted:    counter("accepted_offsets_total", "Unsealed offsets that an operator has accepted.", "subscription"),
 		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
 		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
 		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
@@ -85,10 +89,12 @@ func (m *Metrics) add(s *Subscription) {
 	for _, outcome := range []deliver.Outcome{deliver.Accepted, deliver.Retry, deliver.SinkFault, deliver.Gone, deliver.Rejected} {
 		m.attempts.WithLabelValues(name, string(outcome))
 	}
-	for _, reason := range []string{deadletter.Rejected, deadletter.Exhausted, deadletter.Malformed, deadletter.Expired} {
+	for _, reason := range []string{deadletter.Rejected, deadletter.Exhausted, deadletter.Malformed, deadletter.Expired, deadletter.Skipped} {
 		m.deadLetters.WithLabelValues(name, reason)
 	}
 	m.rebalances.WithLabelValues(name)
+	m.unsealed.WithLabelValues(name)
+	m.accepted.WithLabelValues(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subs = append(m.subs, s)

@@ -2,6 +2,7 @@ package pump
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -9,11 +10,15 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
+	"github.com/taskwire/taskwire/internal/event"
 )
 
 // checkEvery bounds a turn of the loop: by then it looks at its membership and
 // its status again.
 const checkEvery = 250 * time.Millisecond
+
+// errTooLong is about what would be posted: no sink takes it, however often.
+var errTooLong = fmt.Errorf("the event is longer than %d bytes in the form in which it would be posted", event.MaxBytes)
 
 // partition is the loop of one partition in one generation. Its fields are owned
 // by the goroutine of run, but for the channels and status.
@@ -30,6 +35,13 @@ type partition struct {
 	letters   *letters
 	committer *committer
 
+	stored   group.Partition // what the group had for the partition
+	unsealed error           // why that is not the bridge's own commit; nil when it is
+	started  chan struct{}   // closed when delivery begins
+	over     chan struct{}   // closed when run ends
+	accepts  chan chan error // to hold
+	skips    chan *skip      // to hold and loop
+
 	slices   chan slice     // from the fetcher
 	faults   chan error     // from the fetcher
 	work     chan *item     // to the workers
@@ -45,19 +57,27 @@ type partition struct {
 }
 
 func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
-	tracker := track.New(claimed.Offset, claimed.Metadata)
+	metadata, key, wrong := s.unseal(claimed)
+	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
 		sub: s, session: session, id: claimed.ID, name: strconv.Itoa(claimed.ID), concurrency: s.cfg.Concurrency,
 		tracker:   tracker,
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(session, claimed, tracker),
-		slices:    make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
+		committer: newCommitter(s, session, claimed, tracker, key),
+		stored:    claimed, unsealed: wrong,
+		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
+		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
 		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
 		p.concurrency = 1
+	}
+	if wrong != nil {
+		s.metrics.unsealed.WithLabelValues(s.cfg.Name).Inc()
+		s.log.Error("ALARM: stored offset is not sealed by the bridge, its map is ignored", "topic", s.cfg.Topic, "group", s.cfg.Group,
+			"partition", p.id, "offset", claimed.Offset, "waits_for_operator", s.cfg.Block, "err", wrong, "command", "bridge offsets accept --subscription "+s.cfg.Name)
 	}
 	if why := tracker.Ignored(); why != "" {
 		s.log.Warn("commit metadata ignored, finished events may be posted again", "partition", p.id, "reason", why)
@@ -70,6 +90,11 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 // ends what is in flight, when the drain's time is over or the partition is
 // another member's.
 func (p *partition) run(ctx context.Context) {
+	defer close(p.over)
+	if p.unsealed != nil && p.sub.cfg.Block && !p.hold(ctx) {
+		return
+	}
+	close(p.started)
 	p.sub.budget.join()
 	defer p.sub.budget.leave()
 	posts, abandon := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,6 +156,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.settleLetter(w, time.Now())
 		case a := <-p.committer.answers:
 			p.commitEnded(a)
+		case ask := <-p.skips:
+			p.skip(ask, time.Now(), paused)
 		case <-changed:
 		case <-timer.C:
 		}
@@ -160,6 +187,9 @@ func (p *partition) admit(now time.Time) {
 		if it.state == unwanted {
 			p.tracker.Done(it.offset)
 			continue
+		}
+		if len(it.body) > event.MaxBytes { // a record may be smaller than its event
+			it.state, it.err = malformed, errTooLong
 		}
 		it.received = now
 		p.advance(p.window.add(it))
@@ -221,6 +251,7 @@ func (p *partition) done(it *item) {
 	p.tracker.Done(it.offset)
 	p.breaker.forget(it.queue.key)
 	p.advance(p.window.finish(it))
+	it.answerSkip()
 }
 
 // fetchFault takes note of a fetch that failed, and logs each fault once.

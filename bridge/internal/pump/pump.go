@@ -21,7 +21,9 @@
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
 // tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// commits, and status.go and metrics.go show all of it.
+// commits, seal.go holds partitions whose offset somebody else has committed,
+// skip.go sets events aside for an operator, and status.go and metrics.go show all
+// of it.
 package pump
 
 import (
@@ -29,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -39,9 +42,12 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Order is which events must not overtake each other.
@@ -60,6 +66,9 @@ type Config struct {
 	Group       string
 	Topic       string
 	Sink        string
+	Signing     *webhook.Secrets // nil for unsigned posts
+	Bearer      *token.Own       // nil for none
+	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
 	Concurrency int // posts in flight per partition
@@ -70,6 +79,8 @@ type Config struct {
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
 	Rate        float64       // posts per second; 0 for no limit
+
+	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
 
 	InstanceID   string // static membership; "" for none
 	CreateTopics bool
@@ -97,7 +108,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +189,9 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 
 // Ready is nil when the subscription has its partitions and may deliver.
 func (s *Subscription) Ready() error {
+	if err := s.sink.Ready(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	missing := s.missing
 	s.mu.Unlock()

@@ -41,14 +41,14 @@ type sink struct {
 	answer func(id string, attempt int) int // status; negative hangs up
 	server *httptest.Server
 
-	mu     sync.Mutex
-	posts  []post
-	tries  map[string]int
-	flying map[string]bool
+	mu       sync.Mutex
+	posts    []post
+	tries    map[string]int
+	inFlight map[string]bool
 }
 
 func newSink(t *testing.T, answer func(id string, attempt int) int) *sink {
-	s := &sink{t: t, answer: answer, tries: map[string]int{}, flying: map[string]bool{}}
+	s := &sink{t: t, answer: answer, tries: map[string]int{}, inFlight: map[string]bool{}}
 	s.server = httptest.NewServer(s)
 	t.Cleanup(s.server.Close)
 	return s
@@ -65,16 +65,16 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	if s.flying[e.Key] {
+	if s.inFlight[e.Key] {
 		s.t.Errorf("two posts of key %s at once", e.Key)
 	}
-	s.flying[e.Key] = true
+	s.inFlight[e.Key] = true
 	s.tries[e.ID]++
 	try := s.tries[e.ID]
 	s.mu.Unlock()
 	status := s.answer(e.ID, try)
 	s.mu.Lock()
-	s.flying[e.Key] = false
+	s.inFlight[e.Key] = false
 	s.posts = append(s.posts, post{e.ID, e.Key, r.Header.Get("Taskwire-Attempt"), status})
 	s.mu.Unlock()
 	if status < 0 {
@@ -115,6 +115,8 @@ type bundle struct {
 	cfg    pump.Config
 	budget int64 // bytes
 	shared *pump.Budget
+	log    *slog.Logger         // nil: discarded
+	reg    *prometheus.Registry // of the last run
 }
 
 func setup(t *testing.T, sinkURL string) *bundle {
@@ -168,12 +170,16 @@ func events(n, keys int) []*kgo.Record {
 // run starts the subscription; stop ends it and waits.
 func (b *bundle) run() (s *pump.Subscription, stop func()) {
 	b.t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	log := b.log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b.reg = prometheus.NewRegistry()
 	budget := b.shared
 	if budget == nil {
 		budget = pump.NewBudget(b.budget)
 	}
-	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(prometheus.NewRegistry()), log)
+	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(b.reg), log)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -415,7 +421,7 @@ func TestWithoutADeadLetterTopicTheOffsetIsHeld(t *testing.T) {
 	}
 }
 
-func TestAStopLetsPostsInHandFinishAndCommitsThem(t *testing.T) {
+func TestAStopLetsPostsInFlightFinishAndCommitsThem(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	s := newSink(t, func(id string, _ int) int {
 		if id == "00000" {
@@ -433,7 +439,7 @@ func TestAStopLetsPostsInHandFinishAndCommitsThem(t *testing.T) {
 	go func() { stop(); close(stopped) }()
 	select {
 	case <-stopped:
-		t.Fatal("it stopped with a post in hand")
+		t.Fatal("it stopped with a post in flight")
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
@@ -442,7 +448,7 @@ func TestAStopLetsPostsInHandFinishAndCommitsThem(t *testing.T) {
 		t.Errorf("committed %d, want 1", offset)
 	}
 	if got := s.accepted(); len(got) != 1 {
-		t.Errorf("%v were posted, want only the one in hand", got)
+		t.Errorf("%v were posted, want only the one in flight", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 )
 
@@ -115,7 +116,7 @@ type View struct {
 
 // View is the state of the subscription now.
 func (s *Subscription) View() View {
-	v := View{Name: s.cfg.Name, Group: s.cfg.Group, Topic: s.cfg.Topic, Sink: s.cfg.Sink, Partitions: []Status{}}
+	v := View{Name: s.cfg.Name, Group: s.cfg.Group, Topic: s.cfg.Topic, Sink: deliver.Shown(s.cfg.Sink), Partitions: []Status{}}
 	state, err := s.member.State()
 	v.State = state.String()
 	if err != nil {

@@ -1,7 +1,9 @@
 package pump
 
 import (
+	"cmp"
 	"container/heap"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -121,6 +123,23 @@ func (w *window) take() {
 	w.ready[0].state = posting
 	w.ready[0] = nil
 	w.ready = w.ready[1:]
+}
+
+// find is the item at offset, nil when it is done or was not admitted.
+func (w *window) find(offset int64) *item {
+	i, ok := slices.BinarySearchFunc(w.arrived, offset, func(it *item, offset int64) int { return cmp.Compare(it.offset, offset) })
+	if !ok || w.arrived[i].state == done {
+		return nil
+	}
+	return w.arrived[i]
+}
+
+// withdraw takes a head that is to be posted off the schedule.
+func (w *window) withdraw(it *item) {
+	w.ready = slices.DeleteFunc(w.ready, func(r *item) bool { return r == it })
+	if i := slices.Index(w.waiting, it); i >= 0 {
+		heap.Remove(&w.waiting, i)
+	}
 }
 
 // nextDue is when next will find something; ok is false when nothing is scheduled.

@@ -10,8 +10,12 @@ import (
 )
 
 // MaxMetadata is the largest size of the metadata that Commit returns: what a Kafka broker
-// accepts by default (offset.metadata.max.bytes).
-const MaxMetadata = 4096
+// accepts by default (offset.metadata.max.bytes, 4096) less the room for a seal, which whoever
+// commits may put before it.
+const MaxMetadata = maxStored - 48
+
+// maxStored is the largest metadata that New reads: maps were once written up to it.
+const maxStored = 4096
 
 // A map is written as text:
 //
@@ -115,7 +119,7 @@ func sum(committed int64, form byte, payload []byte) uint32 {
 
 // decode reads the map that was committed with an offset.
 func decode(committed int64, metadata string) ([]span, error) {
-	if len(metadata) > MaxMetadata {
+	if len(metadata) > maxStored {
 		return nil, fmt.Errorf("metadata of %d bytes is too long for a map", len(metadata))
 	}
 	text, ok := strings.CutPrefix(metadata, version)

@@ -138,10 +138,11 @@ func (t *Tracker) Recommit() {
 // Full reports that no more records should be received: if those in flight finish in the
 // worst order, the map might not fit into the metadata. The estimate is close enough that
 // fewer than 1000 records in flight, or a map over fewer than 24,000 offsets, never make a
-// tracker full.
+// tracker full. With nothing in flight it is never full either: a restored map that is too
+// large must not stop the partition for ever.
 func (t *Tracker) Full() bool {
 	reach := t.reach() + headroom
-	if reach <= maxBits {
+	if t.inFlight == 0 || reach <= maxBits {
 		return false
 	}
 	return worstRuns(int64(t.inFlight+len(t.restored))+headroom, reach) > maxPayload

@@ -1,6 +1,7 @@
 package track_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"maps"
@@ -163,10 +164,32 @@ func TestNeverTooBig(t *testing.T) {
 					continue
 				}
 				if at, metadata, _ := tr.Commit(); metadata == "" || len(metadata) > track.MaxMetadata {
-					t.Fatalf("with %d records in flight up to offset %d the map at %d has %d bytes, want 1 to 4096", tr.InFlight(), offset, at, len(metadata))
+					t.Fatalf("with %d records in flight up to offset %d the map at %d has %d bytes, want 1 to %d", tr.InFlight(), offset, at, len(metadata), track.MaxMetadata)
 				}
 			}
 		})
+	}
+}
+
+// TestALargeRestoredMapDoesNotStopThePartition: a map of 4096 bytes, as once was written, or
+// one over more offsets than this version would write, is used up one record at a time.
+func TestALargeRestoredMapDoesNotStopThePartition(t *testing.T) {
+	for name, metadata := range map[string]string{
+		"4096 bytes": track.Seal(100, 'b', bytes.Repeat([]byte{0x55}, 3065)), // every other offset
+		"far":        track.Seal(100, 'r', binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1)),
+	} {
+		tr := track.New(100, metadata)
+		if why := tr.Ignored(); why != "" {
+			t.Fatalf("%s: a map of %d bytes was ignored: %s", name, len(metadata), why)
+		}
+		for offset := range int64(7000) {
+			if tr.Full() {
+				t.Fatalf("%s: full at offset %d with nothing in flight", name, 100+offset)
+			}
+			if tr.Received(100 + offset) {
+				tr.Done(100 + offset)
+			}
+		}
 	}
 }
 

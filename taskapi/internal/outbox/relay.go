@@ -28,8 +28,8 @@ const (
 
 // Config is what a Relay needs beside its source and its publisher.
 type Config struct {
-	Topic  string
-	Binary bool // ce_ headers and bare data instead of the structured event
+	Topic string
+	Mode  event.Mode // of the records; "" is structured
 	// Prepare, if set, must succeed before the first batch: it makes sure that the topic exists.
 	Prepare  func(ctx context.Context) error
 	Log      *slog.Logger
@@ -192,7 +192,7 @@ func acknowledged(rows []Row, failure error) []int64 {
 func (r *Relay) records(rows []Row) ([]event.Record, error) {
 	recs := make([]event.Record, len(rows))
 	for i, row := range rows {
-		if !r.cfg.Binary {
+		if r.cfg.Mode == "" || r.cfg.Mode == event.ModeStructured {
 			recs[i] = event.Structured(row.TaskID, row.Event)
 			continue
 		}
@@ -200,11 +200,18 @@ func (r *Relay) records(rows []Row) ([]event.Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read outbox row %d: %w", row.ID, err)
 		}
-		if recs[i], err = event.Binary(e); err != nil {
+		if recs[i], err = encode(r.cfg.Mode, e); err != nil {
 			return nil, fmt.Errorf("encode outbox row %d: %w", row.ID, err)
 		}
 	}
 	return recs, nil
+}
+
+func encode(mode event.Mode, e event.Event) (event.Record, error) {
+	if mode == event.ModeEnvelope {
+		return event.Envelope(e)
+	}
+	return event.Binary(e)
 }
 
 // failed counts, and logs at most every logEvery.

@@ -481,21 +481,24 @@ func TestRecordOfEachMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct {
-		binary bool
-		want   event.Record
-	}{{false, structured}, {true, binary}} {
+	envelope, err := event.Envelope(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[event.Mode]event.Record{
+		"": structured, event.ModeStructured: structured, event.ModeBinary: binary, event.ModeEnvelope: envelope,
+	} {
 		w := newWorld(t)
 		w.rows = []outbox.Row{{ID: 1, TaskID: "t", Event: body}}
 		w.onProduce = func(_ int, recs []event.Record, _ func(...int)) error {
 			w.topic = recs
 			return errBroken // nothing to mark: only the record counts here
 		}
-		if err := relay(w, outbox.Config{Binary: tt.binary}).Flush(t.Context()); err != nil {
+		if err := relay(w, outbox.Config{Mode: mode}).Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]event.Record{tt.want}, w.topic); diff != "" {
-			t.Errorf("binary %v: record, want (-), got (+):\n%s", tt.binary, diff)
+		if diff := cmp.Diff([]event.Record{want}, w.topic); diff != "" {
+			t.Errorf("mode %q: record, want (-), got (+):\n%s", mode, diff)
 		}
 	}
 }

@@ -122,11 +122,21 @@ func unknown(members []member) string {
 // pointer is a JSON pointer in its URI form (RFC 6901, section 6). A long name
 // is cut, so that the answer stays small.
 func pointer(name string) string {
-	if runes := []rune(name); len(runes) > 64 {
-		name = string(runes[:64]) + "…"
-	}
-	return "#/" + url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(name))
+	return "#/" + url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(shorten(name)))
 }
+
+func shorten(name string) string {
+	if runes := []rune(name); len(runes) > 64 {
+		return string(runes[:64]) + "…"
+	}
+	return name
+}
+
+// maxDepth is the JSON library's own limit; it has no name for the error.
+const (
+	maxDepth    = 10_000
+	maxDepthErr = "exceeded max depth"
+)
 
 func malformed(err error) error {
 	var syntax *jsontext.SyntacticError
@@ -136,6 +146,9 @@ func malformed(err error) error {
 	if errors.Is(syntax.Err, jsontext.ErrDuplicateName) {
 		return refuse(http.StatusBadRequest, "A member of the body comes twice.",
 			httpd.ProblemItem{Pointer: pointer(syntax.JSONPointer.LastToken()), Detail: "comes twice"})
+	}
+	if syntax.Err != nil && syntax.Err.Error() == maxDepthErr {
+		return refuse(http.StatusBadRequest, fmt.Sprintf("The body is nested deeper than %d levels at byte %d.", maxDepth, syntax.ByteOffset))
 	}
 	return refuse(http.StatusBadRequest, fmt.Sprintf("The body is not valid JSON at byte %d.", syntax.ByteOffset))
 }

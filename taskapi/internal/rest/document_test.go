@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -25,6 +26,7 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -130,19 +132,19 @@ func (f *fixture) conforms(r *http.Request, body string, w *httptest.ResponseRec
 	}
 }
 
-// withTokens is an API that asks for the token "token-a", as the document says.
+// withTokens is an API that asks for the token "token-a-0123456789", as the document says.
 func withTokens(t *testing.T) *fixture {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "tokens")
-	if err := os.WriteFile(file, []byte("alice token-a\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("alice token-a-0123456789\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return setup(t, settings{tokens: file})
 }
 
 const (
-	token = "Authorization: Bearer token-a"
-	asks  = "Content-Type: application/json"
+	bearer = "Authorization: Bearer token-a-0123456789"
+	asks   = "Content-Type: application/json"
 )
 
 // Every answer that the document lists can be had, and no other.
@@ -150,33 +152,33 @@ func TestDocumentListsTheAnswers(t *testing.T) {
 	answered := map[string]bool{}
 	f := withTokens(t)
 	f.answered = answered
-	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
 	unforeseen := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{errors.New("unforeseen")}, Log: slog.New(slog.DiscardHandler)})}
 	unavailable := &fixture{T: t, answered: answered, api: rest.New(rest.Config{Store: faulty{task.ErrUnavailable}, Log: slog.New(slog.DiscardHandler)})}
 
-	f.do("GET", "/tasks?limit=0", "", token)
-	f.do("GET", path, "", token, `If-None-Match: "1"`)
-	f.do("PATCH", path, `{"title": "x"}`, token, asks, `If-Match: "7"`)
-	f.do("POST", path+"/complete", "", token, `If-Match: "7"`)
+	f.do("GET", path, "", bearer, `If-None-Match: "1"`)
+	f.do("PATCH", path, `{"title": "x"}`, bearer, asks, `If-Match: "7"`)
+	f.do("POST", path+"/complete", "", bearer, `If-Match: "7"`)
 	for _, call := range [][3]string{
 		{"GET", "/tasks"}, {"GET", path}, {"POST", "/tasks", `{"title": "x"}`}, {"PATCH", path, `{"status": "in_progress"}`}, {"POST", path + "/complete", `{}`},
 	} {
 		method, at, body := call[0], call[1], call[2]
-		f.do(method, at, body, token, asks)
+		f.do(method, at, body, bearer, asks)
 		f.do(method, at, body, asks)
-		f.do(method, at, body, token, asks, "X-Correlation-ID: ")
-		f.do(method, strings.Replace(at, path, "/tasks/nobody", 1), body, token, asks)
+		f.do(method, at, body, bearer, asks, "X-Correlation-ID: ")
+		f.do(method, strings.Replace(at, path, "/tasks/nobody", 1), body, bearer, asks)
+		f.do(method, at+"?unknown=1", body, bearer, asks)
 		unforeseen.do(method, at, body, asks)
 		unavailable.do(method, at, body, asks)
 		if method == "GET" {
 			continue
 		}
-		f.do(method, at, body, token, asks, "Sec-Fetch-Site: cross-site")
-		f.do(method, at, body, token, "Content-Type: text/plain")
-		f.do(method, at, strings.Repeat(" ", 64<<10)+body, token, asks)
-		f.do(method, at, `{"unknown": 1}`, token, asks)
+		f.do(method, at, body, bearer, asks, "Sec-Fetch-Site: cross-site")
+		f.do(method, at, body, bearer, "Content-Type: text/plain")
+		f.do(method, at, strings.Repeat(" ", 64<<10)+body, bearer, asks)
+		f.do(method, at, `{"unknown": 1}`, bearer, asks)
 		late := httptest.NewRequest(method, at, tooLate{})
-		late.Header.Set("Authorization", "Bearer token-a")
+		late.Header.Set("Authorization", "Bearer token-a-0123456789")
 		f.serve(late, body)
 	}
 
@@ -218,7 +220,7 @@ func (tooLate) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 // What the document forbids is refused by the API as well.
 func TestDocumentForbids(t *testing.T) {
 	f := withTokens(t)
-	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
+	path := "/tasks/" + f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
 	for _, tt := range []struct {
 		name, method, path, body string
 		headers                  []string
@@ -230,6 +232,10 @@ func TestDocumentForbids(t *testing.T) {
 		{"a null title", "POST", "/tasks", `{"title": null}`, nil, 422},
 		{"an empty title", "POST", "/tasks", `{"title": ""}`, nil, 422},
 		{"a long title", "POST", "/tasks", `{"title": "` + strings.Repeat("é", 501) + `"}`, nil, 422},
+		{"an override in the title", "POST", "/tasks", `{"title": "a\u202eb"}`, nil, 422},
+		{"a line separator in the title", "POST", "/tasks", `{"title": "a\u2028b"}`, nil, 422},
+		{"a title that shows nothing", "POST", "/tasks", `{"title": "\u200b \u3164"}`, nil, 422},
+		{"a line feed in the title", "POST", "/tasks", `{"title": "a\nb"}`, nil, 422},
 		{"an owner that is no uuid", "POST", "/tasks", `{"title": "x", "owner_id": "me"}`, nil, 422},
 		{"an unknown member", "POST", "/tasks", `{"title": "x", "priority": 1}`, nil, 422},
 		{"an array", "POST", "/tasks", `[]`, nil, 422},
@@ -241,6 +247,7 @@ func TestDocumentForbids(t *testing.T) {
 		{"a limit of 1001", "GET", "/tasks?limit=1001", "", nil, 422},
 		{"an unknown status in the query", "GET", "/tasks?status=done", "", nil, 422},
 		{"an owner in the query that is no uuid", "GET", "/tasks?owner_id=me", "", nil, 422},
+		{"a made-up cursor", "GET", "/tasks?cursor=MDE5", "", nil, 422},
 		{"a long correlation id", "GET", path, "", []string{"X-Correlation-ID: " + strings.Repeat("x", 129)}, 400},
 		{"a correlation id beyond ASCII", "GET", path, "", []string{"X-Correlation-ID: é"}, 400},
 		{"a long idempotency key", "POST", "/tasks", `{"title": "x"}`, []string{"Idempotency-Key: " + strings.Repeat("k", 256)}, 400},
@@ -250,7 +257,7 @@ func TestDocumentForbids(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			headers := append([]string{asks}, tt.headers...)
 			if tt.status != 401 {
-				headers = append(headers, token)
+				headers = append(headers, bearer)
 			}
 			r := request(tt.method, tt.path, tt.body, headers...)
 			if err := openapi3filter.ValidateRequest(t.Context(), f.operation(r, tt.body)); err == nil {
@@ -261,6 +268,30 @@ func TestDocumentForbids(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The document's patterns for a title and the API's rules are the same rules.
+func TestDocumentKnowsWhatATitleIs(t *testing.T) {
+	document, err := openDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := document.Components.Schemas["Title"].Value
+	rapid.Check(t, func(t *rapid.T) {
+		title := rapid.StringOfN(rapid.OneOf(
+			rapid.RuneFrom([]rune("a😀é\u200c\u200e")),
+			rapid.RuneFrom([]rune(" \t\n\u0085\u00a0\u2003\u2028\u2029\u202e\u2066\u2069\u200b\u2060\ufeff\u00ad\u3164\u2800\ufe0f\x00\x1f\x7f")),
+			rapid.RuneFrom(nil, unicode.White_Space, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.L, unicode.Cf).
+				Filter(func(r rune) bool { return r <= 0xffff }), // as the document says
+		), 0, 6, -1).Draw(t, "title")
+		if rapid.Bool().Draw(t, "long") {
+			title += strings.Repeat("é", rapid.IntRange(494, 503).Draw(t, "more")) + rapid.SampledFrom([]string{"", " ", "\n", "x"}).Draw(t, "end")
+		}
+		_, refused := task.ParseTitle(title)
+		if forbidden := schema.VisitJSON(title); (refused == nil) != (forbidden == nil) {
+			t.Fatalf("%q: the API says %v, the document %v", title, refused, forbidden)
+		}
+	})
 }
 
 // Each operation has examples, and the requests among them work.
@@ -282,8 +313,8 @@ func TestDocumentExamples(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						id := f.task(f.do("POST", "/tasks", `{"title": "x"}`, token, asks), 201).ID
-						w := f.do(method, strings.Replace(path, "{id}", id, 1), string(body), token, "Content-Type: "+media)
+						id := f.task(f.do("POST", "/tasks", `{"title": "x"}`, bearer, asks), 201).ID
+						w := f.do(method, strings.Replace(path, "{id}", id, 1), string(body), bearer, "Content-Type: "+media)
 						if w.Code/100 != 2 {
 							t.Errorf("%s, example %s as %s: %d %s", op.OperationID, name, media, w.Code, w.Body)
 						}

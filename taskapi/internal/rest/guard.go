@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -57,7 +58,13 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err 
 	if a.tokens == nil || public(r.URL.Path) {
 		return o, nil
 	}
-	if o.Actor, ok = a.tokens.Name(bearer(r.Header)); !ok {
+	given := token.FromHeader(r.Header)
+	if o.Actor, ok = a.tokens.Name(given); !ok {
+		reason := token.Unknown
+		if given == "" {
+			reason = token.Missing
+		}
+		a.refusals.Add(w, r, reason)
 		return o, refuse(http.StatusUnauthorized, "This call needs the header Authorization: Bearer TOKEN with a known token.").
 			with("WWW-Authenticate", `Bearer realm="taskapi"`)
 	}
@@ -67,14 +74,6 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err 
 // public paths hold nothing but documentation.
 func public(path string) bool {
 	return path == "/openapi.json" || path == "/docs" || strings.HasPrefix(path, "/docs/")
-}
-
-func bearer(h http.Header) string {
-	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }
 
 // correlation is the caller's id or a new one; false if the caller's is unusable.

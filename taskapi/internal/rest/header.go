@@ -3,6 +3,7 @@ package rest
 import (
 	"crypto/sha256"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,21 +30,13 @@ func idempotencyKey(r *http.Request, body []byte) (task.IdempotencyKey, error) {
 // ifMatch is the versions that the caller accepts, nil for any. Weak tags
 // never match, as RFC 9110 says.
 func ifMatch(h http.Header) ([]int64, error) {
-	given, present := h["If-Match"]
-	if !present {
-		return nil, nil
+	list, err := tags(h, "If-Match")
+	if err != nil || list == nil || slices.Contains(list, "*") {
+		return nil, err
 	}
 	versions := []int64{}
-	for tag := range strings.SplitSeq(strings.Join(given, ","), ",") {
-		tag = strings.TrimSpace(tag)
-		if tag == "*" {
-			return nil, nil
-		}
-		quoted, weak := strings.CutPrefix(tag, "W/")
-		if len(quoted) < 2 || quoted[0] != '"' || quoted[len(quoted)-1] != '"' {
-			return nil, refuse(http.StatusBadRequest, `The header If-Match must be a quoted ETag as this API gives it, such as "3", or *.`)
-		}
-		if v, err := strconv.ParseInt(quoted[1:len(quoted)-1], 10, 64); err == nil && !weak {
+	for _, tag := range list {
+		if v, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64); err == nil && tag[0] == '"' {
 			versions = append(versions, v)
 		}
 	}
@@ -51,13 +44,30 @@ func ifMatch(h http.Header) ([]int64, error) {
 }
 
 // noneMatch reports whether If-None-Match names etag.
-func noneMatch(h http.Header, etag string) bool {
-	for tag := range strings.SplitSeq(strings.Join(h["If-None-Match"], ","), ",") {
-		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
-			return true
+func noneMatch(h http.Header, etag string) (bool, error) {
+	list, err := tags(h, "If-None-Match")
+	return slices.ContainsFunc(list, func(tag string) bool {
+		return tag == "*" || strings.TrimPrefix(tag, "W/") == etag
+	}), err
+}
+
+// tags lists the ETags of a header, nil when it is absent. A star stands alone.
+func tags(h http.Header, name string) ([]string, error) {
+	given, present := h[name]
+	if !present {
+		return nil, nil
+	}
+	list := strings.Split(strings.Join(given, ","), ",")
+	for i, tag := range list {
+		tag = strings.TrimSpace(tag)
+		list[i] = tag
+		quoted := strings.TrimPrefix(tag, "W/")
+		star := tag == "*" && len(list) == 1
+		if !star && (len(quoted) < 2 || quoted[0] != '"' || strings.IndexByte(quoted[1:], '"') != len(quoted)-2) {
+			return nil, refuse(http.StatusBadRequest, "The header "+name+` must be a quoted ETag as this API gives it, such as "3", several with commas, or *.`)
 		}
 	}
-	return false
+	return list, nil
 }
 
 func printable(s string, most int) bool {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -35,19 +36,19 @@ var document []byte
 // Config is what an API needs.
 type Config struct {
 	Store    task.Store
-	Tokens   *Tokens // nil: the API is open
+	Tokens   *token.List // nil: the API is open
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none
 }
 
 // API is the http.Handler of the Task API.
 type API struct {
-	store  task.Store
-	tokens *Tokens
-	log    *slog.Logger
-	origin *http.CrossOriginProtection
-	mux    *chi.Mux
-
+	store    task.Store
+	tokens   *token.List
+	refusals *token.Refusals
+	log      *slog.Logger
+	origin   *http.CrossOriginProtection
+	mux      *chi.Mux
 	answers  *httpd.Answers
 	storeLog rate.Sometimes // one log line for many requests to a store that is unavailable
 }
@@ -58,6 +59,7 @@ const maxLists = 128
 // New makes an API.
 func New(cfg Config) *API {
 	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists), storeLog: rate.Sometimes{Interval: 10 * time.Second}}
+	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
 		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))
 	}
@@ -65,11 +67,11 @@ func New(cfg Config) *API {
 	a.mux.NotFound(a.handle(noSuchPath))
 	a.mux.MethodNotAllowed(a.handle(a.methodNotAllowed))
 
-	a.mux.Post("/tasks", a.handle(a.create))
+	a.mux.Post("/tasks", a.handle(withoutQuery(a.create)))
 	a.mux.Get("/tasks", a.handle(a.list))
-	a.mux.Get("/tasks/{id}", a.handle(a.get))
-	a.mux.Patch("/tasks/{id}", a.handle(a.update))
-	a.mux.Post("/tasks/{id}/complete", a.handle(a.complete))
+	a.mux.Get("/tasks/{id}", a.handle(withoutQuery(a.get)))
+	a.mux.Patch("/tasks/{id}", a.handle(withoutQuery(a.update)))
+	a.mux.Post("/tasks/{id}/complete", a.handle(withoutQuery(a.complete)))
 
 	a.mux.Get("/openapi.json", openAPI)
 	page := docs()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
 	"github.com/taskwire/taskwire/taskapi/internal/store/storetest"
@@ -64,7 +65,7 @@ func setup(t *testing.T, set settings) *fixture {
 	})
 	cfg := rest.Config{Store: f.store, Log: log, Registry: prometheus.NewRegistry()}
 	if set.tokens != "" {
-		if cfg.Tokens, err = rest.OpenTokens(set.tokens, log); err != nil {
+		if cfg.Tokens, err = token.Open(set.tokens, log); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +249,8 @@ func TestBadInput(t *testing.T) {
 		{"the same member in other letters", "POST", "/tasks", `{"Title": "x"}`, nil, 422, `"#/Title"`},
 		{"invalid UTF-8", "POST", "/tasks", "{\"title\": \"a\xff\"}", nil, 400, "byte"},
 		{"lone surrogate", "POST", "/tasks", `{"title": "\ud800"}`, nil, 400, "byte"},
-		{"deep nesting", "POST", "/tasks", `{"title": ` + nested, nil, 400, ""},
+		{"deep nesting", "POST", "/tasks", `{"title": ` + nested, nil, 400, "nested deeper than 10000 levels at byte"},
+		{"deep nesting at the top", "POST", "/tasks", nested, nil, 400, "nested deeper than 10000 levels at byte"},
 		{"an array", "POST", "/tasks", `[{"title": "x"}]`, nil, 422, "must be an object"},
 		{"a string", "POST", "/tasks", `"SECRET-6e1f"`, nil, 422, "must be an object"},
 		{"null", "POST", "/tasks", `null`, nil, 422, "must be an object"},
@@ -259,6 +261,10 @@ func TestBadInput(t *testing.T) {
 		{"long title", "POST", "/tasks", `{"title": "` + strings.Repeat("é", 501) + `"}`, nil, 422, "at most 500"},
 		{"line feed in the title", "POST", "/tasks", `{"title": "SECRET-6e1f\nINFO: forged"}`, nil, 422, "control characters"},
 		{"NUL in the title", "POST", "/tasks", `{"title": "a\u0000b"}`, nil, 422, "control characters"},
+		{"a line separator in the title", "POST", "/tasks", `{"title": "SECRET-6e1f\u2028x"}`, nil, 422, "line or paragraph separators"},
+		{"an override in the title", "POST", "/tasks", `{"title": "SECRET-6e1f\u202etxt.exe"}`, nil, 422, "reorder text"},
+		{"a title that shows nothing", "POST", "/tasks", `{"title": "\u200b\u2060"}`, nil, 422, "visible character"},
+		{"a title that shows nothing, in a change", "PATCH", path, `{"title": "\ufeff"}`, nil, 422, "must"},
 		{"a bad owner", "POST", "/tasks", `{"title": "x", "owner_id": "SECRET-6e1f"}`, nil, 422, `"#/owner_id"`},
 		{"an owner of another type", "POST", "/tasks", `{"title": "x", "owner_id": {"a": ["b"]}}`, nil, 422, `"#/owner_id"`},
 		{"an unknown member", "POST", "/tasks", `{"title": "x", "priority": "SECRET-6e1f"}`, nil, 422, `{"pointer":"#/priority","detail":"is unknown; known members are title, owner_id"}`},
@@ -294,6 +300,10 @@ func TestBadInput(t *testing.T) {
 		{"a weak version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: W/"1"`}, 412, ""},
 		{"a foreign ETag", "PATCH", path, `{"title": "x"}`, []string{`If-Match: "abc"`}, 412, ""},
 		{"an unquoted version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: 1`}, 400, "quoted"},
+		{"a star among versions", "PATCH", path, `{"title": "x"}`, []string{`If-Match: "1", *`}, 400, "If-Match"},
+		{"a quote within a version", "PATCH", path, `{"title": "x"}`, []string{`If-Match: "1"2"`}, 400, "If-Match"},
+		{"an unquoted version to read", "GET", path, "", []string{`If-None-Match: 1`}, 400, "If-None-Match"},
+		{"no version to read", "GET", path, "", []string{`If-None-Match: `}, 400, "If-None-Match"},
 		{"completing an old version", "POST", path + "/complete", "", []string{`If-Match: "7"`}, 412, ""},
 		{"a body where none is taken", "POST", path + "/complete", `{"by": "me"}`, nil, 422, `"#/by"`},
 		{"nonsense where no body is taken", "POST", path + "/complete", `SECRET-6e1f`, nil, 400, ""},
@@ -305,6 +315,21 @@ func TestBadInput(t *testing.T) {
 		{"limit that overflows", "GET", "/tasks?limit=99999999999999999999", "", nil, 422, "limit"},
 		{"limit that is no number", "GET", "/tasks?limit=SECRET-6e1f", "", nil, 422, "limit"},
 		{"a made-up cursor", "GET", "/tasks?cursor=SECRET-6e1f", "", nil, 422, "cursor"},
+		{"limit with a sign", "GET", "/tasks?limit=%2B7", "", nil, 422, "limit"},
+		{"an empty status", "GET", "/tasks?status=", "", nil, 422, "parameter status is empty"},
+		{"an empty owner", "GET", "/tasks?owner_id=", "", nil, 422, "parameter owner_id is empty"},
+		{"an empty limit", "GET", "/tasks?limit=", "", nil, 422, "parameter limit is empty"},
+		{"an empty cursor", "GET", "/tasks?cursor", "", nil, 422, "parameter cursor is empty"},
+		{"an owner twice", "GET", "/tasks?owner_id=6f1c2d9e-8a53-4d0a-9b61-0f2f5c3f8a11&owner_id=SECRET-6e1f", "", nil, 422, "parameter owner_id is given more than once"},
+		{"the same limit twice", "GET", "/tasks?limit=7&limit=7", "", nil, 422, "parameter limit is given more than once"},
+		{"an unknown parameter", "GET", "/tasks?owner=SECRET-6e1f", "", nil, 422, "parameter owner is unknown; known are cursor, limit, owner_id, status."},
+		{"a parameter in other letters", "GET", "/tasks?Owner_ID=6f1c2d9e-8a53-4d0a-9b61-0f2f5c3f8a11", "", nil, 422, "parameter Owner_ID is unknown"},
+		{"an odd parameter name", "GET", "/tasks?%0Aa%22%E2%80%AE=1", "", nil, 422, "parameter %0Aa%22%E2%80%AE is unknown"},
+		{"a parameter without a name", "GET", "/tasks?=1", "", nil, 422, "is unknown"},
+		{"a parameter of a task", "GET", path + "?status=pending", "", nil, 422, "parameter status is unknown; this call takes none"},
+		{"a parameter of a new task", "POST", "/tasks?title=SECRET-6e1f", `{"title": "x"}`, nil, 422, "parameter title is unknown"},
+		{"a parameter of a change", "PATCH", path + "?if_version=1", `{"title": "x"}`, nil, 422, "parameter if_version is unknown"},
+		{"a parameter of a completion", "POST", path + "/complete?by=me", "", nil, 422, "parameter by is unknown"},
 		{"a broken query", "GET", "/tasks?limit=%zz", "", nil, 400, "query"},
 		{"a semicolon in the query", "GET", "/tasks?a;b", "", nil, 400, "query"},
 
@@ -513,13 +538,13 @@ func TestTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("# who may change tasks\nalice token-a\n\nbob token-b\nalice token-a2\n")
+	write("# who may change tasks\nalice token-a-0123456789\n\nbob token-b-0123456789\nalice token-a2-0123456789\n")
 	f := setup(t, settings{tokens: file})
 	post := func(headers ...string) int { return f.do("POST", "/tasks", `{"title": "x"}`, headers...).Code }
 	for header, want := range map[string]int{
-		"Authorization: Bearer token-a": 201, "Authorization: bearer token-b": 201, "Authorization: Bearer token-a2": 201,
-		"Authorization: Bearer token-c": 401, "Authorization: Bearer ": 401, "Authorization: Basic token-a": 401,
-		"Authorization: token-a": 401, "Authorization: Bearer alice": 401, "X-Other: 1": 401,
+		"Authorization: Bearer token-a-0123456789": 201, "Authorization: bearer token-b-0123456789": 201, "Authorization: Bearer token-a2-0123456789": 201,
+		"Authorization: Bearer token-c-0123456789": 401, "Authorization: Bearer ": 401, "Authorization: Basic token-a-0123456789": 401,
+		"Authorization: token-a-0123456789": 401, "Authorization: Bearer alice": 401, "X-Other: 1": 401,
 	} {
 		if got := post(header); got != want {
 			t.Errorf("%s = %d, want %d", header, got, want)
@@ -542,25 +567,22 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	// Two callers using the same key do not collide.
-	for _, token := range []string{"token-a", "token-b"} {
+	for _, token := range []string{"token-a-0123456789", "token-b-0123456789"} {
 		if code := post("Authorization: Bearer "+token, "Idempotency-Key: k"); code != 201 {
 			t.Errorf("%s with the key = %d", token, code)
 		}
 	}
 
-	write("alice token-new\n")
-	await(t, func() bool { return post("Authorization: Bearer token-new") == 201 })
-	if got := post("Authorization: Bearer token-a"); got != 401 {
+	write("alice token-new-0123456789\n")
+	await(t, func() bool { return post("Authorization: Bearer token-new-0123456789") == 201 })
+	if got := post("Authorization: Bearer token-a-0123456789"); got != 401 {
 		t.Errorf("a token that was taken out = %d", got)
 	}
-	write("this is no token file at all\n")
-	await(t, func() bool {
-		code := post("Authorization: Bearer token-new")
-		if code != 201 {
-			t.Fatalf("a bad file took a good token away: %d", code)
-		}
-		return strings.Contains(f.log.String(), "secret file cannot be used")
-	})
+	write("") // revokes what it held
+	await(t, func() bool { return post("Authorization: Bearer token-new-0123456789") == 401 })
+	if !strings.Contains(f.log.String(), "secret file cannot be used") {
+		t.Errorf("nothing says why no token is good:\n%s", f.log)
+	}
 	if strings.Contains(f.log.String(), "token-") {
 		t.Errorf("a token was logged:\n%s", f.log)
 	}
@@ -573,25 +595,6 @@ func await(t *testing.T, done func() bool) {
 			t.Fatal("did not happen within 20 s")
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func TestBadTokenFiles(t *testing.T) {
-	for content, says := range map[string]string{
-		"":                     "holds no token",
-		"# only words\n":       "holds no token",
-		"alice\n":              "line 1",
-		"a b\nalice x y\n":     "line 2",
-		"al/ice t\n":           "line 1",
-		"alice same\nbob same": "alice and bob share",
-	} {
-		file := filepath.Join(t.TempDir(), "tokens")
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := rest.OpenTokens(file, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v, want an error that says %q", content, err, says)
-		}
 	}
 }
 

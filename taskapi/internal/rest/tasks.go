@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -70,7 +68,11 @@ func (a *API) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if noneMatch(r.Header, etag(t)) {
+	unchanged, err := noneMatch(r.Header, etag(t))
+	if err != nil {
+		return err
+	}
+	if unchanged {
 		w.Header().Set("ETag", etag(t))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -168,7 +170,7 @@ func (a *API) writeList(ctx context.Context, out *bufio.Writer, filter task.Filt
 	}
 	next := "null" // after the last page
 	if page.More {
-		next = `"` + base64.RawURLEncoding.EncodeToString([]byte(page.Tasks[len(page.Tasks)-1].ID)) + `"`
+		next = `"` + page.Tasks[len(page.Tasks)-1].ID + `"`
 	}
 	_, err = out.WriteString(`],"next_cursor":` + next + "}\n")
 	return err
@@ -208,47 +210,4 @@ func encode(v any) ([]byte, error) {
 		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
 	return b.Bytes(), nil
-}
-
-const (
-	defaultLimit = 100
-	maxLimit     = 1000
-)
-
-// parseFilter reads the query. A parameter that is empty counts as absent.
-func parseFilter(u *url.URL) (f task.Filter, err error) {
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return f, refuse(http.StatusBadRequest, "The query is not well-formed.")
-	}
-	f.Limit = defaultLimit
-	if s := query.Get("status"); s != "" {
-		if f.Status, err = task.ParseStatus(s); err != nil {
-			return f, badQuery("status", err.Error())
-		}
-	}
-	if s := query.Get("owner_id"); s != "" {
-		if f.OwnerID, err = task.ParseUUID(s); err != nil {
-			return f, badQuery("owner_id", err.Error())
-		}
-	}
-	if s := query.Get("limit"); s != "" {
-		if f.Limit, err = strconv.Atoi(s); err != nil || f.Limit < 1 || f.Limit > maxLimit {
-			return f, badQuery("limit", "must be a whole number from 1 to 1000")
-		}
-	}
-	if s := query.Get("cursor"); s != "" {
-		id, err := base64.RawURLEncoding.DecodeString(s)
-		if err != nil {
-			return f, badQuery("cursor", "must be a next_cursor of this list")
-		}
-		if f.After, err = task.ParseUUID(string(id)); err != nil {
-			return f, badQuery("cursor", "must be a next_cursor of this list")
-		}
-	}
-	return f, nil
-}
-
-func badQuery(name, detail string) error {
-	return refuse(http.StatusUnprocessableEntity, "The query parameter "+name+" "+detail+".")
 }

@@ -95,7 +95,8 @@ func (t Task) Apply(p Patch, now time.Time) (Task, Kind) {
 	return next, WasUpdated
 }
 
-// ParseTitle trims s and refuses what does not fit on one line.
+// ParseTitle trims s and refuses what does not stay on one line, shows in
+// another order than it is written, or shows nothing at all.
 func ParseTitle(s string) (string, error) {
 	s = strings.TrimSpace(s)
 	switch {
@@ -107,8 +108,27 @@ func ParseTitle(s string) (string, error) {
 		return "", fmt.Errorf("must have at most %d characters", MaxTitleRunes)
 	case strings.ContainsFunc(s, unicode.IsControl):
 		return "", fmt.Errorf("must not contain control characters")
+	case strings.ContainsFunc(s, breaksLine):
+		return "", fmt.Errorf("must not contain line or paragraph separators")
+	case strings.ContainsFunc(s, reorders):
+		return "", fmt.Errorf("must not contain characters that reorder text (bidirectional embeddings, overrides and isolates)")
+	case !strings.ContainsFunc(s, visible):
+		return "", fmt.Errorf("must contain a visible character")
 	}
 	return s, nil
+}
+
+func breaksLine(r rune) bool { return unicode.In(r, unicode.Zl, unicode.Zp) }
+
+// reorders reports embeddings, overrides and isolates. The marks U+200E, U+200F
+// and U+061C turn no text around, and text in Hebrew or Arabic needs them.
+func reorders(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 }
+
+// visible is false for what shows nothing where it stands alone. Joiners and
+// variation selectors are among it; inside an emoji they are welcome.
+func visible(r rune) bool {
+	return !unicode.In(r, unicode.White_Space, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point) &&
+		r != 0x2800 // the Braille pattern without dots
 }
 
 // ParseUUID accepts the 36-character form and returns it in lower case.

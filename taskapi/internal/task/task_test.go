@@ -31,6 +31,21 @@ func TestParseTitle(t *testing.T) {
 		{"C1 control", "a\u0085b", "", false},
 		{"escape", "a\x1b[31mb", "", false},
 		{"broken UTF-8", "a\xffb", "", false},
+		{"line separator", "a\u2028b", "", false},
+		{"paragraph separator", "a\u2029b", "", false},
+		{"right-to-left override", "invoice\u202efdp.exe", "", false},
+		{"right-to-left embedding", "a\u202bb", "", false},
+		{"end of an embedding", "a\u202cb", "", false},
+		{"isolate", "a\u2066b", "", false},
+		{"end of an isolate", "a\u2069b", "", false},
+		{"zero-width space alone", "\u200b", "", false},
+		{"zero-width characters alone", "\u200b \u2060\ufeff\u200d", "", false},
+		{"soft hyphens alone", "\u00ad\u00ad", "", false},
+		{"fillers alone", "\u3164\u115f\u034f\ufe0f\u2800", "", false},
+		{"tags alone", "\U000e0041", "", false},
+		{"a joined emoji", "👨\u200d👩\u200d👧 \U0001f3f4\U000e0067\U000e007f", "👨\u200d👩\u200d👧 \U0001f3f4\U000e0067\U000e007f", true},
+		{"Persian with a non-joiner", "می\u200cخواهم", "می\u200cخواهم", true},
+		{"Hebrew with a mark", "שלום\u200f!", "שלום\u200f!", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,218 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/internal/httpd"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const secret = "0123456789abcdef"
+
+// subscription delivers nothing: it is never run.
+func subscription(t *testing.T) *pump.Subscription {
+	t.Helper()
+	s, err := pump.New(pump.Config{Name: "audit", Group: "g", Topic: "t", Sink: "http://user:hunter2@sink/path?token=hunter2", Order: pump.ByKey, Concurrency: 1},
+		nil, nil, pump.NewBudget(16<<20), pump.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func tokenFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func token(t *testing.T, text string) *admin.Token {
+	t.Helper()
+	token, err := admin.OpenToken(tokenFile(t, text), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+const (
+	read  = "GET /subscriptions"
+	pause = "POST /subscriptions/audit/pause"
+)
+
+// ask sends what, a method and a path, with headers such as "Origin: x". It
+// comes from loopback, and Host is localhost, unless they are among the headers.
+func ask(t *testing.T, h http.Handler, what string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	method, path, _ := strings.Cut(what, " ")
+	r := httptest.NewRequestWithContext(t.Context(), method, path, http.NoBody)
+	r.Host, r.RemoteAddr = "localhost:8001", "127.0.0.1:40000"
+	for _, header := range headers {
+		switch name, value, _ := strings.Cut(header, ": "); name {
+		case "Host":
+			r.Host = value
+		case "Remote":
+			r.RemoteAddr = value
+		default:
+			r.Header.Add(name, value)
+		}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code >= 300 && w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("%s %q: the answer %d is no problem", what, headers, w.Code)
+	}
+	return w
+}
+
+func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
+	audit := subscription(t)
+	h := admin.Handler([]*pump.Subscription{audit}, admin.Config{Loopback: true})
+	for _, headers := range [][]string{
+		{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"},
+		{"Sec-Fetch-Site: same-site"}, // another port of localhost
+		{"Origin: https://evil.example"},
+		{"Origin: null"},
+	} {
+		if got := ask(t, h, pause, headers...); got.Code != http.StatusForbidden {
+			t.Errorf("pause with %q = %d, want 403", headers, got.Code)
+		}
+	}
+	if state := audit.View().State; state == "paused" {
+		t.Fatal("a page of another site has paused the audit")
+	}
+	for _, headers := range [][]string{nil, {"Sec-Fetch-Site: same-origin", "Origin: http://localhost:8001"}} {
+		if got := ask(t, h, pause, headers...); got.Code != http.StatusOK {
+			t.Errorf("pause with %q = %d, want 200", headers, got.Code)
+		}
+	}
+	if state := audit.View().State; state != "paused" {
+		t.Errorf("state = %s, want paused", state)
+	}
+}
+
+// With DNS rebinding a page is of the same origin as the bridge; only Host tells.
+func TestTheBridgeIsCalledByAKnownName(t *testing.T) {
+	for _, loopback := range []bool{true, false} {
+		h := admin.Handler(nil, admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
+		for host, want := range map[string]int{
+			"localhost:8001": 200, "127.0.0.1": 200, "[::1]:8001": 200, "10.1.2.3:8001": 200, "bridge.taskwire:8001": 200, "Bridge.Taskwire": 200,
+			"evil.example": 403, "evil.example:8001": 403, "bridge.taskwire.evil.example": 403, "": 403,
+		} {
+			if got := ask(t, h, read, "Host: "+host); got.Code != want {
+				t.Errorf("loopback %v: read as %q = %d, want %d", loopback, host, got.Code, want)
+			}
+		}
+	}
+}
+
+func TestWhoMayWhat(t *testing.T) {
+	good, old := "Authorization: Bearer "+secret, "Authorization: Bearer old-"+secret
+	for name, c := range map[string]struct {
+		cfg         admin.Config
+		headers     []string
+		read, write int
+	}{
+		"no token, loopback":                   {admin.Config{Loopback: true}, nil, 200, 200},
+		"no token, port-forward or sidecar":    {admin.Config{}, nil, 200, 403},
+		"no token, from elsewhere":             {admin.Config{}, []string{"Remote: 10.0.0.9:4000"}, 200, 403},
+		"no token, loopback by another remote": {admin.Config{Loopback: true}, []string{"Remote: 10.0.0.9:4000"}, 200, 403},
+		"token missing":                        {admin.Config{Loopback: true, Token: token(t, secret)}, nil, 401, 401},
+		"token":                                {admin.Config{Token: token(t, secret+"\n")}, []string{good, "Remote: 10.0.0.9:4000"}, 200, 200},
+		"token of a rotation":                  {admin.Config{Token: token(t, "# new\n"+secret+"\n\nold-"+secret)}, []string{old}, 200, 200},
+		"wrong token":                          {admin.Config{Loopback: true, Token: token(t, secret)}, []string{good + "0"}, 401, 401},
+		"without Bearer":                       {admin.Config{Loopback: true, Token: token(t, secret)}, []string{"Authorization: " + secret}, 401, 401},
+		"Basic":                                {admin.Config{Loopback: true, Token: token(t, secret)}, []string{"Authorization: Basic " + secret}, 401, 401},
+		"two headers":                          {admin.Config{Loopback: true, Token: token(t, secret)}, []string{good, good}, 401, 401},
+		"bearer in lower case":                 {admin.Config{Token: token(t, secret)}, []string{"Authorization: bearer " + secret}, 200, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
+			for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
+				got := ask(t, h, what, c.headers...)
+				if got.Code != want {
+					t.Errorf("%s = %d, want %d", what, got.Code, want)
+				}
+				if challenged := got.Header().Get("WWW-Authenticate") != ""; challenged != (want == 401) {
+					t.Errorf("%s: WWW-Authenticate %v with %d", what, challenged, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSinksAreShownWithoutSecrets(t *testing.T) {
+	got := ask(t, admin.Handler([]*pump.Subscription{subscription(t)}, admin.Config{}), "GET /subscriptions/audit")
+	var view struct{ Sink string }
+	if err := json.Unmarshal(got.Body.Bytes(), &view); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("http://sink/path", view.Sink); diff != "" || strings.Contains(got.Body.String(), "hunter2") {
+		t.Errorf("sink (-want +got):\n%s\n%s", diff, got.Body)
+	}
+}
+
+func TestAnEmptiedTokenFileRevokes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := tokenFile(t, secret)
+		token, err := admin.OpenToken(path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := admin.Handler(nil, admin.Config{Token: token, Loopback: true})
+		for _, step := range []struct {
+			change func() error
+			want   int
+		}{
+			{func() error { return nil }, 200},
+			{func() error { return os.WriteFile(path, nil, 0o600) }, 401},
+			{func() error { return os.WriteFile(path, []byte(secret), 0o600) }, 200},
+			{func() error { return os.Remove(path) }, 401},
+		} {
+			if err := step.change(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second) // of the bubble's clock: the file is looked at once a second
+			if got := ask(t, h, read, "Authorization: Bearer "+secret); got.Code != step.want || (token.Err() == nil) != (step.want == 200) {
+				t.Errorf("read = %d with the file's state %v, want %d", got.Code, token.Err(), step.want)
+			}
+		}
+	})
+}
+
+func TestMistakesInATokenFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       "holds no token, so nobody has access",
+		"\n# comment\n":          "holds no token, so nobody has access",
+		"hunter2":                "line 1: the token has less than 16 characters; openssl rand -hex 32 makes a good one",
+		secret + "\nname hunter": "line 2: want one token of printable ASCII, without spaces",
+	} {
+		path := tokenFile(t, text)
+		got := ""
+		if err := admin.CheckToken(path); err != nil {
+			got = err.Error()
+		}
+		if diff := cmp.Diff(path+": "+want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}

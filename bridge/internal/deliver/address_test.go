@@ -1,0 +1,83 @@
+package deliver_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
+)
+
+var refused = []string{
+	"169.254.169.254", "169.254.170.2", "169.254.0.1", "::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "fe80::1", "fe80::1%eth0", "febf::1",
+	"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192",
+	"64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1",
+}
+
+func TestWhereNoSinkMayBe(t *testing.T) {
+	for _, text := range refused {
+		addr := netip.MustParseAddr(text)
+		var err *deliver.RefusedError
+		if !errors.As(deliver.CheckAddr(addr, nil), &err) {
+			t.Errorf("%s is taken", text)
+		}
+		if err := deliver.CheckAddr(addr, []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}); err != nil {
+			t.Errorf("%s is refused although it is allowed: %v", text, err)
+		}
+	}
+	for _, text := range []string{"127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1", "64:ff9b::808:808", "169.253.255.255", "169.255.0.0", "fec0::1"} {
+		if err := deliver.CheckAddr(netip.MustParseAddr(text), nil); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// The check is made at the connection, so that no spelling of an address and no
+// name gets around it.
+func TestAMetadataAddressIsNotDialed(t *testing.T) {
+	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[fe80::1%25lo]", "[fd00:ec2::254]"} {
+		start := time.Now()
+		got := attempt(t, "http://"+host+"/latest/meta-data/")
+		var err *deliver.RefusedError
+		if got.Outcome != deliver.Retry || !errors.As(got.Err, &err) || !strings.Contains(got.Err.Error(), "list it in SINK_ALLOW") {
+			t.Errorf("%s after %v = %+v, want that it is refused", host, time.Since(start), got)
+		}
+	}
+}
+
+func TestAnAllowedAddressIsDialed(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	if got := attempt(t, s.URL); got.Outcome != deliver.Accepted {
+		t.Errorf("loopback = %+v, want accepted", got)
+	}
+	c, err := deliver.New(deliver.Config{URL: "http://169.254.169.254:1/", Timeout: time.Millisecond, Allow: []netip.Prefix{netip.MustParsePrefix("169.254.169.254/32")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var refused *deliver.RefusedError
+	if got := c.Attempt(t.Context(), deliver.Post{}); errors.As(got.Err, &refused) {
+		t.Errorf("an allowed address was refused: %v", got.Err)
+	}
+}
+
+func TestShown(t *testing.T) {
+	for address, want := range map[string]string{
+		"http://localhost:8002/":                      "http://localhost:8002/",
+		"https://user:hunter2@sink/a%2Fb?t=hunter2#x": "https://sink/a%2Fb",
+		"http://sink?":                                "http://sink",
+		"http://user:hunter2@[::1":                    "",
+	} {
+		if got := deliver.Shown(address); got != want {
+			t.Errorf("Shown(%q) = %q, want %q", address, got, want)
+		}
+	}
+	if _, err := deliver.New(deliver.Config{URL: "http://user:hunter2@[::1"}); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("New = %v, want an error without the address", err)
+	}
+}
