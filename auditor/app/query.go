@@ -54,10 +54,10 @@ func (s *Service) entries(w http.ResponseWriter, r *http.Request) {
 
 // writePage copies the lines from the log: a page that nobody reads takes no memory.
 func (s *Service) writePage(out *bufio.Writer, page []ledger.Place, more bool) error {
-	out.WriteString(`{"entries":[`) // Flush returns the first error
+	_, _ = out.WriteString(`{"entries":[`) // Flush returns the first error
 	for i, p := range page {
 		if i > 0 {
-			out.WriteByte(',')
+			_ = out.WriteByte(',')
 		}
 		if _, err := out.ReadFrom(s.ledger.Text(p)); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (s *Service) entry(w http.ResponseWriter, r *http.Request) {
 	}
 	s.answers.Stream(w, r, func(_ context.Context, out *bufio.Writer) error {
 		_, err := out.ReadFrom(s.ledger.Text(place))
-		out.WriteByte('\n')
+		_ = out.WriteByte('\n')
 		return err
 	})
 }
@@ -167,7 +167,7 @@ func (s *Service) writeHistory(ctx context.Context, out *bufio.Writer, p *past, 
 	for first := true; len(items) > 0; {
 		for _, i := range items {
 			if !first {
-				out.WriteByte(',')
+				_ = out.WriteByte(',')
 			}
 			first = false
 			if err := s.writeItem(out, i); err != nil {
@@ -187,8 +187,8 @@ func (s *Service) writeItem(out *bufio.Writer, i item) error {
 		_, err := out.Write(i.head)
 		return err
 	}
-	out.Write(i.head[:len(i.head)-1]) // without its brace
-	out.WriteString(`,"data":`)
+	_, _ = out.Write(i.head[:len(i.head)-1]) // without its brace
+	_, _ = out.WriteString(`,"data":`)
 	if _, err := out.ReadFrom(s.ledger.Text(i.data)); err != nil {
 		return err
 	}

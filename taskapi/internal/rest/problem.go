@@ -60,7 +60,7 @@ func (a *API) refusal(ctx context.Context, err error) *refusal {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable("The request ended before it was answered.", time.Second)
 	case errors.Is(err, task.ErrUnavailable):
-		a.log.Error("task store unavailable", "err", err)
+		a.storeLog.Do(func() { a.log.Error("task store unavailable", "err", err) })
 		return unavailable("The task store cannot answer now; a repeat with the same Idempotency-Key is safe.", time.Second)
 	}
 	a.log.Error("request failed", "err", err, "correlation_id", origin(ctx).CorrelationID)

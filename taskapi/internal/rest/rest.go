@@ -15,11 +15,13 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/swaggest/swgui/v5emb"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/token"
@@ -48,6 +50,7 @@ type API struct {
 	origin   *http.CrossOriginProtection
 	mux      *chi.Mux
 	answers  *httpd.Answers
+	storeLog rate.Sometimes // one log line for many requests to a store that is unavailable
 }
 
 // maxLists is how many lists are answered at a time.
@@ -55,7 +58,7 @@ const maxLists = 128
 
 // New makes an API.
 func New(cfg Config) *API {
-	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists)}
+	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists), storeLog: rate.Sometimes{Interval: 10 * time.Second}}
 	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
 		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))

@@ -515,6 +515,12 @@ func TestOurOwnFaultsRevealNothing(t *testing.T) {
 			t.Errorf("%s %s = %d %s", tt.method, tt.path, w.Code, w.Body)
 		}
 	}
+	for range 100 {
+		f.do("GET", "/tasks", "")
+	}
+	if n := strings.Count(log.String(), `"msg":"task store unavailable"`); n != 1 {
+		t.Errorf("%d lines for one store that is unavailable, want 1", n)
+	}
 	if n := strings.Count(log.String(), "secret"); n < 3 {
 		t.Errorf("the log has %d of the 3 causes:\n%s", n, log)
 	}

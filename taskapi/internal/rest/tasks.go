@@ -149,15 +149,15 @@ const step = 20
 // writeList writes {"tasks": [...], "next_cursor": ...}: the page, and those after
 // it until there are left tasks.
 func (a *API) writeList(ctx context.Context, out *bufio.Writer, filter task.Filter, left int, page task.Page) (err error) {
-	out.WriteString(`{"tasks":[`) // Flush returns the first error
+	_, _ = out.WriteString(`{"tasks":[`) // Flush returns the first error
 	for comma := ""; ; {
 		for _, t := range page.Tasks {
 			item, err := encode(body(t))
 			if err != nil {
 				return err
 			}
-			out.WriteString(comma)
-			out.Write(bytes.TrimSpace(item))
+			_, _ = out.WriteString(comma)
+			_, _ = out.Write(bytes.TrimSpace(item))
 			comma = ","
 		}
 		if left -= len(page.Tasks); left == 0 || !page.More {

@@ -5,7 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
@@ -78,7 +82,22 @@ func unavailable(doing string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return fmt.Errorf("%s: %w: %w", doing, task.ErrUnavailable, err)
+	return fmt.Errorf("%s: %w: %w", doing, task.ErrUnavailable, outOfFiles(err))
+}
+
+// outOfFiles adds the cause that SQLite's "unable to open database file" hides.
+func outOfFiles(err error) error {
+	if code(err) != sqlite3.SQLITE_CANTOPEN {
+		return err
+	}
+	f, cause := os.Open(os.DevNull)
+	if errors.Is(cause, syscall.EMFILE) || errors.Is(cause, syscall.ENFILE) {
+		return fmt.Errorf("%w; raise the limit (ulimit -n): %w", syscall.EMFILE, err)
+	}
+	if cause == nil {
+		_ = f.Close()
+	}
+	return err
 }
 
 // Get reads one task.
