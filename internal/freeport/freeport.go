@@ -44,7 +44,7 @@ func Base() int { return find(0, 1, 2, 3, 1000, 1001, 1002, 1003, 1092) }
 func find(offsets ...int) int {
 	step := uint32(min(len(offsets), 4)) // past the public ports
 	for range count {
-		base := first + int((start+next.Add(step))%count)
+		base := first + int((start+next.Add(step)-step)%count)
 		if free(base, offsets) {
 			return base
 		}
@@ -77,7 +77,13 @@ var reservations = sync.OnceValue(func() *os.File {
 	return f
 })
 
+// mine are the ports of this process: its own locks do not keep it out.
+var mine sync.Map
+
 func reserve(port int) bool {
+	if _, taken := mine.LoadOrStore(port, true); taken {
+		return false
+	}
 	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: int64(port), Len: 1}
 	return syscall.FcntlFlock(reservations().Fd(), syscall.F_SETLK, &lock) == nil
 }

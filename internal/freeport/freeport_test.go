@@ -22,6 +22,17 @@ func TestPortsDiffer(t *testing.T) {
 	}
 }
 
+// A port that is asked for after a base is none of the base's.
+func TestPortsOfABaseAreItsOwn(t *testing.T) {
+	base := freeport.Base()
+	for range 1200 {
+		switch port := freeport.Port(); port - base {
+		case 0, 1, 2, 3, 1000, 1001, 1002, 1003, 1092:
+			t.Fatalf("Port = %d, which belongs to the base %d", port, base)
+		}
+	}
+}
+
 // Another process that looks for a port does not find the ones of this.
 func TestPortsOfOtherProcesses(t *testing.T) {
 	if os.Getenv("FREEPORT_TAKEN") != "" {
