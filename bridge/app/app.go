@@ -18,6 +18,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 // Service is the bridge.
@@ -74,7 +75,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	if cfg.AdminTokenFile == "" {
 		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
 	} else {
-		if door.Token, err = admin.OpenToken(cfg.AdminTokenFile, log); err != nil {
+		if door.Token, err = token.OpenFor(operator, cfg.AdminTokenFile, log); err != nil {
 			_ = server.Close()
 			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
 		}

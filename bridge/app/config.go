@@ -12,7 +12,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
@@ -128,12 +127,15 @@ func (c Config) check(r *env.Reader, key, where string) {
 	}
 }
 
+// operator is whose the tokens of ADMIN_TOKEN_FILE are: it names no persons.
+const operator = "operator"
+
 func adminToken(r *env.Reader) string {
 	path := r.String("ADMIN_TOKEN_FILE", "")
 	if path == "" {
 		return ""
 	}
-	if err := admin.CheckToken(path); err != nil {
+	if err := token.CheckFor(operator, path); err != nil {
 		r.Fail("ADMIN_TOKEN_FILE", "%v", err)
 	}
 	return path

@@ -81,7 +81,7 @@ func (g *Guard) measure(server *httpd.Server) {
 		Name: "taskwire_sink_open", Help: "1 when posts need neither a signature nor a token and other machines can reach the port.",
 	})
 	server.Registry().MustRegister(gauge)
-	if g.open() && !isLoopback(g.addr) {
+	if g.open() && !httpd.IsLoopback(g.addr) {
 		gauge.Set(1)
 	}
 }
@@ -91,16 +91,11 @@ func (g *Guard) measure(server *httpd.Server) {
 func (g *Guard) Announce() {
 	switch {
 	case !g.open():
-	case isLoopback(g.addr):
+	case httpd.IsLoopback(g.addr):
 		g.log.Info("open sink: posts from this machine need no signature or token", "addr", g.addr.String())
 	default:
 		g.log.Warn("open sink: anyone who can reach the port may post events; set WEBHOOK_SECRET_FILE or SINK_TOKENS_FILE", "addr", g.addr.String())
 	}
-}
-
-func isLoopback(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
 }
 
 // Wrap guards next, an event Handler. A refusal is 401, which blames the sender's

@@ -38,7 +38,8 @@ func Open(path string, log *slog.Logger) (*List, error) { return open(path, pars
 // Check reports what is wrong with a file for Open.
 func Check(path string) error { return secretfile.Check(path, parse) }
 
-// OpenFor reads a file of tokens without names, one a line, all of which are name's.
+// OpenFor reads a file of tokens without names, one a line, all of which are
+// name's. It may hold several, for a rotation.
 func OpenFor(name, path string, log *slog.Logger) (*List, error) {
 	return open(path, unnamed(name), log)
 }
@@ -99,7 +100,7 @@ func unnamed(name string) func([]byte) ([]known, error) {
 	return func(content []byte) ([]known, error) {
 		return parseLines(content, func(fields []string) (_, token string, ok bool) {
 			return name, fields[0], len(fields) == 1
-		}, "one token")
+		}, "one token of printable ASCII, without spaces")
 	}
 }
 
@@ -119,7 +120,11 @@ func parseLines(content []byte, split func(fields []string) (name, token string,
 			return nil, fmt.Errorf("line %d: want %s", n, want)
 		}
 		if len(token) < Shortest {
-			return nil, fmt.Errorf("line %d: the token of %s has less than %d characters; openssl rand -hex 32 makes a good one", n, name, Shortest)
+			whose := ""
+			if len(fields) > 1 {
+				whose = " of " + name
+			}
+			return nil, fmt.Errorf("line %d: the token%s has less than %d characters; openssl rand -hex 32 makes a good one", n, whose, Shortest)
 		}
 		k := known{name: name, digest: sha256.Sum256([]byte(token))}
 		if other, taken := owner[k.digest]; taken && other != name {

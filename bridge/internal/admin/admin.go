@@ -8,11 +8,12 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 // Config is who may use the API.
 type Config struct {
-	Token    *Token      // nil: everybody may read, and Loopback decides about writes
+	Token    *token.List // nil: everybody may read, and Loopback decides about writes
 	Hosts    httpd.Hosts // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool        // only this machine reaches the listener
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,13 +46,13 @@ func tokenFile(t *testing.T, text string) string {
 	return path
 }
 
-func token(t *testing.T, text string) *admin.Token {
+func tokens(t *testing.T, text string) *token.List {
 	t.Helper()
-	token, err := admin.OpenToken(tokenFile(t, text), slog.New(slog.DiscardHandler))
+	list, err := token.OpenFor("operator", tokenFile(t, text), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token
+	return list
 }
 
 const (
@@ -136,14 +137,14 @@ func TestWhoMayWhat(t *testing.T) {
 		"no token, port-forward or sidecar":    {admin.Config{}, nil, 200, 403},
 		"no token, from elsewhere":             {admin.Config{}, []string{"Remote: 10.0.0.9:4000"}, 200, 403},
 		"no token, loopback by another remote": {admin.Config{Loopback: true}, []string{"Remote: 10.0.0.9:4000"}, 200, 403},
-		"token missing":                        {admin.Config{Loopback: true, Token: token(t, secret)}, nil, 401, 401},
-		"token":                                {admin.Config{Token: token(t, secret+"\n")}, []string{good, "Remote: 10.0.0.9:4000"}, 200, 200},
-		"token of a rotation":                  {admin.Config{Token: token(t, "# new\n"+secret+"\n\nold-"+secret)}, []string{old}, 200, 200},
-		"wrong token":                          {admin.Config{Loopback: true, Token: token(t, secret)}, []string{good + "0"}, 401, 401},
-		"without Bearer":                       {admin.Config{Loopback: true, Token: token(t, secret)}, []string{"Authorization: " + secret}, 401, 401},
-		"Basic":                                {admin.Config{Loopback: true, Token: token(t, secret)}, []string{"Authorization: Basic " + secret}, 401, 401},
-		"two headers":                          {admin.Config{Loopback: true, Token: token(t, secret)}, []string{good, good}, 401, 401},
-		"bearer in lower case":                 {admin.Config{Token: token(t, secret)}, []string{"Authorization: bearer " + secret}, 200, 200},
+		"token missing":                        {admin.Config{Loopback: true, Token: tokens(t, secret)}, nil, 401, 401},
+		"token":                                {admin.Config{Token: tokens(t, secret+"\n")}, []string{good, "Remote: 10.0.0.9:4000"}, 200, 200},
+		"token of a rotation":                  {admin.Config{Token: tokens(t, "# new\n"+secret+"\n\nold-"+secret)}, []string{old}, 200, 200},
+		"wrong token":                          {admin.Config{Loopback: true, Token: tokens(t, secret)}, []string{good + "0"}, 401, 401},
+		"without Bearer":                       {admin.Config{Loopback: true, Token: tokens(t, secret)}, []string{"Authorization: " + secret}, 401, 401},
+		"Basic":                                {admin.Config{Loopback: true, Token: tokens(t, secret)}, []string{"Authorization: Basic " + secret}, 401, 401},
+		"two headers":                          {admin.Config{Loopback: true, Token: tokens(t, secret)}, []string{good, good}, 401, 401},
+		"bearer in lower case":                 {admin.Config{Token: tokens(t, secret)}, []string{"Authorization: bearer " + secret}, 200, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
@@ -174,11 +175,11 @@ func TestSinksAreShownWithoutSecrets(t *testing.T) {
 func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := tokenFile(t, secret)
-		token, err := admin.OpenToken(path, slog.New(slog.DiscardHandler))
+		list, err := token.OpenFor("operator", path, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := admin.Handler(nil, admin.Config{Token: token, Loopback: true})
+		h := admin.Handler(nil, admin.Config{Token: list, Loopback: true})
 		for _, step := range []struct {
 			change func() error
 			want   int
@@ -192,8 +193,8 @@ func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Second) // of the bubble's clock: the file is looked at once a second
-			if got := ask(t, h, read, "Authorization: Bearer "+secret); got.Code != step.want || (token.Err() == nil) != (step.want == 200) {
-				t.Errorf("read = %d with the file's state %v, want %d", got.Code, token.Err(), step.want)
+			if got := ask(t, h, read, "Authorization: Bearer "+secret); got.Code != step.want || (list.Err() == nil) != (step.want == 200) {
+				t.Errorf("read = %d with the file's state %v, want %d", got.Code, list.Err(), step.want)
 			}
 		}
 	})
@@ -208,7 +209,7 @@ func TestMistakesInATokenFile(t *testing.T) {
 	} {
 		path := tokenFile(t, text)
 		got := ""
-		if err := admin.CheckToken(path); err != nil {
+		if err := token.CheckFor("operator", path); err != nil {
 			got = err.Error()
 		}
 		if diff := cmp.Diff(path+": "+want, got); diff != "" {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/token"
 )
 
 // guard stands before every route, so that a new one cannot be open by mistake.
@@ -15,7 +16,7 @@ func (c Config) guard(next http.Handler) http.Handler {
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not control the bridge"))
 	authorized := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case c.Token != nil && !c.Token.Allows(r.Header):
+		case c.Token != nil && !c.allows(r):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
 			refuse(http.StatusUnauthorized, "want Authorization: Bearer TOKEN, with the token of ADMIN_TOKEN_FILE")(w, r)
 		case c.Token == nil && !isRead(r) && !c.fromHere(r):
@@ -34,6 +35,12 @@ func refuse(status int, detail string) http.HandlerFunc {
 }
 
 func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// allows reports whether the request carries a good token.
+func (c Config) allows(r *http.Request) bool {
+	_, known := c.Token.Name(token.FromHeader(r.Header))
+	return known
+}
 
 // fromHere needs a listener on loopback: on another one a sidecar's proxy and
 // kubectl port-forward deliver everybody's requests from 127.0.0.1.
