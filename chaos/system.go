@@ -101,7 +101,7 @@ func (y *system) close() error {
 		}
 	}
 	if y.watch != nil {
-		y.watch.transport.CloseIdleConnections()
+		y.watch.transport.Close()
 	}
 	if y.disk != nil {
 		errs = append(errs, y.disk.keep(y.Dir))

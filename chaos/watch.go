@@ -30,7 +30,7 @@ import (
 type watch struct {
 	y         *system
 	client    *kafkago.Client
-	transport *kafkago.Transport
+	transport *kafka.Transport
 	commits   *file
 	snapshots *file
 	limits    map[string]int // peaks by process and unit; owned by run until it has returned

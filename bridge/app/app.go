@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 
-	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
@@ -28,7 +27,7 @@ import (
 //	                              └─ producer (dead letters)
 type Service struct {
 	http      *httpd.Server
-	transport *kafkago.Transport
+	transport *kafka.Transport
 	subs      []*pump.Subscription
 }
 
@@ -100,7 +99,7 @@ func (s *Service) Close() error { return s.http.Close() }
 // committed, and the members leave their groups. If one part fails, the others
 // stop too.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.transport.CloseIdleConnections()
+	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
 	for _, sub := range s.subs {

@@ -123,7 +123,7 @@ func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr i
 	if err != nil {
 		return err
 	}
-	defer transport.CloseIdleConnections()
+	defer transport.Close()
 	return read(kafka.NewClient(cfg.Kafka, transport))
 }
 

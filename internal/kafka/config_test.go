@@ -153,7 +153,7 @@ func connect(t *testing.T, cfg kafka.Config) *kafkago.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(transport.Close)
 	return kafka.NewClient(cfg, transport)
 }
 

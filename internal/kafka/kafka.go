@@ -31,16 +31,22 @@ const (
 	requestTimeout = 60 * time.Second
 )
 
-// NewTransport returns the connection pool of one process; it dials when it is
-// first used. Close it with CloseIdleConnections after its last user has ended.
-// It fails when the secrets of cfg cannot be read.
-func NewTransport(cfg Config) (*kafkago.Transport, error) {
+// Transport is the connection pool of one process.
+type Transport struct {
+	*kafkago.Transport
+	open connections
+}
+
+// NewTransport returns a pool that dials when it is first used. Close it after its
+// last user has ended. It fails when the secrets of cfg cannot be read.
+func NewTransport(cfg Config) (*Transport, error) {
 	dial, err := cfg.dialer()
 	if err != nil {
 		return nil, err
 	}
-	t := &kafkago.Transport{
-		Dial:        dial,
+	t := &Transport{}
+	t.Transport = &kafkago.Transport{
+		Dial:        t.open.tracked(dial),
 		DialTimeout: dialTimeout,
 		MetadataTTL: metadataTTL,
 		ClientID:    cfg.ClientID,
@@ -56,8 +62,15 @@ func NewTransport(cfg Config) (*kafkago.Transport, error) {
 	return t, nil
 }
 
+// Close closes every connection. One whose request is on the wire would otherwise
+// stay until the broker answers, although nobody waits for it any more.
+func (t *Transport) Close() {
+	t.CloseIdleConnections()
+	t.open.close()
+}
+
 // NewClient returns a client that sends requests to the brokers of cfg over transport.
-func NewClient(cfg Config, transport *kafkago.Transport) *kafkago.Client {
+func NewClient(cfg Config, transport *Transport) *kafkago.Client {
 	return &kafkago.Client{Addr: kafkago.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: transport}
 }
 

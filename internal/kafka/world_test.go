@@ -58,7 +58,7 @@ func newWorld(t *testing.T, partitions int, opts ...kfake.Opt) *world {
 	w.client = kafka.NewClient(cfg, transport)
 	w.producer = kafka.NewProducer(w.client, slog.New(slog.NewTextHandler(w.logs, nil)))
 	t.Cleanup(func() {
-		transport.CloseIdleConnections()
+		transport.Close()
 		if err := w.broker.Close(); err != nil {
 			t.Error(err)
 		}

@@ -174,7 +174,7 @@ func (c *Cluster) Client(t testing.TB) *kafkago.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(transport.Close)
 	return kafka.NewClient(c.Config(), transport)
 }
 

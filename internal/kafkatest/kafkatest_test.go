@@ -104,7 +104,7 @@ func TestNoJVMOutlivesItsTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer transport.CloseIdleConnections()
+	defer transport.Close()
 	client := kafka.NewClient(cfg, transport)
 	ctx := within(t, 20*time.Second)
 	for kafka.Reachable(ctx, client) == nil {
@@ -149,7 +149,7 @@ func TestAdvertisedListeners(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer transport.CloseIdleConnections()
+		defer transport.Close()
 		meta, err := kafka.NewClient(cfg, transport).Metadata(within(t, time.Minute), &kafkago.MetadataRequest{})
 		if err != nil {
 			t.Fatal(err)

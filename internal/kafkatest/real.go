@@ -247,7 +247,7 @@ func (r *Real) await(ctx context.Context, pid int) error {
 	if err != nil {
 		return err
 	}
-	defer transport.CloseIdleConnections()
+	defer transport.Close()
 	client := kafka.NewClient(cfg, transport)
 	for {
 		err := ready(ctx, client)

@@ -18,7 +18,6 @@ import (
 	"net"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -41,7 +40,7 @@ type Service struct {
 	missing   error       // why there is no store yet
 	store     *store.Store
 	relay     *outbox.Relay
-	transport *kafkago.Transport
+	transport *kafka.Transport
 }
 
 // New binds the ports, opens the store and reads the secrets; it starts
@@ -186,7 +185,7 @@ func (s *Service) flush(ctx context.Context, until time.Time) error {
 }
 
 func (s *Service) closeStore() error {
-	s.transport.CloseIdleConnections()
+	s.transport.Close()
 	return s.store.Close()
 }
 
@@ -200,7 +199,7 @@ func (s *Service) Close() error {
 		errs = append(errs, s.store.Close())
 	}
 	if s.transport != nil {
-		s.transport.CloseIdleConnections()
+		s.transport.Close()
 	}
 	return errors.Join(errs...)
 }

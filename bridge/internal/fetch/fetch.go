@@ -16,6 +16,8 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
+
+	"github.com/taskwire/taskwire/internal/kafka"
 )
 
 // Request asks for the records of one partition from Offset on.
@@ -49,9 +51,9 @@ func Fetch(ctx context.Context, client *kafkago.Client, r Request) (Answer, erro
 		}
 		r.Offset = first
 	}
-	transport, ok := client.Transport.(*kafkago.Transport)
+	transport, ok := client.Transport.(*kafka.Transport)
 	if !ok {
-		return Answer{}, errors.New("fetch needs a client with a *kafka.Transport")
+		return Answer{}, errors.New("fetch needs a client of kafka.NewClient")
 	}
 	m, err := transport.RoundTrip(ctx, client.Addr, &exchange{
 		ctx: ctx, clientID: transport.ClientID, grant: r.Grant,

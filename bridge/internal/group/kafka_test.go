@@ -31,7 +31,7 @@ type live struct {
 	sessions  chan *group.Session
 	atBegin   func(*group.Session) // instead of sessions
 	atEnd     func(context.Context, *group.Session) error
-	transport *kafkago.Transport
+	transport *kafka.Transport
 	conns     conns
 	dead      atomic.Bool // no connection succeeds
 	killed    chan struct{}
@@ -80,7 +80,7 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 	t.Cleanup(func() {
 		cancel()
 		<-l.done
-		transport.CloseIdleConnections()
+		transport.Close()
 	})
 	return l
 }
@@ -186,7 +186,7 @@ func (l *live) cut(away time.Duration) {
 
 func (l *live) sever() {
 	l.dead.Store(true)
-	l.transport.CloseIdleConnections()
+	l.transport.Close()
 	for _, c := range l.conns.all() {
 		_ = c.Close()
 	}

@@ -130,7 +130,7 @@ func setup(t *testing.T, sinkURL string) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { transport.CloseIdleConnections(); _ = b.Close() })
+	t.Cleanup(func() { transport.Close(); _ = b.Close() })
 	return &bundle{t: t, broker: b, budget: 64 << 20, client: kafka.NewClient(cfg, transport), cfg: pump.Config{
 		Name: "sub", Group: "group", Topic: "events", Sink: sinkURL, Order: pump.ByKey, Concurrency: 16, Timeout: 5 * time.Second,
 		Backoff:  deliver.Backoff{Initial: time.Millisecond, Multiplier: 2, Max: 10 * time.Millisecond},
