@@ -40,7 +40,7 @@ func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Sessio
 		turn:   make(chan struct{}, 1),
 		lost:   make(chan struct{}),
 	}
-	s.confirm(time.Now())
+	s.confirm(g.synced)
 	return s
 }
 
