@@ -246,7 +246,7 @@ var post = &http.Request{Method: http.MethodPost}
 
 // plain is err without errDead, which is about this package.
 func plain(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Is(err, errDead) { //nolint:errorlint // the outermost
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Is(err, errDead) {
 		return joined.Unwrap()[1]
 	}
 	return err

@@ -337,9 +337,8 @@ func TestOnePostIsOneWriteAndFewAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.CopyN(io.Discard, resp.Body, 100); !errors.Is(err, io.EOF) {
-			t.Fatal(err)
-		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
 	})
 	t.Logf("%.0f allocations a post, the server's among them", allocs)
 }
@@ -366,6 +365,7 @@ func BenchmarkPost(b *testing.B) {
 					return
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
 			}
 		})
 	})

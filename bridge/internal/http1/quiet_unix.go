@@ -26,7 +26,7 @@ func quiet(nc net.Conn) bool {
 	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		empty = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK //nolint:errorlint // a system call returns it bare
+		empty = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
 		return true
 	})
 	return err == nil && empty
