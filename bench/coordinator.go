@@ -101,7 +101,7 @@ func (k *cluster) commits(ctx context.Context, partitions int) error {
 	if err != nil {
 		return err
 	}
-	sink := newTarget(5*time.Millisecond, 1<<30)
+	sink := newTarget(5*time.Millisecond, 200_000)
 	defer sink.close()
 	p, err := k.subscribe(ctx, topic, 1, sink.URL, "task.created")
 	if err != nil {
