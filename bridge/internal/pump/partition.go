@@ -56,7 +56,7 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
@@ -65,7 +65,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(s, session, claimed, tracker, key),
+		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
@@ -119,7 +119,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		paused, changed := p.sub.gate.get()
 		now := time.Now()
 		p.admit(now)
-		p.committer.start(ctx, now)
+		p.committer.start(now)
 		p.publish(now, paused)
 
 		slices := p.slices
@@ -291,7 +291,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 			abandon() // another member posts them now
 		}
 	}
-	if err := p.committer.finish(posts); err != nil {
+	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
 	}
 }

@@ -21,9 +21,9 @@
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
 // tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// commits, seal.go holds partitions whose offset somebody else has committed,
-// skip.go sets events aside for an operator, and status.go and metrics.go show all
-// of it.
+// takes what is done and commits.go stores it for all partitions, seal.go holds
+// partitions whose offset somebody else has committed, skip.go sets events aside
+// for an operator, and status.go and metrics.go show all of it.
 package pump
 
 import (
@@ -168,19 +168,29 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
 }
 
-// handle serves one generation: a loop for each partition, until all have drained.
+// handle serves one generation: a loop for each partition, until all have
+// drained, and then the end of their commits.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
-	var wg sync.WaitGroup
+	commits := newCommits(s, session)
+	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
+	var wg, worker sync.WaitGroup
+	worker.Go(func() { commits.run(storing) })
 	s.mu.Lock()
 	for _, claimed := range session.Partitions {
-		p := newPartition(s, session, claimed)
+		p := newPartition(s, session, commits, claimed)
 		s.partitions[claimed.ID] = p
-		wg.Go(func() { p.run(ctx) })
+		commits.partitions.Add(1)
+		wg.Go(func() {
+			defer commits.partitions.Add(-1)
+			p.run(ctx)
+		})
 	}
 	s.mu.Unlock()
 	<-ctx.Done()
 	failpoint.Hit("B7")
 	wg.Wait()
+	stored()
+	worker.Wait()
 	s.mu.Lock()
 	clear(s.partitions)
 	s.mu.Unlock()
