@@ -297,5 +297,5 @@ func (c Config) text() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("print the configuration: %w", err)
 	}
-	return string(out), nil
+	return strings.TrimSuffix(string(out), "\n") + "\n", nil
 }
