@@ -65,6 +65,7 @@ type Config struct {
 	Name        string
 	Group       string
 	Topic       string
+	Wrap        bool // the records are no CloudEvents: each becomes one
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none

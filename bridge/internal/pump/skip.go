@@ -141,7 +141,7 @@ const TypeSkipped = "taskwire.bridge.skipped"
 // skipped twice, when the bridge dies in between.
 func (p *partition) notice(it *item, now time.Time) ([]byte, event.Event, error) {
 	digest := sha256.Sum256(it.record.Value)
-	of, _, _ := event.FromRecord(it.record) // it was one when it came
+	of, _, _ := p.read(it.record, it.offset) // it was one when it came
 	subject, _ := event.Attribute(of, "subject")
 	key, _ := event.Attribute(of, event.PartitionKey)
 	source, _ := event.Attribute(of, "source")
