@@ -9,6 +9,7 @@ type Outcome string
 const (
 	Accepted  Outcome = "accepted"   // the sink has the event
 	Retry     Outcome = "retry"      // the sink could not take it now
+	Throttled Outcome = "throttled"  // the sink wants no request of any kind for a while
 	SinkFault Outcome = "sink_fault" // the sink or its address is wrong, not the event
 	Gone      Outcome = "gone"       // the sink asks never to be called again
 	Rejected  Outcome = "rejected"   // the sink refuses this event
@@ -19,8 +20,10 @@ func classify(status int) Outcome {
 	switch status {
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
 		return Accepted
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusRequestTimeout, http.StatusTooEarly:
 		return Retry // the sink asks for a later attempt
+	case http.StatusTooManyRequests:
+		return Throttled
 	case http.StatusGone:
 		return Gone
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired:

@@ -20,8 +20,8 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
-// tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// commits, seal.go holds partitions whose offset somebody else has committed,
+// tells a bad sink from a bad event, pace.go holds posts back that would be too many,
+// letters.go writes dead letters, committer.go commits, seal.go holds partitions whose offset somebody else has committed,
 // skip.go sets events aside for an operator, and status.go and metrics.go show all
 // of it.
 package pump
@@ -78,7 +78,7 @@ type Config struct {
 	For         time.Duration // after which an event is exhausted, whatever the cause
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
-	Rate        float64       // posts per second; 0 for no limit
+	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
 
@@ -97,7 +97,7 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
-	limit   *rate.Limiter
+	pace    *pace
 	log     *slog.Logger
 	gate    gate
 
@@ -113,11 +113,8 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
 	s.gate.changed = make(chan struct{})
-	if cfg.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
-	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
