@@ -52,6 +52,7 @@ type Subscription struct {
 	Rate        float64         `yaml:"rate"`
 	Signing     Signing         `yaml:"signing,omitempty"`
 	Auth        Auth            `yaml:"auth,omitempty"`
+	TLS         TLS             `yaml:"tls,omitempty"`
 }
 
 // Signing is how posts are signed, as Standard Webhooks has it.
@@ -282,6 +283,7 @@ func (s Subscription) check() []string {
 			wrong = append(wrong, "auth.bearer_file: "+err.Error())
 		}
 	}
+	wrong = append(wrong, s.checkSink()...)
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -313,8 +315,12 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 			return cfg, fmt.Errorf("subscription %s: auth.bearer_file: %w", s.Name, err)
 		}
 	}
+	tls, err := s.TLS.open(log)
+	if err != nil {
+		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer,
+		Signing: signing, Bearer: bearer, TLS: tls,
 		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
