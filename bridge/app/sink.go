@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
@@ -33,6 +34,30 @@ func (t TLS) open(log *slog.Logger) (*deliver.TLS, error) {
 	return settings, nil
 }
 
+// Headers are fixed extra ones of each post. A value "file:PATH" is what the file
+// holds.
+type Headers map[string]string
+
+// open returns nil when there are none.
+func (h Headers) open(log *slog.Logger) (*deliver.Headers, error) {
+	if len(h) == 0 {
+		return nil, nil
+	}
+	return deliver.OpenHeaders(h, log)
+}
+
+// shown leaves out values that may be secret. What remains is refused as a
+// configuration, so that nobody starts a bridge with it by mistake.
+func (h Headers) shown() Headers {
+	shown := maps.Clone(h)
+	for name, value := range shown {
+		if !strings.HasPrefix(value, "file:") {
+			shown[name] = ""
+		}
+	}
+	return shown
+}
+
 // checkSink names the mistakes in what is sent to the sink beside the event.
 func (s Subscription) checkSink() []string {
 	var wrong []string
@@ -41,6 +66,14 @@ func (s Subscription) checkSink() []string {
 	}
 	for _, w := range s.TLS.files().Check() {
 		wrong = append(wrong, "tls."+w)
+	}
+	for _, w := range deliver.CheckHeaders(s.Headers) {
+		wrong = append(wrong, "headers."+w)
+	}
+	for name := range s.Headers {
+		if strings.EqualFold(name, "Authorization") && s.Auth.BearerFile != "" {
+			wrong = append(wrong, "headers."+name+": auth.bearer_file sets this header; want one of the two")
+		}
 	}
 	return wrong
 }

@@ -32,6 +32,7 @@ type Config struct {
 	Timeout time.Duration    // of one attempt, from dial to the end of the answer
 	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
 	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Headers *Headers         // fixed extra ones; nil for none
 	TLS     *TLS             // nil for the system's roots and no client certificate
 	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
 }
@@ -42,6 +43,7 @@ type Client struct {
 	timeout time.Duration
 	signing *webhook.Secrets
 	bearer  *token.Own
+	headers *Headers
 	tls     *TLS
 	dialer  *net.Dialer
 	http    *connections
@@ -58,7 +60,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}
 	return &Client{
-		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, tls: cfg.TLS, dialer: dialer,
+		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
 		http: newConnections(failpoint.HalfWrites("B2", dialer.DialContext), cfg.TLS),
 	}, nil
 }
@@ -77,6 +79,9 @@ func (c *Client) Ready() error {
 	}
 	if c.bearer != nil {
 		errs = append(errs, c.bearer.Err())
+	}
+	if c.headers != nil {
+		errs = append(errs, c.headers.Err())
 	}
 	if c.tls != nil {
 		errs = append(errs, c.tls.Err())
@@ -178,6 +183,11 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 // authenticate adds what the sink may ask for. The time is the attempt's, so that
 // a late retry is no older than a first one.
 func (c *Client) authenticate(h http.Header, p Post) error {
+	if c.headers != nil {
+		if err := c.headers.add(h); err != nil {
+			return err
+		}
+	}
 	if c.bearer != nil {
 		bearer, err := c.bearer.Get()
 		if err != nil {
