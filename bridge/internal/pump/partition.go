@@ -49,6 +49,7 @@ type partition struct {
 	pending  []*item        // fetched, waiting for room in the window; rest of a slice
 	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
+	turn     turn           // under the rate of the subscription
 	next     int64          // offset after the last slice
 	end      int64          // of the partition; -1 when not known yet
 	fetchErr error          // of the last fetch, if it failed
@@ -102,7 +103,8 @@ func (p *partition) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	p.turn.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -145,6 +147,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.fetchFault(err)
 		case work <- post:
 			p.window.take()
+			p.turn.use()
 			p.inFlight++
 			p.breaker.started(post.queue.key)
 		case letterWork <- letter:
@@ -217,7 +220,7 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 		return nil, nil
 	}
 	it := p.window.next(now)
-	if it == nil {
+	if it == nil || p.turn.take(p.sub.pace, now).After(now) {
 		return nil, nil
 	}
 	return it, p.work
@@ -233,6 +236,9 @@ func (p *partition) sleep(now time.Time, paused string) time.Duration {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
+		if turn := p.turn.earliest(p.sub.pace, now); turn.After(at) {
+			at = turn
+		}
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))

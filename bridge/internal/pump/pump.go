@@ -20,10 +20,11 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
-// tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// takes what is done and commits.go stores it for all partitions, seal.go holds
-// partitions whose offset somebody else has committed, skip.go sets events aside
-// for an operator, and status.go and metrics.go show all of it.
+// tells a bad sink from a bad event, pace.go holds back posts that would be too
+// many, letters.go writes dead letters, committer.go takes what is done and
+// commits.go stores it for all partitions, seal.go holds partitions whose offset
+// somebody else has committed, skip.go sets events aside for an operator, and
+// status.go and metrics.go show all of it.
 package pump
 
 import (
@@ -69,6 +70,8 @@ type Config struct {
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Headers     *deliver.Headers // nil for none
+	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
@@ -79,7 +82,7 @@ type Config struct {
 	For         time.Duration // after which an event is exhausted, whatever the cause
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
-	Rate        float64       // posts per second; 0 for no limit
+	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
 
@@ -98,7 +101,7 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
-	limit   *rate.Limiter
+	pace    *pace
 	log     *slog.Logger
 	gate    gate
 
@@ -109,16 +112,13 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
 	s.gate.changed = make(chan struct{})
-	if cfg.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
-	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },

@@ -64,7 +64,7 @@ func (p *partition) request(ctx context.Context, s *skip) error {
 	}
 }
 
-var errNotTried = errors.New("not tried: it waited for a sink that is down")
+var errNotTried = errors.New("not tried: it waited for the sink")
 
 // skip begins what an operator asked for, or refuses it. An event that is being
 // posted is set aside when that has failed once more.

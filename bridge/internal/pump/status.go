@@ -54,6 +54,9 @@ func (p *partition) publish(now time.Time, paused string) {
 	if it := p.window.lowest(); it != nil {
 		oldest = it.received
 		s.Blocking, blocked = p.blocking(it)
+		if h := p.sub.pace.held(now); h != nil && it.state != writing {
+			s.Blocking, blocked = &Block{Offset: it.offset, Key: it.queue.key, EventID: it.event, Attempts: it.attempts, Reason: h.String()}, "rate_limited"
+		}
 	}
 	var tooLarge *fetch.TooLargeError
 	switch {
@@ -131,6 +134,9 @@ func (s *Subscription) View() View {
 		v.Reason = s.missing.Error()
 	}
 	now := time.Now()
+	if h := s.pace.held(now); h != nil && v.Reason == "" {
+		v.Reason = h.String()
+	}
 	for _, p := range s.partitions {
 		status, _ := p.snapshot(now)
 		v.Partitions = append(v.Partitions, status)
