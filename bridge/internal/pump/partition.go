@@ -118,7 +118,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
 		p.committer.start(now)
@@ -130,7 +131,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			post, work = p.nextPost(now)
 			if post != nil && p.workers == p.inFlight {
 				p.workers++
@@ -227,12 +228,12 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
