@@ -3,8 +3,6 @@
 package deliver
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -110,16 +108,14 @@ type Result struct {
 	Err        error         // nil when accepted; otherwise for the operator
 }
 
-// Attempt posts once. An answer counts only when it is complete.
-func (c *Client) Attempt(ctx context.Context, p Post) Result {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	req := c.request(ctx, p)
-	if err := c.authenticate(req.Header, p); err != nil {
+// attempt posts once, with send.
+func (c *Client) attempt(p Post, send func(http.Header) (*http.Response, error)) Result {
+	h := header(p)
+	if err := c.authenticate(h, p); err != nil {
 		// Not sent: without its credentials it would only be refused.
 		return Result{Outcome: SinkFault, Err: fmt.Errorf("not posted, its credentials are missing: %w", err)}
 	}
-	resp, err := c.http.RoundTrip(req)
+	resp, err := send(h)
 	if err != nil {
 		return c.unanswered(err)
 	}
@@ -154,8 +150,8 @@ func (c *Client) unanswered(err error) Result {
 	return res
 }
 
-// request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
-func (c *Client) request(ctx context.Context, p Post) *http.Request {
+// header is what every post has.
+func header(p Post) http.Header {
 	h := http.Header{
 		"Content-Type":       {p.ContentType},
 		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
@@ -170,14 +166,7 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 			h["Tracestate"] = []string{p.TraceState}
 		}
 	}
-	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Body)), nil }
-	first, _ := body()
-	req := &http.Request{
-		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
-		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
-	}
-	return req.WithContext(ctx)
+	return h
 }
 
 // authenticate adds what the sink may ask for. The time is the attempt's, so that

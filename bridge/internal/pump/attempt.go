@@ -23,13 +23,15 @@ type attempted struct {
 // It looks for a hold once more, as late as it can: one from another partition
 // may have come after the loop chose the item.
 func (p *partition) attempt(posts context.Context) {
+	sink := p.sub.sink.Worker(posts)
+	defer sink.Close()
 	for it := range p.work {
 		start := time.Now()
 		if p.sub.pace.held(start) != nil {
 			p.results <- attempted{item: it, held: true}
 			continue
 		}
-		res := p.sub.sink.Attempt(posts, deliver.Post{
+		res := sink.Attempt(deliver.Post{
 			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})

@@ -1,0 +1,108 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/http1"
+)
+
+// Worker posts for one goroutine. To a sink without TLS it has a connection of its
+// own; the others share theirs, since only the handshake tells whether a sink
+// speaks HTTP/2.
+type Worker struct {
+	client *Client
+	ctx    context.Context //nolint:containedctx // ends every post
+	conn   *http1.Conn     // nil: those of the client
+	start  []byte          // of each request's head
+	head   []byte
+}
+
+// Worker returns a worker, whose posts end with ctx. It opens no connection. Close
+// it after its last post.
+func (c *Client) Worker(ctx context.Context) *Worker {
+	w := &Worker{client: c, ctx: ctx}
+	if c.url.Scheme == "https" {
+		return w
+	}
+	address := c.url.Host
+	if c.url.Port() == "" {
+		address = net.JoinHostPort(c.url.Hostname(), "80")
+	}
+	w.conn = http1.New(ctx, func(ctx context.Context) (net.Conn, error) { return c.http.dial(ctx, "tcp", address) })
+	w.start = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", c.url.RequestURI(), c.url.Host)
+	return w
+}
+
+// Close closes the worker's own connection.
+func (w *Worker) Close() {
+	if w.conn != nil {
+		w.conn.Close()
+	}
+}
+
+// Attempt posts once. An answer counts only when it is complete.
+func (w *Worker) Attempt(p Post) Result {
+	if w.conn == nil {
+		return w.client.Attempt(w.ctx, p)
+	}
+	deadline := time.Now().Add(w.client.timeout)
+	return w.client.attempt(p, func(h http.Header) (*http.Response, error) {
+		head, err := w.write(h, len(p.Body))
+		if err != nil {
+			return nil, err
+		}
+		return w.conn.Post(deadline, head, p.Body)
+	})
+}
+
+// write returns the head of a request. It is valid until the next call.
+func (w *Worker) write(h http.Header, length int) ([]byte, error) {
+	b := append(w.head[:0], w.start...)
+	for name, values := range h {
+		for _, value := range values {
+			if !printable(value) {
+				return nil, &unsentError{fmt.Errorf("the header %s has a control character", name)}
+			}
+			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	b = strconv.AppendInt(append(b, "Content-Length: "...), int64(length), 10)
+	w.head = append(b, "\r\n\r\n"...)
+	return w.head, nil
+}
+
+// printable: a line feed in a value would begin another header.
+func printable(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// Attempt is Worker.Attempt over connections that all callers share.
+func (c *Client) Attempt(ctx context.Context, p Post) Result {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.attempt(p, func(h http.Header) (*http.Response, error) { return c.http.RoundTrip(c.request(ctx, h, p.Body)) })
+}
+
+// request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
+func (c *Client) request(ctx context.Context, h http.Header, content []byte) *http.Request {
+	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+	first, _ := body()
+	req := &http.Request{
+		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
+		Body: first, GetBody: body, ContentLength: int64(len(content)),
+	}
+	return req.WithContext(ctx)
+}
