@@ -5,9 +5,9 @@
 //	bridge                       serve
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
 //	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
-//	bridge dlq list              dead letters, one line each
-//	bridge dlq show -offset N    one dead letter in full
-//	bridge dlq watch             dead letters, then each new one, until it is stopped
+//	bridge dlq list              open dead letters, one line each; see Dead letters
+//	bridge dlq show ID           the dead letters of an event, or the one at PARTITION/OFFSET, in full
+//	bridge dlq watch             open dead letters, then each new one, until it is stopped
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
 //	bridge --version             version, revision and Go release

@@ -22,7 +22,9 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
@@ -218,8 +220,43 @@ func (b *bundle) committed() (int64, string) {
 func (b *bundle) letters() []deadletter.Stored {
 	b.t.Helper()
 	var out []deadletter.Stored
-	if err := deadletter.Scan(b.t.Context(), b.client, "dlq", false, func(s deadletter.Stored) error { out = append(out, s); return nil }); err != nil {
+	for _, p := range b.positions() {
+		_, err := deadletter.Scan(b.t.Context(), b.client, deadletter.Range{Topic: "dlq", Partition: p.Partition, From: p.First, To: p.End}, func(rec fetch.Record) error {
+			if l, ok := deadletter.FromRecord(p.Partition, rec); ok {
+				out = append(out, l)
+			}
+			return nil
+		})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// positions are how far the dead letters of the subscription are dealt with.
+func (b *bundle) positions() []deadletter.Position {
+	b.t.Helper()
+	var keys seal.Keys
+	if b.cfg.Keys != nil {
+		keys = b.cfg.Keys()
+	}
+	all, err := deadletter.Positions(b.t.Context(), b.client, deadletter.Group(b.cfg.Group), "dlq", keys)
+	if err != nil {
 		b.t.Fatal(err)
+	}
+	return all
+}
+
+// open are the letters of the subscription that nobody has dealt with.
+func (b *bundle) open() []deadletter.Stored {
+	b.t.Helper()
+	var out []deadletter.Stored
+	positions := b.positions()
+	for _, l := range b.letters() {
+		if l.Letter.Subscription == b.cfg.Name && !positions[l.Partition].Done(l.Offset) {
+			out = append(out, l)
+		}
 	}
 	return out
 }
