@@ -28,10 +28,11 @@ func (p *partition) attempt(intake, posts context.Context) {
 			p.results <- attempted{item: it}
 			continue
 		}
+		topic, partition, offset := p.origin(it)
 		start := time.Now()
 		res := p.sub.sink.Attempt(posts, deliver.Post{
 			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
-			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
+			Attempt: it.attempts + 1, Topic: topic, Partition: partition, Offset: offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
 		p.results <- attempted{it, res}
@@ -51,15 +52,18 @@ func (p *partition) settle(r attempted, now time.Time) {
 	switch r.Outcome {
 	case deliver.Accepted:
 		failpoint.Hit("B3")
+		p.sub.pass.answered()
 		p.recovered(now)
 		p.sub.log.Debug("delivered", p.attrs(it)...)
 		p.done(it)
 	case deliver.Rejected:
+		p.sub.pass.answered()
 		p.recovered(now) // the sink is well enough to refuse
 		it.fail(r.Err, now)
 		p.rejected(it, r, now)
 	default:
 		it.fail(r.Err, now)
+		p.sub.pass.unanswered(r.Err, now)
 		p.failed(it, r, probe, now)
 	}
 }

@@ -46,7 +46,7 @@ const itemCost = 768
 // fetch brings slices to p.slices until ctx ends, beginning at offset.
 func (p *partition) fetch(ctx context.Context, offset int64) {
 	again := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && offset < p.limit {
 		next, err := p.fetchOnce(ctx, offset)
 		offset = next
 		if err == nil {
@@ -185,13 +185,16 @@ func (p *partition) decode(records *fetch.Records, limit int) (s slice, err erro
 	size := 0
 	for err == nil && size < limit && len(s.items) < maxItems/4 {
 		var rec fetch.Record
-		if rec, err = records.Read(); err == nil {
+		if rec, err = records.Read(); err == nil && rec.Offset >= p.limit {
+			err = io.EOF
+		}
+		if err == nil {
 			it := p.prepare(rec)
 			size += it.size
 			s.items = append(s.items, it)
 		}
 	}
-	s.next = records.Next()
+	s.next = min(records.Next(), p.limit)
 	return s, err
 }
 
@@ -201,6 +204,9 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: rec.Record}
 	it.size = len(rec.Key) + len(rec.Value) + itemCost
+	if !p.sub.pass.take(p, it) {
+		return it
+	}
 	e, mode, err := event.FromRecord(it.record)
 	if err != nil {
 		it.state, it.err = malformed, err

@@ -3,6 +3,7 @@ package pump
 import (
 	"time"
 
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/internal/event"
 )
 
@@ -24,6 +25,9 @@ const (
 	waiting                // failed; posted again when it is due
 	writing                // its dead letter is being written, or waits for that
 	dropped                // its offset stays in flight; the next generation posts it
+	kept                   // an open dead letter that this pass leaves alone
+	foreign                // no dead letter of this subscription
+	ignored                // a dead letter that an operator gives up
 	done
 )
 
@@ -50,6 +54,8 @@ type item struct {
 	err      error
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
+
+	letter *deadletter.Letter // what it was as a dead letter; nil for an event of the topic
 
 	skip   *skip // an operator wants it set aside
 	notice bool  // it is set aside, and its body is the notice of that

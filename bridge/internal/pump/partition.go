@@ -3,6 +3,7 @@ package pump
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type partition struct {
 	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
 	next     int64          // offset after the last slice
+	limit    int64          // where a pass over dead letters ends
 	end      int64          // of the partition; -1 when not known yet
 	fetchErr error          // of the last fetch, if it failed
 
@@ -69,7 +71,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
-		end: -1, next: claimed.Offset,
+		end: -1, next: claimed.Offset, limit: math.MaxInt64,
 	}
 	if s.cfg.Order == ByPartition {
 		p.concurrency = 1
@@ -82,6 +84,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 	if why := tracker.Ignored(); why != "" {
 		s.log.Warn("commit metadata ignored, finished events may be posted again", "partition", p.id, "reason", why)
 	}
+	s.pass.begin(p)
 	return p
 }
 
@@ -119,6 +122,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		paused, changed := p.sub.gate.get()
 		now := time.Now()
 		p.admit(now)
+		p.sub.pass.turn(p, paused)
 		p.committer.start(ctx, now)
 		p.publish(now, paused)
 
@@ -184,6 +188,9 @@ func (p *partition) admit(now time.Time) {
 		if !p.tracker.Received(it.offset) {
 			continue // finished before the restart
 		}
+		if p.sub.pass.admit(p, it) {
+			continue
+		}
 		if it.state == unwanted {
 			p.tracker.Done(it.offset)
 			continue
@@ -248,6 +255,7 @@ func (p *partition) sleep(now time.Time, paused string) time.Duration {
 
 // done finishes an item: its offset, its place in the window, and the next of its key.
 func (p *partition) done(it *item) {
+	p.sub.pass.finished(p, it)
 	p.tracker.Done(it.offset)
 	p.breaker.forget(it.queue.key)
 	p.advance(p.window.finish(it))
@@ -260,6 +268,7 @@ func (p *partition) fetchFault(err error) {
 		p.sub.log.Warn("fetch failed, retrying", "topic", p.sub.cfg.Topic, "partition", p.id, "err", err)
 	}
 	p.fetchErr = err
+	p.sub.pass.fault(err)
 }
 
 func (p *partition) commitEnded(a commitAnswer) {
@@ -293,5 +302,6 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 	}
 	if err := p.committer.finish(posts); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
+		p.sub.pass.unmarked(err)
 	}
 }

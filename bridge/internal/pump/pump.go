@@ -22,8 +22,8 @@
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
 // tells a bad sink from a bad event, letters.go writes dead letters, committer.go
 // commits, seal.go holds partitions whose offset somebody else has committed,
-// skip.go sets events aside for an operator, and status.go and metrics.go show all
-// of it.
+// skip.go sets events aside for an operator, redrive.go makes the same loop work on
+// dead letters, and status.go and metrics.go show all of it.
 package pump
 
 import (
@@ -97,9 +97,10 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
-	limit   *rate.Limiter
+	limit   limits
 	log     *slog.Logger
-	gate    gate
+	gate    *gate
+	pass    *Redrive // nil: it delivers the events of the topic themselves
 
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
@@ -114,9 +115,9 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 	}
 	log = log.With("subscription", cfg.Name)
 	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
-	s.gate.changed = make(chan struct{})
+	s.gate = &gate{changed: make(chan struct{})}
 	if cfg.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
+		s.limit = limits{newLimiter(cfg.Rate)}
 	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,

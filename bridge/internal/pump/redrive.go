@@ -1,0 +1,238 @@
+package pump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
+)
+
+// Redrive is one pass over the dead letters of a subscription, from the oldest
+// open one to the end that the topic had when it began. The partition loop does
+// it as it delivers events, with the dead-letter topic as its topic and the
+// group's .dlq as its group; that group's commits say which letters are done.
+//
+// # Order of effects
+//
+// A selected letter is posted. Only when the sink has accepted it, or Kafka has
+// acknowledged a new letter that says that it failed again, is the old letter
+// done, and the next commit says so. The process may die between any two steps:
+//
+//   - before or during the post: the letter is open, the next redrive posts it;
+//   - after the 2xx or the new letter, before the commit: the letter is still
+//     open and is posted once more by the next redrive; the sink knows the
+//     event's id. At most what was in flight, and what finished in the 10 ms
+//     before, is concerned.
+//
+// A letter that was not selected is never done: it holds the commit back, and
+// what is done above it is in the commit's map. When the map is full the pass
+// ends, before anything is posted that could not be marked.
+//
+// Two passes exclude each other, since each wants all partitions for itself in
+// one generation of the group. One that has lost them, to a rebalance or because
+// it was stopped too long, cannot commit any more and begins no post.
+type Redrive struct {
+	// Select chooses letters of the subscription. nil chooses none: the pass only
+	// moves the commit over letters of other subscriptions.
+	Select func(deadletter.Stored) bool
+	// Ignore makes what is selected done without a post, for the reason and by whom it says.
+	Ignore *Ignored
+	Rate   float64 // posts per second beside the subscription's own limit; 0 for none
+
+	mu         sync.Mutex
+	progress   Progress
+	firsts     map[int]int64 // of the topic, by partition
+	ends       map[int]int64 // where the pass ends, by partition
+	partitions map[int]passed
+	over       map[int]bool // partitions that are through, in this generation
+	failing    time.Time    // since when the sink has answered no post
+	patience   time.Duration
+	stop       context.CancelCauseFunc
+	full       string // where a map was full
+	lost       error  // of the last commit
+}
+
+// passed is how far a partition is in this generation.
+type passed struct {
+	kept, inFlight, left int64
+	keeps                bool // the letter before was kept
+}
+
+// Ignored is why letters are ignored.
+type Ignored struct{ Reason, By string }
+
+// Progress is how far a pass is.
+type Progress struct {
+	Delivered int64  `json:"delivered"` // accepted by the sink
+	Failed    int64  `json:"failed"`    // a new letter was written
+	Filtered  int64  `json:"filtered"`  // the subscription's filters do not want them any more
+	Ignored   int64  `json:"ignored"`
+	Open      int64  `json:"open"`      // letters of the subscription that were not selected
+	InFlight  int64  `json:"in_flight"` // read and not done yet
+	Unread    int64  `json:"unread"`    // records of the topic, of whichever subscription
+	Problem   string `json:"problem,omitempty"`
+}
+
+// Outcomes of taskwire_bridge_redriven_total.
+var redriveOutcomes = []string{"delivered", "deadletter", "filtered", "ignored"}
+
+// errThrough is the cause with which a complete pass ends.
+var errThrough = errors.New("the pass is complete")
+
+const (
+	// otherPass is how long a pass waits for another one to end, or for the
+	// session of a dead process to time out.
+	otherPass = 20 * time.Second
+	// passPatience is how long a sink may answer no post before a pass gives up.
+	passPatience = 5 * time.Minute
+)
+
+// Redrive makes the pass. It returns nil when it has reached the end, a
+// *RefusedError when it cannot be made or had to stop, and the cause of ctx's end.
+func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
+	if shut, _ := s.gate.get(); shut != "" && r.Ignore == nil && r.Select != nil {
+		return refusedPaused(shut)
+	}
+	of := deadletter.Group(s.cfg.Group)
+	if err := s.awaitNoOther(ctx, of); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	r.mu.Lock()
+	r.stop, r.patience = stop, min(passPatience, s.cfg.For)
+	r.mu.Unlock()
+	child := s.child(r, of)
+	err := child.member.Run(ctx, r.generation(child))
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if !errors.Is(err, errThrough) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.lost != nil:
+		return fmt.Errorf("what finished last is not marked and will be done again by the next redrive: %w", r.lost)
+	case r.full != "":
+		return &RefusedError{r.full}
+	}
+	return nil
+}
+
+// child is the subscription as it works on its dead letters. What the sink must
+// not see twice as much of, or the operator has decided, is shared: connections,
+// the limit, the pause, the memory.
+func (s *Subscription) child(r *Redrive, of string) *Subscription {
+	cfg := s.cfg
+	cfg.Group, cfg.Topic, cfg.InstanceID = of, s.cfg.DeadLetter, ""
+	cfg.Block = false // what fails is a letter already, and becomes a new one
+	cfg.For = 1 << 62 // while the sink is at fault a letter stays as it is
+	limit := slices.Clone(s.limit)
+	if r.Rate > 0 {
+		limit = append(limit, newLimiter(r.Rate))
+	}
+	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, limit: limit,
+		log: s.log, gate: s.gate, pass: r, partitions: map[int]*partition{}}
+	child.member = group.New(group.Config{Client: s.client, Group: of, Topic: cfg.Topic, Log: s.log})
+	return child
+}
+
+// awaitNoOther returns when the group has no member.
+func (s *Subscription) awaitNoOther(ctx context.Context, of string) error {
+	wait, cancel := context.WithTimeout(ctx, otherPass)
+	defer cancel()
+	for {
+		busy, err := deadletter.Busy(wait, s.client, of)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case busy == "":
+			return nil
+		}
+		select {
+		case <-wait.Done():
+			return &RefusedError{fmt.Sprintf("dead letters of %s are being worked on by %s; wait until that is over", s.cfg.Name, busy)}
+		case <-time.After(500 * time.Millisecond): // brokers send no notice of an empty group
+		}
+	}
+}
+
+func refusedPaused(why string) error {
+	return &RefusedError{"the subscription is paused (" + why + "); resume it first"}
+}
+
+// generation serves a generation of the group, if it has all partitions.
+func (r *Redrive) generation(child *Subscription) group.Handler {
+	return func(ctx context.Context, session *group.Session) error {
+		positions, err := deadletter.Positions(ctx, child.client, child.cfg.Group, child.cfg.Topic, child.keys())
+		if err != nil {
+			return err
+		}
+		if len(session.Partitions) != len(positions) {
+			return &RefusedError{"another bridge works on the dead letters of " + child.cfg.Name + "; wait until that is over"}
+		}
+		for _, p := range positions {
+			if p.Wrong != nil {
+				return &RefusedError{fmt.Sprintf("what group %s has stored for partition %d is not to be trusted: %v; delete the group (kafka-consumer-groups.sh --delete --group %s), and all letters count as open",
+					child.cfg.Group, p.Partition, p.Wrong, child.cfg.Group)}
+			}
+		}
+		r.bound(positions)
+		return child.handle(ctx, session)
+	}
+}
+
+// bound takes note of where the topic begins now, and of where it ended when the
+// pass began: letters that the pass itself writes are not for it.
+func (r *Redrive) bound(positions []deadletter.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ends == nil {
+		r.ends = map[int]int64{}
+		for _, p := range positions {
+			r.ends[p.Partition] = p.End
+		}
+	}
+	r.firsts = map[int]int64{}
+	for _, p := range positions {
+		r.firsts[p.Partition] = p.First
+	}
+	r.over, r.partitions = map[int]bool{}, map[int]passed{}
+}
+
+// keys seal commits; nil for none.
+func (s *Subscription) keys() seal.Keys {
+	if s.cfg.Keys == nil {
+		return nil
+	}
+	return s.cfg.Keys()
+}
+
+// limits must all allow a post.
+type limits []*rate.Limiter
+
+// Wait returns when a post may begin, or with an error when ctx ends.
+func (l limits) Wait(ctx context.Context) error {
+	for _, one := range l {
+		if err := one.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newLimiter(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
+}
