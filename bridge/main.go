@@ -8,6 +8,8 @@
 //	bridge dlq list              open dead letters, one line each; see Dead letters
 //	bridge dlq show ID           the dead letters of an event, or the one at PARTITION/OFFSET, in full
 //	bridge dlq watch             open dead letters, then each new one, until it is stopped
+//	bridge dlq redrive           deliver dead letters again
+//	bridge dlq ignore            give dead letters up
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
 //	bridge --version             version, revision and Go release
@@ -19,6 +21,11 @@
 //	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
 //	POST /subscriptions/{name}/offsets/accept      {"by": NAME, "partition": N}; partition may be left out
 //	POST /subscriptions/{name}/skip                {"by": NAME, "partition": N, "offset": N, "reason": TEXT}
+//	GET  /deadletters?subscription=NAME            open letters, a page at a time; also done, payload, limit, after, and a selection
+//	POST /deadletters/redrive, /deadletters/ignore {"subscription": NAME, "by": NAME, "select": {...} or "all": true, "dry_run": true,
+//	                                               "rate": N, "reason": TEXT}; select has ids, types, reasons, statuses, keys, since, until
+//	GET  /deadletters/jobs, /deadletters/jobs/{id} what they do and did; ?wait=N waits up to N seconds for the end
+//	DELETE /deadletters/jobs/{id}                  cancels one
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
 // Settings, all from the environment:
@@ -57,8 +64,9 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
-//	ADMIN_URL                for the commands under Repairs: the bridge     http://localhost:8001
-//	                         that has the partition; or --admin URL
+//	ADMIN_URL                for bridge dlq redrive and ignore: any bridge;  http://localhost:8001
+//	                         for the commands under Repairs: the one that
+//	                         has the partition; or --admin URL
 //
 // On a loopback address both ports answer 403 unless they are called localhost or
 // by an address, the public one also by a name of ADMIN_HOSTS.
@@ -78,6 +86,36 @@
 // events is ignored. A subscription with "exhausted: deadletter" goes on from
 // there; one with "exhausted: block" delivers the partition only when an operator
 // accepts the offset. That is also so for a group that was used without the key.
+//
+// # Dead letters
+//
+// Which letters are dealt with is the state of a consumer group of its own,
+// GROUP.dlq, on the dead-letter topic, so that Kafka's tools show open ones as lag.
+// Its offset is the oldest open letter; a map in its metadata has what is done
+// above. While letters of other subscriptions are on the topic, the lag counts those
+// that are newer than the oldest open one, too.
+//
+//	bridge dlq list [--subscription NAME] [--done] [selection]
+//	bridge dlq redrive --subscription NAME selection|--all [--dry-run] [--rate N] [--detach]
+//	bridge dlq ignore --subscription NAME selection|--all --reason TEXT [--dry-run]
+//
+// A selection is any of --id (an event's, or PARTITION/OFFSET), --type, --reason (with
+// ignore: --dlq-reason), --status, --key, each of which may be repeated, --since and
+// --until (a time, or how long ago). list, show and watch read Kafka; redrive and ignore
+// ask a running bridge, by ADMIN_URL or --admin, and show its progress. Ctrl-C cancels:
+// posts in flight finish and are marked. A lost connection does not. Whatever ends a
+// redrive, the same command goes on with what is open.
+//
+// A redrive posts to the same sink, in order per key, with the subscription's present
+// settings. A letter that is refused or exhausted again becomes a new one, with
+// dlq-redrives one higher. While the sink is down or wrong, letters stay as they are,
+// and after five minutes without an answer the redrive stops. It is refused while the
+// subscription is paused. At most one redrive or ignore of a subscription runs at a
+// time, in whichever bridge.
+//
+// A commit's metadata holds some 24,000 letters, in any pattern, from the oldest open
+// one; in long runs, any number. When it is full the command says so: deal with the
+// oldest ones first.
 //
 // # Repairs
 //

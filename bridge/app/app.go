@@ -14,6 +14,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -29,6 +30,7 @@ type Service struct {
 	http      *httpd.Server
 	transport *kafka.Transport
 	subs      []*pump.Subscription
+	jobs      *redrive.Jobs
 }
 
 // New binds the ports; it connects to nothing and delivers nothing yet. Run waits
@@ -81,6 +83,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
 	}
 	server.PublicHosts(door.Hosts)
+	s.jobs = redrive.New(func() []*pump.Subscription { return s.subs }, log)
+	door.Jobs = s.jobs
 	handler := admin.Handler(s.subs, door)
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
@@ -102,6 +106,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
+	group.Go(func() error { return s.jobs.Run(ctx) })
 	for _, sub := range s.subs {
 		group.Go(func() error { return sub.Run(ctx) })
 	}

@@ -19,7 +19,7 @@ func Commands() []process.Sub {
 	return []process.Sub{
 		{Name: "check", Run: check},
 		{Name: "explain", Usage: "--event FILE", Run: explain},
-		{Name: "dlq", Usage: "list|show|watch", Run: dlq},
+		{Name: "dlq", Usage: "list|show|watch|redrive|ignore", Run: dlq},
 		{Name: "offsets", Usage: "accept --subscription NAME", Run: offsets},
 		{Name: "skip", Usage: "--subscription NAME --partition N --offset N --reason TEXT", Run: skip},
 	}

@@ -22,10 +22,12 @@ import (
 	"github.com/taskwire/taskwire/internal/secretfile"
 )
 
-const dlqUsage = "usage: bridge dlq list|watch [--subscription NAME] [--done] [selection], bridge dlq show ID|PARTITION/OFFSET; bridge dlq list --help shows the flags"
+const dlqUsage = "usage: bridge dlq list|watch [--subscription NAME] [--done] [selection], bridge dlq show ID|PARTITION/OFFSET, " +
+	"bridge dlq redrive|ignore --subscription NAME selection|--all; with --help each shows its flags"
 
-// dlq is what operators do with dead letters. These commands read Kafka
-// themselves, so that they work while no bridge does.
+// dlq is what operators do with dead letters. list, show and watch read Kafka
+// themselves, so that they work while no bridge does; redrive and ignore ask a
+// running bridge.
 func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		return process.Usagef(dlqUsage)
@@ -33,6 +35,8 @@ func dlq(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr i
 	switch args[0] {
 	case "list", "show", "watch":
 		return dlqRead(ctx, lookup, args, stdout, stderr)
+	case "redrive", "ignore":
+		return dlqJob(ctx, lookup, args, stdout, stderr)
 	}
 	return process.Usagef("unknown subcommand dlq %s; %s", args[0], dlqUsage)
 }

@@ -92,22 +92,37 @@ func (c *repair) isSet(name string) (set bool) {
 	return set
 }
 
-// post asks the bridge. An answer other than 2xx is an error with the bridge's reason.
-func (c *repair) post(ctx context.Context, what string, in, out any) error {
+// check is for after the flags are parsed.
+func (c *repair) check() error {
 	if c.by == "" {
 		return process.Usagef("say who you are with --by NAME; it is logged")
 	}
 	if err := env.CheckURL(c.admin); err != nil {
 		return process.Usagef("ADMIN_URL or --admin: %v", err)
 	}
-	body, err := json.Marshal(in)
-	if err != nil {
+	return nil
+}
+
+// post asks the bridge. An answer other than 2xx is an error with the bridge's reason.
+func (c *repair) post(ctx context.Context, what string, in, out any) error {
+	if err := c.check(); err != nil {
 		return err
+	}
+	return c.call(ctx, http.MethodPost, "/subscriptions/"+url.PathEscape(c.subscription)+"/"+what, in, out)
+}
+
+// call sends in, if it is not nil, and reads the answer into out.
+func (c *repair) call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		strings.TrimSuffix(c.admin, "/")+"/subscriptions/"+url.PathEscape(c.subscription)+"/"+what, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.admin, "/")+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
 // Package admin is the bridge's HTTP API for operators: the state of each
-// subscription, pause and resume, and the repairs that need an operator.
+// subscription, pause and resume, the repairs that need an operator, and what becomes
+// of dead letters.
 package admin
 
 import (
@@ -7,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/token"
 )
@@ -16,6 +18,8 @@ type Config struct {
 	Token    *token.List // nil: everybody may read, and Loopback decides about writes
 	Hosts    httpd.Hosts // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool        // only this machine reaches the listener
+
+	Jobs *redrive.Jobs // on the dead letters of the subscriptions
 }
 
 // Handler serves the admin API for subs.
@@ -38,6 +42,7 @@ func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 		write(w, s.View())
 	}))
 	repairs(mux, subs)
+	deadLetters(mux, subs, cfg.Jobs)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})

@@ -35,7 +35,7 @@ func in[T comparable](list []T, v T) bool { return len(list) == 0 || slices.Cont
 func Reasons() []string { return []string{Rejected, Exhausted, Malformed, Expired, Skipped} }
 
 // maxEntries bounds a selection: each letter is compared with each entry.
-const maxEntries = 1000
+const maxEntries = 200
 
 // Check returns what is wrong with it.
 func (s Selection) Check() error {

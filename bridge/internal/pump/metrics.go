@@ -20,6 +20,7 @@ type Metrics struct {
 	unsealed    *prometheus.CounterVec
 	accepted    *prometheus.CounterVec
 	redriven    *prometheus.CounterVec
+	open        *prometheus.GaugeVec
 	lag         *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
@@ -54,7 +55,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "taskwire_bridge_attempt_seconds", Help: "Time of one post.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"subscription"}),
 	}
-	reg.MustRegister(m.seconds, (*gauges)(m))
+	m.open = gauge("dead_letters_open", "Dead letters that nobody has dealt with, as of the last minute, at the replica that has partition 0.", "subscription")
+	reg.MustRegister(m.seconds, m.open, (*gauges)(m))
 	return m
 }
 

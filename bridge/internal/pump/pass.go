@@ -122,7 +122,7 @@ func (r *Redrive) turn(p *partition, paused string) {
 	state := r.partitions[p.id]
 	state.inFlight, state.left = int64(p.window.items), max(0, p.limit-p.next)+int64(len(p.pending))
 	r.partitions[p.id] = state
-	if paused != "" && r.Ignore == nil && r.Select != nil {
+	if paused != "" && r.posts() {
 		r.stop(refusedPaused(paused))
 	}
 	full := len(p.pending) > 0 && p.window.items == 0 && p.tracker.Full()

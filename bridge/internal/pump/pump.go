@@ -100,7 +100,8 @@ type Subscription struct {
 	limit   limits
 	log     *slog.Logger
 	gate    *gate
-	pass    *Redrive // nil: it delivers the events of the topic themselves
+	pass    *Redrive      // nil: it delivers the events of the topic themselves
+	passes  chan struct{} // held by the pass over its dead letters
 
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
@@ -114,7 +115,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}, passes: make(chan struct{}, 1)}
 	s.gate = &gate{changed: make(chan struct{})}
 	if cfg.Rate > 0 {
 		s.limit = limits{newLimiter(cfg.Rate)}

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // Redrive is one pass over the dead letters of a subscription, from the oldest
@@ -84,6 +89,9 @@ type Progress struct {
 // Outcomes of taskwire_bridge_redriven_total.
 var redriveOutcomes = []string{"delivered", "deadletter", "filtered", "ignored"}
 
+// errMet says that two passes have joined the group at once.
+var errMet = errors.New("another pass has joined the group")
+
 // errThrough is the cause with which a complete pass ends.
 var errThrough = errors.New("the pass is complete")
 
@@ -98,7 +106,35 @@ const (
 // Redrive makes the pass. It returns nil when it has reached the end, a
 // *RefusedError when it cannot be made or had to stop, and the cause of ctx's end.
 func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
-	if shut, _ := s.gate.get(); shut != "" && r.Ignore == nil && r.Select != nil {
+	select {
+	case s.passes <- struct{}{}:
+		defer func() { <-s.passes }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	r.mu.Lock()
+	r.patience = min(passPatience, s.cfg.For)
+	r.mu.Unlock()
+	for met := (time.Time{}); ; {
+		err := s.tryRedrive(ctx, r)
+		if !errors.Is(err, errMet) {
+			return err
+		}
+		// Both that have met leave; chance decides who comes back first.
+		if met.IsZero() {
+			met = time.Now()
+		}
+		if time.Since(met) > otherPass {
+			return &RefusedError{"another bridge works on the dead letters of " + s.cfg.Name + "; wait until that is over"}
+		}
+		if err := retry.Pause(ctx, rand.N(2*time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Subscription) tryRedrive(ctx context.Context, r *Redrive) error {
+	if shut, _ := s.gate.get(); shut != "" && r.posts() {
 		return refusedPaused(shut)
 	}
 	of := deadletter.Group(s.cfg.Group)
@@ -108,7 +144,7 @@ func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	r.mu.Lock()
-	r.stop, r.patience = stop, min(passPatience, s.cfg.For)
+	r.stop, r.lost, r.full = stop, nil, ""
 	r.mu.Unlock()
 	child := s.child(r, of)
 	err := child.member.Run(ctx, r.generation(child))
@@ -126,8 +162,16 @@ func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
 	case r.full != "":
 		return &RefusedError{r.full}
 	}
+	var open int64
+	for _, p := range r.partitions {
+		open += p.kept
+	}
+	s.metrics.open.WithLabelValues(s.cfg.Name).Set(float64(open))
 	return nil
 }
+
+// posts reports whether the pass posts anything.
+func (r *Redrive) posts() bool { return r.Select != nil && r.Ignore == nil }
 
 // child is the subscription as it works on its dead letters. What the sink must
 // not see twice as much of, or the operator has decided, is shared: connections,
@@ -143,7 +187,11 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	}
 	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, limit: limit,
 		log: s.log, gate: s.gate, pass: r, partitions: map[int]*partition{}}
-	child.member = group.New(group.Config{Client: s.client, Group: of, Topic: cfg.Topic, Log: s.log})
+	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, Log: s.log}
+	if r.Select == nil {
+		member.Log = nil // it happens by itself, again and again
+	}
+	child.member = group.New(member)
 	return child
 }
 
@@ -181,7 +229,7 @@ func (r *Redrive) generation(child *Subscription) group.Handler {
 			return err
 		}
 		if len(session.Partitions) != len(positions) {
-			return &RefusedError{"another bridge works on the dead letters of " + child.cfg.Name + "; wait until that is over"}
+			return errMet
 		}
 		for _, p := range positions {
 			if p.Wrong != nil {
@@ -235,4 +283,37 @@ func (l limits) Wait(ctx context.Context) error {
 
 func newLimiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
+}
+
+// Mailbox is where the dead letters of a subscription are, and what they were.
+type Mailbox struct {
+	Client            *kafkago.Client
+	Topic, Group      string // of the letters and of their state
+	Source, Delivered string // topic of the events, and the group that delivers them
+	Keys              seal.Keys
+}
+
+// Mailbox is the subscription's.
+func (s *Subscription) Mailbox() Mailbox {
+	return Mailbox{Client: s.client, Topic: s.cfg.DeadLetter, Group: deadletter.Group(s.cfg.Group), Source: s.cfg.Topic, Delivered: s.cfg.Group, Keys: s.keys()}
+}
+
+// Wants reports whether the subscription delivers a record of its topic.
+func (s *Subscription) Wants(rec event.Record) bool {
+	e, _, err := event.FromRecord(rec)
+	return err == nil && filter.Match(s.cfg.Filters, e)
+}
+
+// Paused is why the subscription is paused, "" when it is not.
+func (s *Subscription) Paused() string {
+	shut, _ := s.gate.get()
+	return shut
+}
+
+// Leads reports whether this process has the first partition of the topic, and so
+// does what one process of the group has to do.
+func (s *Subscription) Leads() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.partitions[0] != nil
 }
