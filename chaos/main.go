@@ -22,6 +22,7 @@
 //	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers
+//	                   redrive            the notifier refuses, and a bridge redrives the dead letters, or is killed at it
 //	                   intruder           posts forged events to the auditor, unsigned
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut

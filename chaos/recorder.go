@@ -126,7 +126,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte, d check.Delivery, mode string) {
 	switch mode {
-	case "500", "503", "302":
+	case "500", "503", "302", "422":
 		d.Status, _ = strconv.Atoi(mode)
 		w.Header().Set("Retry-After", "1")
 		w.Header().Set("Location", "/login")

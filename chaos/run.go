@@ -97,6 +97,9 @@ func (y *system) play(ctx context.Context) error {
 	err = errors.Join(y.heal(), clients.Wait())
 	y.printf("load ended, draining")
 	stuck := y.drain(ctx)
+	if stuck == "" && y.redrives() {
+		stuck = y.redriveRest(ctx)
+	}
 	stopWatch()
 	err = errors.Join(err, watchers.Wait())
 	if ctx.Err() != nil {

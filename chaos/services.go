@@ -136,7 +136,7 @@ func (y *system) newBridge(name string) (*program, error) {
 		return nil, err
 	}
 	addr := freeport.Addr()
-	y.ops[name] = freeport.Addr()
+	y.ops[name], y.admin[name] = freeport.Addr(), addr
 	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
 	p.env = func(start int) ([]string, error) {
 		config := y.path(name + ".yaml")

@@ -61,6 +61,10 @@ func strikes() []strike {
 			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
 			after:   func(y *system) error { return y.bridges[0].Up() }})
 	all = append(all,
+		strike{name: "D1", program: "bridge-1", most: 5, plans: []string{"D1:kill@%d"}, provoke: redriveUntilKilled("")},
+		strike{name: "D2", program: "bridge-1", most: 5, plans: []string{"D2:kill@%d"}, provoke: redriveUntilKilled("422"),
+			after: func(y *system) error { y.notices.mode.Store(nil); return nil }})
+	all = append(all,
 		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
 		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
@@ -144,6 +148,8 @@ func needOf(s settings) map[string]int {
 			need["republished"]++
 		case "B6":
 			need["dead-letters"] = s.Times
+		case "D1", "D2":
+			need["redriven"] = 1
 		case "B7", "B1-stop", "B3-stop":
 			need["rebalances"] += s.Times
 		}

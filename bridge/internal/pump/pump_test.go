@@ -121,9 +121,12 @@ type bundle struct {
 	reg    *prometheus.Registry // of the last run
 }
 
-func setup(t *testing.T, sinkURL string) *bundle {
+func setup(t *testing.T, sinkURL string) *bundle { return setupWith(t, sinkURL, 1) }
+
+// setupWith has a number of partitions for dead letters.
+func setupWith(t *testing.T, sinkURL string, letters int) *bundle {
 	t.Helper()
-	b, err := embedkafka.Start(embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": 1}})
+	b, err := embedkafka.Start(embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": letters}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ type Redrive struct {
 	over       map[int]bool // partitions that are through, in this generation
 	failing    time.Time    // since when the sink has answered no post
 	patience   time.Duration
+	session    time.Duration // timeout of the membership; 0 for the group's default
 	stop       context.CancelCauseFunc
 	full       string // where a map was full
 	lost       error  // of the last commit
@@ -187,7 +188,7 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	}
 	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, limit: limit,
 		log: s.log, gate: s.gate, pass: r, partitions: map[int]*partition{}}
-	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, Log: s.log}
+	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, SessionTimeout: r.session, Log: s.log}
 	if r.Select == nil {
 		member.Log = nil // it happens by itself, again and again
 	}
