@@ -98,8 +98,8 @@ func shown(v redrive.View) string {
 	if p == nil {
 		return string(v.State)
 	}
-	line := fmt.Sprintf("%s: %d delivered, %d failed again, %d ignored, %d filtered, %d left open, %d in flight, %d to read",
-		v.State, p.Delivered, p.Failed, p.Ignored, p.Filtered, p.Open, p.InFlight, p.Unread)
+	line := fmt.Sprintf("%s: %d delivered, %d failed again, %d ignored, %d filtered, %d left open, %d in hand, %d to read",
+		v.State, p.Delivered, p.Failed, p.Ignored, p.Filtered, p.Open, p.InHand, p.Unread)
 	if v.Reason != "" {
 		line += fmt.Sprintf(" (%s)", v.Reason)
 	}

@@ -88,6 +88,7 @@ func TestDeadLettersAreRedriven(t *testing.T) {
 	settings := map[string]string{
 		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(cluster.Brokers, ","),
 		"BRIDGE_STATE_KEY_FILE":   secretFile(t, stateKey),
+		"KAFKA_CREATE_TOPICS":     "true", // of pauses
 		"BRIDGE_CONFIG":           write(t, "topic: "+topic+"\nsubscriptions: [{name: audit, group: "+topic+"-group, sink: '"+sink.URL+"', deadletter: "+letters+"}]\n"),
 	}
 	a := apptest.Start(t, "bridge", app.FromEnv, app.New, settings)

@@ -37,7 +37,11 @@ func FromRecord(partition int, rec fetch.Record) (s Stored, ok bool) {
 		return Stored{}, false
 	}
 	s = Stored{Partition: partition, Offset: rec.Offset, Record: rec.Record, Letter: l}
-	if e, _, err := event.FromRecord(rec.Record); err == nil {
+	e, _, err := event.FromRecord(rec.Record)
+	if err != nil && l.Reason != Malformed { // records of every kind are events to the subscription
+		e, err = event.Wrap(l.Topic, l.Partition, l.Offset, Original(rec.Record))
+	}
+	if err == nil {
 		s.ID, s.Type = e.ID(), e.Type()
 	}
 	return s, true

@@ -207,7 +207,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	if !p.sub.pass.take(p, it) {
 		return it
 	}
-	e, mode, err := event.FromRecord(it.record)
+	e, mode, err := p.read(it)
 	if err != nil {
 		it.state, it.err = malformed, err
 		return it

@@ -14,7 +14,7 @@ import (
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
 //	                       ├─▶ writing ─▶ done   refused or exhausted
-//	                       └─▶ dropped    a stop came before the post
+//	                       └─▶ queued     not begun: the sink has asked for a pause
 type state uint8
 
 const (
@@ -24,7 +24,6 @@ const (
 	posting                // with a worker
 	waiting                // failed; posted again when it is due
 	writing                // its dead letter is being written, or waits for that
-	dropped                // its offset stays in flight; the next generation posts it
 	kept                   // an open dead letter that this pass leaves alone
 	foreign                // no dead letter of this subscription
 	ignored                // a dead letter that an operator gives up

@@ -50,6 +50,10 @@ type partition struct {
 	pending  []*item        // fetched, waiting for room in the window; rest of a slice
 	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
+	turn     turn           // under the rate of the subscription
+	slower   turn           // under that of a pass over dead letters
+	unmarked int            // finished in a pass, and in no commit yet
+	marking  int            // finished in a pass, and in a commit without an answer
 	next     int64          // offset after the last slice
 	limit    int64          // where a pass over dead letters ends
 	end      int64          // of the partition; -1 when not known yet
@@ -58,7 +62,7 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
@@ -67,7 +71,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(s, session, claimed, tracker, key),
+		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
@@ -105,7 +109,9 @@ func (p *partition) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	p.turn.giveBack()
+	p.slower.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -119,11 +125,12 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
-		p.sub.pass.turn(p, paused)
-		p.committer.start(ctx, now)
+		p.sub.pass.turn(p, pause)
+		p.startCommit(now)
 		p.publish(now, paused)
 
 		slices := p.slices
@@ -132,7 +139,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			post, work = p.nextPost(now)
 			if post != nil && p.workers == p.inFlight {
 				p.workers++
@@ -149,6 +156,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.fetchFault(err)
 		case work <- post:
 			p.window.take()
+			p.turn.use()
+			p.slower.use()
 			p.inFlight++
 			p.breaker.started(post.queue.key)
 		case letterWork <- letter:
@@ -224,22 +233,23 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 		return nil, nil
 	}
 	it := p.window.next(now)
-	if it == nil {
+	if it == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
 	return it, p.work
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
-	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
+	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency && p.sub.pass.mayPost(p) {
+		at = later(at, later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))
@@ -271,7 +281,24 @@ func (p *partition) fetchFault(err error) {
 	p.sub.pass.fault(err)
 }
 
+// startCommit hands in what is done. A pass over dead letters counts what that is.
+func (p *partition) startCommit(now time.Time) {
+	if p.committer.busy {
+		return
+	}
+	p.committer.start(now)
+	p.sub.pass.handedIn(p)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 func (p *partition) commitEnded(a commitAnswer) {
+	p.sub.pass.committed(p, a.err)
 	if err := p.committer.ended(a); err != nil {
 		p.sub.log.Warn("commit failed, retrying", "topic", p.sub.cfg.Topic, "partition", p.id, "err", err)
 	}
@@ -300,7 +327,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 			abandon() // another member posts them now
 		}
 	}
-	if err := p.committer.finish(posts); err != nil {
+	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
 		p.sub.pass.unmarked(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/taskwire/taskwire/bridge/internal/control"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/internal/event"
@@ -100,6 +101,7 @@ func (r *Redrive) finished(p *partition, it *item) {
 	if r == nil {
 		return
 	}
+	p.unmarked++
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if it.reason == "" {
@@ -113,7 +115,7 @@ func (r *Redrive) finished(p *partition, it *item) {
 
 // turn looks at the partition in each turn of its loop: it notes how far it is, and
 // ends the pass when every partition is through, or cannot go on.
-func (r *Redrive) turn(p *partition, paused string) {
+func (r *Redrive) turn(p *partition, paused *control.Pause) {
 	if r == nil {
 		return
 	}
@@ -122,8 +124,8 @@ func (r *Redrive) turn(p *partition, paused string) {
 	state := r.partitions[p.id]
 	state.inFlight, state.left = int64(p.window.items), max(0, p.limit-p.next)+int64(len(p.pending))
 	r.partitions[p.id] = state
-	if paused != "" && r.posts() {
-		r.stop(refusedPaused(paused))
+	if paused != nil && r.posts() {
+		r.stop(refusedPaused(paused.Reason))
 	}
 	full := len(p.pending) > 0 && p.window.items == 0 && p.tracker.Full()
 	if full {
@@ -182,6 +184,12 @@ func (r *Redrive) fault(err error) {
 	}
 }
 
+func (r *Redrive) note(problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.progress.Problem = problem
+}
+
 // unmarked notes that the last commit has failed.
 func (r *Redrive) unmarked(err error) {
 	if r == nil {
@@ -199,7 +207,7 @@ func (r *Redrive) Progress() Progress {
 	p := r.progress
 	for _, s := range r.partitions {
 		p.Open += s.kept
-		p.InFlight += s.inFlight
+		p.InHand += s.inFlight
 		p.Unread += s.left
 	}
 	return p
@@ -217,9 +225,49 @@ func (it *item) again(l deadletter.Letter) deadletter.Letter {
 
 // origin is where the event of an item stood first. The sink is told that, also
 // when a dead letter is delivered.
-func (p *partition) origin(it *item) (topic, partition string, offset int64) {
+func (p *partition) origin(it *item) (topic string, partition int, offset int64) {
 	if it.letter == nil {
-		return p.sub.cfg.Topic, p.name, it.offset
+		return p.sub.cfg.Topic, p.id, it.offset
 	}
-	return it.letter.Topic, strconv.Itoa(it.letter.Partition), it.letter.Offset
+	return it.letter.Topic, it.letter.Partition, it.letter.Offset
+}
+
+func (p *partition) originName(it *item) string {
+	if it.letter == nil {
+		return p.name
+	}
+	return strconv.Itoa(it.letter.Partition)
+}
+
+// mayPost bounds what is posted and not marked: after a crash no more letters than
+// may be in flight are posted again.
+func (r *Redrive) mayPost(p *partition) bool {
+	return r == nil || p.inFlight+p.unmarked+p.marking < p.concurrency
+}
+
+// turnOf is when the rate of the pass allows a post.
+func (r *Redrive) turnOf(p *partition, now time.Time, ask func(*turn, *pace, time.Time) time.Time) time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	return ask(&p.slower, r.pace, now)
+}
+
+// handedIn counts what the commit that has just begun marks. When there was
+// nothing to commit everything is marked.
+func (r *Redrive) handedIn(p *partition) {
+	switch {
+	case r == nil:
+	case p.committer.busy:
+		p.marking, p.unmarked = p.marking+p.unmarked, 0
+	case !p.tracker.Dirty():
+		p.marking, p.unmarked = 0, 0
+	}
+}
+
+// committed takes the answer of a commit. What a failed one held is in the next.
+func (r *Redrive) committed(p *partition, err error) {
+	if r != nil && err == nil {
+		p.marking = 0
+	}
 }

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
-	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
@@ -34,8 +32,8 @@ import (
 //   - before or during the post: the letter is open, the next redrive posts it;
 //   - after the 2xx or the new letter, before the commit: the letter is still
 //     open and is posted once more by the next redrive; the sink knows the
-//     event's id. At most what was in flight, and what finished in the 10 ms
-//     before, is concerned.
+//     event's id. What is finished counts as in flight until it is marked, so of
+//     a partition at most Concurrency letters are concerned.
 //
 // A letter that was not selected is never done: it holds the commit back, and
 // what is done above it is in the commit's map. When the map is full the pass
@@ -60,6 +58,7 @@ type Redrive struct {
 	over       map[int]bool // partitions that are through, in this generation
 	failing    time.Time    // since when the sink has answered no post
 	patience   time.Duration
+	pace       *pace         // under Rate; owned by the loops
 	session    time.Duration // timeout of the membership; 0 for the group's default
 	stop       context.CancelCauseFunc
 	full       string // where a map was full
@@ -81,9 +80,9 @@ type Progress struct {
 	Failed    int64  `json:"failed"`    // a new letter was written
 	Filtered  int64  `json:"filtered"`  // the subscription's filters do not want them any more
 	Ignored   int64  `json:"ignored"`
-	Open      int64  `json:"open"`      // letters of the subscription that were not selected
-	InFlight  int64  `json:"in_flight"` // read and not done yet
-	Unread    int64  `json:"unread"`    // records of the topic, of whichever subscription
+	Open      int64  `json:"open"`    // letters of the subscription that were not selected
+	InHand    int64  `json:"in_hand"` // read and not done yet
+	Unread    int64  `json:"unread"`  // records of the topic, of whichever subscription
 	Problem   string `json:"problem,omitempty"`
 }
 
@@ -114,7 +113,7 @@ func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
 		return context.Cause(ctx)
 	}
 	r.mu.Lock()
-	r.patience = min(passPatience, s.cfg.For)
+	r.patience, r.pace = min(passPatience, s.cfg.For), newPace(r.Rate)
 	r.mu.Unlock()
 	for met := (time.Time{}); ; {
 		err := s.tryRedrive(ctx, r)
@@ -135,11 +134,11 @@ func (s *Subscription) Redrive(ctx context.Context, r *Redrive) error {
 }
 
 func (s *Subscription) tryRedrive(ctx context.Context, r *Redrive) error {
-	if shut, _ := s.gate.get(); shut != "" && r.posts() {
-		return refusedPaused(shut)
+	if why := s.Paused(); why != "" && r.posts() {
+		return refusedPaused(why)
 	}
 	of := deadletter.Group(s.cfg.Group)
-	if err := s.awaitNoOther(ctx, of); err != nil {
+	if err := s.awaitNoOther(ctx, r, of); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -182,11 +181,7 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	cfg.Group, cfg.Topic, cfg.InstanceID = of, s.cfg.DeadLetter, ""
 	cfg.Block = false // what fails is a letter already, and becomes a new one
 	cfg.For = 1 << 62 // while the sink is at fault a letter stays as it is
-	limit := slices.Clone(s.limit)
-	if r.Rate > 0 {
-		limit = append(limit, newLimiter(r.Rate))
-	}
-	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, limit: limit,
+	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, pace: s.pace,
 		log: s.log, gate: s.gate, pass: r, partitions: map[int]*partition{}}
 	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, SessionTimeout: r.session, Log: s.log}
 	if r.Select == nil {
@@ -197,7 +192,7 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 }
 
 // awaitNoOther returns when the group has no member.
-func (s *Subscription) awaitNoOther(ctx context.Context, of string) error {
+func (s *Subscription) awaitNoOther(ctx context.Context, r *Redrive, of string) error {
 	wait, cancel := context.WithTimeout(ctx, otherPass)
 	defer cancel()
 	for {
@@ -208,8 +203,10 @@ func (s *Subscription) awaitNoOther(ctx context.Context, of string) error {
 		case err != nil:
 			return err
 		case busy == "":
+			r.note("")
 			return nil
 		}
+		r.note("waits for " + busy + ", which works on them or has died at it")
 		select {
 		case <-wait.Done():
 			return &RefusedError{fmt.Sprintf("dead letters of %s are being worked on by %s; wait until that is over", s.cfg.Name, busy)}
@@ -269,23 +266,6 @@ func (s *Subscription) keys() seal.Keys {
 	return s.cfg.Keys()
 }
 
-// limits must all allow a post.
-type limits []*rate.Limiter
-
-// Wait returns when a post may begin, or with an error when ctx ends.
-func (l limits) Wait(ctx context.Context) error {
-	for _, one := range l {
-		if err := one.Wait(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func newLimiter(perSecond float64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
-}
-
 // Mailbox is where the dead letters of a subscription are, and what they were.
 type Mailbox struct {
 	Client            *kafkago.Client
@@ -300,15 +280,18 @@ func (s *Subscription) Mailbox() Mailbox {
 }
 
 // Wants reports whether the subscription delivers a record of its topic.
-func (s *Subscription) Wants(rec event.Record) bool {
-	e, _, err := event.FromRecord(rec)
+func (s *Subscription) Wants(id int, rec fetch.Record) bool {
+	p := partition{sub: s, id: id}
+	e, _, err := p.read(&item{offset: rec.Offset, record: rec.Record})
 	return err == nil && filter.Match(s.cfg.Filters, e)
 }
 
 // Paused is why the subscription is paused, "" when it is not.
 func (s *Subscription) Paused() string {
-	shut, _ := s.gate.get()
-	return shut
+	if shut, _ := s.gate.Get(); shut != nil {
+		return shut.Reason
+	}
+	return ""
 }
 
 // Leads reports whether this process has the first partition of the topic, and so

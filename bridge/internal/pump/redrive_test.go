@@ -67,7 +67,7 @@ func TestARedriveDeliversWhatWasRefused(t *testing.T) {
 		t.Fatalf("%d open letters, want 100", n)
 	}
 	mended.Store(true)
-	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Delivered != 100 || got.Failed+got.Open+got.Unread+got.InFlight != 0 {
+	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Delivered != 100 || got.Failed+got.Open+got.Unread+got.InHand != 0 {
 		t.Errorf("progress %+v, want 100 delivered and nothing else", got)
 	}
 	inOrder(t, s)
@@ -159,9 +159,9 @@ func TestARedriveIsRefused(t *testing.T) {
 			t.Errorf("Redrive = %v, want a refusal with %q", err, want)
 		}
 	}
-	sub.Pause("for lunch")
+	_ = sub.Pause(t.Context(), "for lunch", "test")
 	refused("for lunch")
-	sub.Resume()
+	_ = sub.Resume(t.Context(), "done", "test")
 	refused("410") // the sink pauses the subscription in the middle of the pass
 	if len(b.open()) != 1 {
 		t.Error("the letter is not open any more")

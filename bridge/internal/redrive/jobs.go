@@ -201,7 +201,7 @@ func (j *Jobs) end(one *job, err error) {
 	case err == nil:
 		one.state = Done
 	case errors.Is(err, errCancelled):
-		one.state = Cancelled
+		one.state, one.reason = Cancelled, err.Error()
 	case errors.As(err, &refused):
 		one.state, one.reason = Stopped, refused.Reason
 	case errors.Is(err, context.Canceled):

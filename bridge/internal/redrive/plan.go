@@ -179,7 +179,7 @@ func (p *plan) newer(ctx context.Context, box pump.Mailbox) error {
 			if _, letter := p.open[event{d.Partition, rec.Offset}]; letter {
 				return nil
 			}
-			if _, asked := p.letters[place{d.Partition, string(rec.Key)}]; asked && done && p.sub.Wants(rec.Record) {
+			if _, asked := p.letters[place{d.Partition, string(rec.Key)}]; asked && done && p.sub.Wants(d.Partition, rec) {
 				latest[string(rec.Key)] = rec.Offset
 			}
 			return nil
