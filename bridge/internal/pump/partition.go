@@ -3,7 +3,6 @@ package pump
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -75,7 +74,7 @@ func newPartition(s *Subscription, session *group.Session, commits *commits, cla
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
-		end: -1, next: claimed.Offset, limit: math.MaxInt64,
+		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
 		p.concurrency = 1

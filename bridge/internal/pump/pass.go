@@ -3,6 +3,7 @@ package pump
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 // begin sets where the partition's part of the pass begins and ends.
 func (r *Redrive) begin(p *partition) {
 	if r == nil {
+		p.limit = math.MaxInt64
 		return
 	}
 	r.mu.Lock()
