@@ -123,7 +123,6 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	metrics.add(s)
 	return s, nil
 }
 
@@ -131,6 +130,8 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 // it drains, commits and leaves.
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
+	s.metrics.add(s)
+	defer s.metrics.drop(s)
 	if err := s.awaitTopics(ctx); err != nil {
 		return nil // only the end of ctx ends the waiting
 	}
@@ -204,6 +205,20 @@ func (s *Subscription) Ready() error {
 		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
 	}
 	return nil
+}
+
+// WaitsFor says why a subscription does not run yet.
+func (s *Subscription) WaitsFor(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing = reason
+}
+
+// Inherit takes over whether from is paused: it has the same name and other settings.
+func (s *Subscription) Inherit(from *Subscription) {
+	if shut, _ := from.gate.get(); shut != "" {
+		s.Pause(shut)
+	}
 }
 
 // Pause stops new posts, for reason, until Resume.
