@@ -58,6 +58,8 @@ type Subscription struct {
 	Rate        float64         `yaml:"rate"`
 	Signing     Signing         `yaml:"signing,omitempty"`
 	Auth        Auth            `yaml:"auth,omitempty"`
+	Headers     Headers         `yaml:"headers,omitempty"`
+	TLS         TLS             `yaml:"tls,omitempty"`
 }
 
 // Signing is how posts are signed, as Standard Webhooks has it.
@@ -246,6 +248,7 @@ func (s Subscription) check() []string {
 		wrong = append(wrong, "topic: "+err.Error())
 		s.DeadLetter = strings.TrimPrefix(s.DeadLetter, s.Topic) // what follows from it is not another mistake
 	}
+	wrong = append(wrong, s.checkSink()...)
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -277,8 +280,16 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 			return cfg, fmt.Errorf("subscription %s: auth.bearer_file: %w", s.Name, err)
 		}
 	}
+	tls, err := s.TLS.open(log)
+	if err != nil {
+		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
+	}
+	headers, err := s.Headers.open(log)
+	if err != nil {
+		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer,
+		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
 		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
@@ -294,6 +305,9 @@ func (c Config) text() (string, error) {
 		s := &shown[i]
 		if s.Sink = deliver.Shown(s.Sink); s.Sink != c.Subscriptions[i].Sink {
 			comments[fmt.Sprintf("$.subscriptions[%d].sink", i)] = []*yaml.Comment{yaml.LineComment(" its query is in force, and not shown")}
+		}
+		if s.Headers = s.Headers.shown(); len(s.Headers) > 0 {
+			comments[fmt.Sprintf("$.subscriptions[%d].headers", i)] = []*yaml.Comment{yaml.HeadComment(" values that are in force and not in files are not shown")}
 		}
 	}
 	out, err := yaml.MarshalWithOptions(file{Topic: c.Topic, Subscriptions: shown}, yaml.IndentSequence(true), yaml.WithComment(comments))

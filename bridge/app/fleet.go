@@ -93,9 +93,6 @@ func (f *fleet) replace(members []*member) []*member {
 			if o.settings.Name == m.settings.Name || o.settings.Group == m.settings.Group {
 				m.after = append(m.after, o)
 			}
-			if slices.Contains(old, o) && o.settings.Name == m.settings.Name {
-				m.sub.Inherit(o.sub)
-			}
 		}
 		if len(m.after) > 0 {
 			m.sub.WaitsFor(errWaits)

@@ -79,7 +79,7 @@ func (l *live) start(lines ...string) {
 		return l.service, err
 	}
 	l.App = apptest.Start(l.t, "bridge", app.FromEnv, open, map[string]string{
-		"KAFKA_BOOTSTRAP_SERVERS": l.cluster.Brokers[0], "BRIDGE_CONFIG": l.path, "KAFKA_GROUP_INSTANCE_ID": "one"})
+		"KAFKA_BOOTSTRAP_SERVERS": l.cluster.Brokers[0], "BRIDGE_CONFIG": l.path, "KAFKA_GROUP_INSTANCE_ID": "one", "KAFKA_CREATE_TOPICS": "true"})
 }
 
 // rewrite changes the file and has it read as SIGHUP does.
