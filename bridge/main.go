@@ -57,7 +57,8 @@
 //	                         Each running process needs its own
 //	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
 //	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
-//	BRIDGE_CONFIG            file with subscriptions in YAML              the two below
+//	BRIDGE_CONFIG            file with subscriptions in YAML, re-read     the two below
+//	                         when it changes and on SIGHUP
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
 //	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
@@ -90,6 +91,11 @@
 // datacontenttype is the header content-type if it fits the value, else
 // application/json or application/octet-stream. A tombstone has neither data nor
 // datacontenttype. traceparent and tracestate carry over; other headers do not.
+//
+// The file is read again within a few seconds of a change, and at once on SIGHUP.
+// Subscriptions that are the same go on undisturbed; others drain, commit, leave
+// their group and start with their new settings. A file with a mistake changes
+// nothing: the log, GET /subscriptions and taskwire_bridge_config_ok say so.
 //
 // # Signatures and seals
 //

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -27,6 +28,7 @@ type Config struct {
 	HTTP           httpd.Config
 	Kafka          kafka.Config // its Topic is for the file and the subscriptions that name none
 	File           string       // with the subscriptions; "" for the two default ones
+	seen           fs.FileInfo  // of File, before it was read
 	Topic          string       // of the subscriptions that name none
 	Subscriptions  []Subscription
 	InstanceID     string         // group.instance.id; "" for a dynamic member
@@ -97,6 +99,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		cfg.Topic, cfg.Subscriptions = cfg.Kafka.Topic, cfg.defaults(r)
 		return cfg, r.Err()
 	}
+	cfg.seen = stat(cfg.File)
 	f, wrong := cfg.read()
 	cfg.Topic, cfg.Subscriptions = f.Topic, f.Subscriptions
 	for _, w := range wrong {

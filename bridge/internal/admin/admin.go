@@ -6,6 +6,7 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
@@ -19,19 +20,30 @@ type Config struct {
 	Refusals *token.Refusals // of requests without the token; not nil with one
 	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool            // only this machine reaches the listener
-
-	Jobs *redrive.Jobs // on the dead letters of the subscriptions
+	File     func() File     // the configuration; nil shows none
+	Jobs     *redrive.Jobs   // on the dead letters of the subscriptions
 }
 
-// Handler serves the admin API for subs.
-func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
+// File is what became of the configuration file.
+type File struct {
+	Path     string    `json:"path,omitempty"`  // "" without a file
+	LoadedAt time.Time `json:"loaded_at"`       // what is in force
+	Error    string    `json:"error,omitempty"` // why a later one is not in force
+}
+
+// Handler serves the admin API for the subscriptions that subs returns at each request.
+func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, _ *http.Request) {
-		views := make([]pump.View, len(subs))
-		for i, s := range subs {
-			views[i] = s.View()
+		views := []pump.View{}
+		for _, s := range subs() {
+			views = append(views, s.View())
 		}
-		write(w, map[string]any{"subscriptions": views})
+		answer := map[string]any{"subscriptions": views}
+		if cfg.File != nil {
+			answer["config"] = cfg.File()
+		}
+		write(w, answer)
 	})
 	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
 	cfg.pauses(mux, subs)
@@ -43,9 +55,9 @@ func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 	return cfg.guard(mux)
 }
 
-func named(subs []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {
+func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		for _, s := range subs {
+		for _, s := range subs() {
 			if s.Name() == r.PathValue("name") {
 				f(w, s)
 				return

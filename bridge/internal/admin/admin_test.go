@@ -26,6 +26,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "0123456789abcdef"
 
+func of(subs ...*pump.Subscription) func() []*pump.Subscription {
+	return func() []*pump.Subscription { return subs }
+}
+
 // subscription delivers nothing: it is never run.
 func subscription(t *testing.T) *pump.Subscription {
 	t.Helper()
@@ -87,7 +91,7 @@ func ask(t *testing.T, h http.Handler, what string, headers ...string) *httptest
 
 func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 	audit := subscription(t)
-	h := admin.Handler([]*pump.Subscription{audit}, admin.Config{Loopback: true})
+	h := admin.Handler(of(audit), admin.Config{Loopback: true})
 	for _, headers := range [][]string{
 		{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"},
 		{"Sec-Fetch-Site: same-site"}, // another port of localhost
@@ -114,7 +118,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 // With DNS rebinding a page is of the same origin as the bridge; only Host tells.
 func TestTheBridgeIsCalledByAKnownName(t *testing.T) {
 	for _, loopback := range []bool{true, false} {
-		h := admin.Handler(nil, admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
+		h := admin.Handler(of(), admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
 		for host, want := range map[string]int{
 			"localhost:8001": 200, "127.0.0.1": 200, "[::1]:8001": 200, "10.1.2.3:8001": 200, "bridge.taskwire:8001": 200, "Bridge.Taskwire": 200,
 			"evil.example": 403, "evil.example:8001": 403, "bridge.taskwire.evil.example": 403, "": 403,
@@ -149,7 +153,7 @@ func TestWhoMayWhat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // failed attempts are slowed down
 				c.cfg.Refusals = token.NewRefusals(nil, slog.New(slog.DiscardHandler))
-				h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
+				h := admin.Handler(of(subscription(t)), c.cfg)
 				for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
 					got := ask(t, h, what, c.headers...)
 					if got.Code != want {
@@ -168,7 +172,7 @@ func TestWhoMayWhat(t *testing.T) {
 func TestWrongTokensAreCountedAndSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		h := admin.Handler(nil, admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
+		h := admin.Handler(of(), admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
 		began := time.Now()
 		ask(t, h, read)
 		ask(t, h, pause, "Authorization: Bearer "+secret+"0")
@@ -192,7 +196,7 @@ func TestWrongTokensAreCountedAndSlow(t *testing.T) {
 }
 
 func TestSinksAreShownWithoutSecrets(t *testing.T) {
-	got := ask(t, admin.Handler([]*pump.Subscription{subscription(t)}, admin.Config{}), "GET /subscriptions/audit")
+	got := ask(t, admin.Handler(of(subscription(t)), admin.Config{}), "GET /subscriptions/audit")
 	var view struct{ Sink string }
 	if err := json.Unmarshal(got.Body.Bytes(), &view); err != nil {
 		t.Fatal(err)
@@ -209,7 +213,7 @@ func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := admin.Handler(nil, admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
+		h := admin.Handler(of(), admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
 		for _, step := range []struct {
 			change func() error
 			want   int
@@ -250,7 +254,7 @@ func TestMistakesInATokenFile(t *testing.T) {
 
 func TestAPauseSaysWhoAndWhy(t *testing.T) {
 	s := subscription(t)
-	h := admin.Handler([]*pump.Subscription{s}, admin.Config{Loopback: true})
+	h := admin.Handler(of(s), admin.Config{Loopback: true})
 	for _, c := range []struct {
 		body, media string
 		want        int

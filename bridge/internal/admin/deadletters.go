@@ -39,7 +39,7 @@ type RedriveRequest struct {
 }
 
 // deadLetters adds the routes about dead letters.
-func deadLetters(mux *http.ServeMux, subs []*pump.Subscription, jobs *redrive.Jobs) {
+func deadLetters(mux *http.ServeMux, subs func() []*pump.Subscription, jobs *redrive.Jobs) {
 	reading := make(chan struct{}, readers)
 	mux.HandleFunc("GET /deadletters", func(w http.ResponseWriter, r *http.Request) { list(w, r, subs, reading) })
 	for _, kind := range []redrive.Kind{redrive.Redrive, redrive.Ignore} {
@@ -129,7 +129,7 @@ type page struct {
 	payload      bool
 }
 
-func list(w http.ResponseWriter, r *http.Request, subs []*pump.Subscription, reading chan struct{}) {
+func list(w http.ResponseWriter, r *http.Request, subs func() []*pump.Subscription, reading chan struct{}) {
 	q := r.URL.Query()
 	chosen, err := selection(q)
 	if err == nil {
@@ -149,7 +149,7 @@ func list(w http.ResponseWriter, r *http.Request, subs []*pump.Subscription, rea
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "others are reading dead letters; try again"})
 		return
 	}
-	for _, s := range subs {
+	for _, s := range subs() {
 		if s.Name() == q.Get("subscription") {
 			p := &page{Letters: []Letter{}, limit: limit, payload: q.Get("payload") == "true"}
 			if err := p.read(r.Context(), s, chosen, q.Get("done") == "true", partition, offset); err != nil {

@@ -36,7 +36,7 @@ type SkipRequest struct {
 // repairs adds the routes with which an operator decides what the bridge must
 // not decide by itself. Each of them is logged with who asked for it: the name
 // that the caller gives, which nobody has checked, and its address.
-func repairs(mux *http.ServeMux, subs []*pump.Subscription) {
+func repairs(mux *http.ServeMux, subs func() []*pump.Subscription) {
 	mux.HandleFunc("POST /subscriptions/{name}/offsets/accept", func(w http.ResponseWriter, r *http.Request) {
 		var in AcceptRequest
 		if !decode(w, r, &in) || !worded(w, "by", in.By) {

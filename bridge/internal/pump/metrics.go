@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -105,6 +106,26 @@ func (m *Metrics) add(s *Subscription) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subs = append(m.subs, s)
+}
+
+// drop removes the gauges of a subscription that has ended. Its counters stay, for
+// one with the same name and other settings, until Forget.
+func (m *Metrics) drop(s *Subscription) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subs = slices.DeleteFunc(m.subs, func(o *Subscription) bool { return o == s })
+	for _, v := range (*gauges)(m).all() {
+		v.DeletePartialMatch(prometheus.Labels{"subscription": s.cfg.Name})
+	}
+}
+
+// Forget removes every metric of a subscription that is gone for good.
+func (m *Metrics) Forget(subscription string) {
+	label := prometheus.Labels{"subscription": subscription}
+	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted} {
+		v.DeletePartialMatch(label)
+	}
+	m.seconds.DeletePartialMatch(label)
 }
 
 func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took time.Duration) {

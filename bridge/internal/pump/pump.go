@@ -131,7 +131,6 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	metrics.add(s)
 	return s, nil
 }
 
@@ -139,6 +138,8 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 // it drains, commits and leaves.
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
+	s.metrics.add(s)
+	defer s.metrics.drop(s)
 	if s.awaitTopics(ctx) != nil || s.gate.Await(ctx) != nil {
 		return nil // only the end of ctx ends the waiting
 	}
@@ -225,6 +226,13 @@ func (s *Subscription) Ready() error {
 		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
 	}
 	return nil
+}
+
+// WaitsFor says why a subscription does not run yet.
+func (s *Subscription) WaitsFor(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing = reason
 }
 
 // Pause stops new posts on all replicas, until Resume. With an error it is not
