@@ -3,8 +3,11 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -21,20 +24,30 @@ type Config struct {
 // Handler serves the admin API for subs.
 func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, _ *http.Request) {
-		views := make([]pump.View, len(subs))
-		for i, s := range subs {
-			views[i] = s.View()
-		}
-		write(w, map[string]any{"subscriptions": views})
+	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, r *http.Request) {
+		write(w, map[string]any{"subscriptions": views(r.Context(), subs)})
 	})
-	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
+	mux.HandleFunc("GET /subscriptions/{name}", func(w http.ResponseWriter, r *http.Request) {
+		named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View(r.Context())) })(w, r)
+	})
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})
 	return cfg.guard(mux)
+}
+
+// views asks for a few subscriptions at a time: each of them asks the brokers.
+func views(ctx context.Context, subs []*pump.Subscription) []pump.View {
+	all := make([]pump.View, len(subs))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i, s := range subs {
+		group.Go(func() error { all[i] = s.View(ctx); return nil })
+	}
+	_ = group.Wait() // there are no errors
+	return all
 }
 
 func named(subs []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {

@@ -23,7 +23,9 @@
 // tells a bad sink from a bad event, letters.go writes dead letters, committer.go
 // commits, seal.go holds partitions whose offset somebody else has committed,
 // skip.go sets events aside for an operator, and status.go and metrics.go show all
-// of it.
+// of it. standing.go asks the brokers how the whole group stands, note.go tells the
+// other replicas what only the owner of a partition knows, and view.go puts both
+// together.
 package pump
 
 import (
@@ -103,6 +105,8 @@ type Subscription struct {
 	log     *slog.Logger
 	gate    *control.Gate
 
+	standings *standings
+
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
 	missing    error              // why it has not joined yet
@@ -126,6 +130,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
+	s.standings = newStandings()
 	metrics.add(s)
 	return s, nil
 }
@@ -182,6 +187,7 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 		wg.Go(func() { p.run(ctx) })
 	}
 	s.mu.Unlock()
+	wg.Go(func() { s.writeNotes(ctx, session) })
 	<-ctx.Done()
 	failpoint.Hit("B7")
 	wg.Wait()
