@@ -3,7 +3,9 @@
 // was answered with 2xx, or Kafka has acknowledged its dead letter.
 //
 //	bridge                       serve
+//	bridge init --topic T --sink URL  print a configuration with comments; see Your own topics
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
+//	bridge schema                the JSON Schema of the configuration, for editors
 //	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
 //	bridge dlq list              dead letters, one line each
 //	bridge dlq show -offset N    one dead letter in full
@@ -35,7 +37,8 @@
 //	MAX_CONNECTIONS          to the public port; idle and slow ones make room  512
 //	OPS_PPROF                profiles under /debug/pprof/                 false
 //	KAFKA_BOOTSTRAP_SERVERS  host:port,...                                localhost:9092
-//	KAFKA_TOPIC              topic of the events                          task-events
+//	KAFKA_TOPIC              of the subscriptions, if BRIDGE_CONFIG       task-events
+//	                         names none
 //	KAFKA_CREATE_TOPICS      create missing topics                        false
 //	KAFKA_TOPIC_PARTITIONS   of topics it creates                         1
 //	KAFKA_TLS, KAFKA_TLS_CA_FILE, KAFKA_TLS_CERT_FILE, KAFKA_TLS_KEY_FILE  off
@@ -66,6 +69,22 @@
 //
 // On a loopback address both ports answer 403 unless they are called localhost or
 // by an address, the public one also by a name of ADMIN_HOSTS.
+//
+// # Your own topics
+//
+// A subscription with "topic: NAME" reads that topic; several topics fit into one
+// bridge, each subscription with a consumer group of its own. Its dead letters go to
+// NAME-dlq unless "deadletter: NAME" says otherwise; that topic may not be one that
+// the bridge reads.
+//
+// With "records: wrap" the records need not be CloudEvents. Each becomes one: id is
+// TOPIC/PARTITION/OFFSET, source kafka:TOPIC, type kafka.record, subject and
+// partitionkey the key if it is printable text, time the record's, data the value.
+// datacontenttype is the header content-type if it fits the value, else
+// application/json or application/octet-stream. A tombstone has neither data nor
+// datacontenttype. traceparent and tracestate carry over; other headers do not.
+//
+// # Signatures and seals
 //
 // Posts of a subscription are signed, as Standard Webhooks has it, with
 // "signing: {secret_file: PATH}", one whsec_... a line; during a rotation with each

@@ -82,6 +82,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 			_ = server.Close()
 			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
 		}
+		door.Refusals = token.NewRefusals(server.Registry(), log)
 		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
 	}
 	server.PublicHosts(door.Hosts)

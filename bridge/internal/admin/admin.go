@@ -16,9 +16,10 @@ import (
 
 // Config is who may use the API.
 type Config struct {
-	Token    *token.List // nil: everybody may read, and Loopback decides about writes
-	Hosts    httpd.Hosts // ADMIN_HOSTS: names of the bridge, beside localhost and any address
-	Loopback bool        // only this machine reaches the listener
+	Token    *token.List     // nil: everybody may read, and Loopback decides about writes
+	Refusals *token.Refusals // of requests without the token; not nil with one
+	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
+	Loopback bool            // only this machine reaches the listener
 }
 
 // Handler serves the admin API for subs.

@@ -157,18 +157,48 @@ func TestWhoMayWhat(t *testing.T) {
 		"bearer in lower case":                 {admin.Config{Token: tokens(t, secret)}, []string{"Authorization: bearer " + secret}, 200, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
-			for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
-				got := ask(t, h, what, c.headers...)
-				if got.Code != want {
-					t.Errorf("%s = %d, want %d", what, got.Code, want)
+			synctest.Test(t, func(t *testing.T) { // failed attempts are slowed down
+				c.cfg.Refusals = token.NewRefusals(nil, slog.New(slog.DiscardHandler))
+				h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
+				for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
+					got := ask(t, h, what, c.headers...)
+					if got.Code != want {
+						t.Errorf("%s = %d, want %d", what, got.Code, want)
+					}
+					if challenged := got.Header().Get("WWW-Authenticate") != ""; challenged != (want == 401) {
+						t.Errorf("%s: WWW-Authenticate %v with %d", what, challenged, want)
+					}
 				}
-				if challenged := got.Header().Get("WWW-Authenticate") != ""; challenged != (want == 401) {
-					t.Errorf("%s: WWW-Authenticate %v with %d", what, challenged, want)
-				}
-			}
+			})
 		})
 	}
+}
+
+// A guess is counted, and its answer takes so long that guessing is slow.
+func TestWrongTokensAreCountedAndSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		h := admin.Handler(nil, admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
+		began := time.Now()
+		ask(t, h, read)
+		ask(t, h, pause, "Authorization: Bearer "+secret+"0")
+		ask(t, h, pause, "Authorization: Bearer "+secret+"1")
+		ask(t, h, read, "Authorization: Bearer "+secret)
+		if took := time.Since(began); took < 500*time.Millisecond {
+			t.Errorf("three guesses took %v", took)
+		}
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, m := range families[0].GetMetric() {
+			got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+		if diff := cmp.Diff(map[string]float64{"missing": 1, "signature": 0, "token": 2}, got); diff != "" {
+			t.Errorf("%s by reason (-want +got):\n%s", families[0].GetName(), diff)
+		}
+	})
 }
 
 func TestSinksAreShownWithoutSecrets(t *testing.T) {
@@ -189,7 +219,7 @@ func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := admin.Handler(nil, admin.Config{Token: list, Loopback: true})
+		h := admin.Handler(nil, admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
 		for _, step := range []struct {
 			change func() error
 			want   int

@@ -20,12 +20,13 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
-// tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// commits, seal.go holds partitions whose offset somebody else has committed,
-// skip.go sets events aside for an operator, and status.go and metrics.go show all
-// of it. standing.go asks the brokers how the whole group stands, note.go tells the
-// other replicas what only the owner of a partition knows, and view.go puts both
-// together.
+// tells a bad sink from a bad event, pace.go holds back posts that would be too
+// many, letters.go writes dead letters, committer.go takes what is done and
+// commits.go stores it for all partitions, seal.go holds partitions whose offset
+// somebody else has committed, skip.go sets events aside for an operator, and
+// status.go and metrics.go show all of it. standing.go asks the brokers how the whole
+// group stands, note.go tells the other replicas what only the owner of a partition
+// knows, and view.go puts both together.
 package pump
 
 import (
@@ -68,9 +69,12 @@ type Config struct {
 	Name        string
 	Group       string
 	Topic       string
+	Wrap        bool // the records are no CloudEvents: each becomes one
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Headers     *deliver.Headers // nil for none
+	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
@@ -81,7 +85,7 @@ type Config struct {
 	For         time.Duration // after which an event is exhausted, whatever the cause
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
-	Rate        float64       // posts per second; 0 for no limit
+	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
 	Gate *control.Gate    // shut while the subscription is paused; nil for one of its own, which forgets
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
@@ -101,7 +105,7 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
-	limit   *rate.Limiter
+	pace    *pace
 	log     *slog.Logger
 	gate    *control.Gate
 
@@ -114,17 +118,14 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
-	}
-	if cfg.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
 	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
@@ -177,20 +178,30 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
 }
 
-// handle serves one generation: a loop for each partition, until all have drained.
+// handle serves one generation: a loop for each partition, until all have
+// drained, and then the end of their commits.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
-	var wg sync.WaitGroup
+	commits := newCommits(s, session)
+	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
+	var wg, worker sync.WaitGroup
+	worker.Go(func() { commits.run(storing) })
 	s.mu.Lock()
 	for _, claimed := range session.Partitions {
-		p := newPartition(s, session, claimed)
+		p := newPartition(s, session, commits, claimed)
 		s.partitions[claimed.ID] = p
-		wg.Go(func() { p.run(ctx) })
+		commits.partitions.Add(1)
+		wg.Go(func() {
+			defer commits.partitions.Add(-1)
+			p.run(ctx)
+		})
 	}
 	s.mu.Unlock()
 	wg.Go(func() { s.writeNotes(ctx, session) })
 	<-ctx.Done()
 	failpoint.Hit("B7")
 	wg.Wait()
+	stored()
+	worker.Wait()
 	s.mu.Lock()
 	clear(s.partitions)
 	s.mu.Unlock()

@@ -64,7 +64,7 @@ func (p *partition) request(ctx context.Context, s *skip) error {
 	}
 }
 
-var errNotTried = errors.New("not tried: it waited for a sink that is down")
+var errNotTried = errors.New("not tried: it waited for the sink")
 
 // skip begins what an operator asked for, or refuses it. An event that is being
 // posted is set aside when that has failed once more.
@@ -141,7 +141,7 @@ const TypeSkipped = "taskwire.bridge.skipped"
 // skipped twice, when the bridge dies in between.
 func (p *partition) notice(it *item, now time.Time) ([]byte, event.Event, error) {
 	digest := sha256.Sum256(it.record.Value)
-	of, _, _ := event.FromRecord(it.record) // it was one when it came
+	of, _, _ := p.read(it.record, it.offset) // it was one when it came
 	subject, _ := event.Attribute(of, "subject")
 	key, _ := event.Attribute(of, event.PartitionKey)
 	source, _ := event.Attribute(of, "source")

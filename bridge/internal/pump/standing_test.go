@@ -95,7 +95,10 @@ func TestEveryReplicaSaysTheSame(t *testing.T) {
 	if !owners["one"] || !owners["two"] {
 		t.Errorf("owners = %v, want one and two", owners)
 	}
-	until(t, "the age grows", func() bool { v := two.View(t.Context()); return v.Partitions[1].Oldest != nil && *v.Partitions[1].Oldest > 1 })
+	until(t, "the age grows", func() bool {
+		v := two.View(t.Context())
+		return v.Partitions[1].Oldest != nil && *v.Partitions[1].Oldest > 1
+	})
 
 	// A note of somebody else counts for nothing.
 	for p := range 2 {

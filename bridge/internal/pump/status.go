@@ -53,6 +53,9 @@ func (p *partition) publish(now time.Time, paused bool) {
 	if it := p.window.lowest(); it != nil {
 		oldest = it.received
 		s.Blocking, blocked = p.blocking(it)
+		if h := p.sub.pace.held(now); h != nil && it.state != writing {
+			s.Blocking, blocked = &Block{Offset: it.offset, Key: it.queue.key, EventID: it.event, Attempts: it.attempts, Reason: h.String()}, "rate_limited"
+		}
 	}
 	var tooLarge *fetch.TooLargeError
 	switch {

@@ -102,6 +102,9 @@ func (s *Subscription) own() View {
 		v.Reason = s.missing.Error()
 	}
 	s.mu.Unlock()
+	if h := s.pace.held(time.Now()); h != nil && v.Reason == "" {
+		v.Reason = h.String()
+	}
 	for _, p := range s.Status() {
 		w := PartitionView{Partition: p.Partition, Committed: p.Committed, End: p.End, Lag: p.Lag}
 		w.add(p)
