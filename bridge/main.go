@@ -19,7 +19,8 @@
 //
 // Admin API on the public port:
 //
-//	GET  /subscriptions, /subscriptions/{name}     state; per partition committed, end, lag, in flight, blocking event
+//	GET  /subscriptions, /subscriptions/{name}     of the whole group, whichever bridge is asked: state, who paused it and why;
+//	                                               per partition committed, end, lag, owner, in flight, blocking event
 //	POST /subscriptions/{name}/pause, .../resume   {"reason": TEXT, "by": NAME}, or no body; writes need the token of
 //	                                               ADMIN_TOKEN_FILE, and are refused without one unless
 //	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
@@ -144,6 +145,10 @@
 // A commit's metadata holds some 24,000 letters, in any pattern, from the oldest open
 // one; in long runs, any number. When it is full the command says so: deal with the
 // oldest ones first.
+// What a bridge has in flight it writes down for the others as the metadata of
+// offsets of a group that has no members and that nothing else depends on: the
+// subscription's group with .status at its end. For that, a Kafka that checks
+// rights must let the bridge Read and Describe this group, too.
 //
 // # Pauses
 //

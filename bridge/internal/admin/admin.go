@@ -4,9 +4,12 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
@@ -34,18 +37,16 @@ type File struct {
 // Handler serves the admin API for the subscriptions that subs returns at each request.
 func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, _ *http.Request) {
-		views := []pump.View{}
-		for _, s := range subs() {
-			views = append(views, s.View())
-		}
-		answer := map[string]any{"subscriptions": views}
+	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, r *http.Request) {
+		answer := map[string]any{"subscriptions": views(r.Context(), subs())}
 		if cfg.File != nil {
 			answer["config"] = cfg.File()
 		}
 		write(w, answer)
 	})
-	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
+	mux.HandleFunc("GET /subscriptions/{name}", func(w http.ResponseWriter, r *http.Request) {
+		named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View(r.Context())) })(w, r)
+	})
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
 	deadLetters(mux, subs, cfg.Jobs)
@@ -53,6 +54,18 @@ func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})
 	return cfg.guard(mux)
+}
+
+// views asks for a few subscriptions at a time: each of them asks the brokers.
+func views(ctx context.Context, subs []*pump.Subscription) []pump.View {
+	all := make([]pump.View, len(subs))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i, s := range subs {
+		group.Go(func() error { all[i] = s.View(ctx); return nil })
+	}
+	_ = group.Wait() // there are no errors
+	return all
 }
 
 func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {

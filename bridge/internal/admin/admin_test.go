@@ -1,8 +1,11 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +22,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
@@ -30,11 +34,17 @@ func of(subs ...*pump.Subscription) func() []*pump.Subscription {
 	return func() []*pump.Subscription { return subs }
 }
 
-// subscription delivers nothing: it is never run.
+// subscription delivers nothing: it is never run, and no broker answers it.
 func subscription(t *testing.T) *pump.Subscription {
 	t.Helper()
+	cfg := kafka.Config{Brokers: []string{"no-broker.invalid:9092"}, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no broker") }}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.Close)
 	s, err := pump.New(pump.Config{Name: "audit", Group: "g", Topic: "t", Sink: "http://user:hunter2@sink/path?token=hunter2", Order: pump.ByKey, Concurrency: 1},
-		nil, nil, pump.NewBudget(16<<20), pump.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		kafka.NewClient(cfg, transport), nil, pump.NewBudget(16<<20), pump.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +112,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 			t.Errorf("pause with %q = %d, want 403", headers, got.Code)
 		}
 	}
-	if state := audit.View().State; state == "paused" {
+	if state := audit.View(t.Context()).State; state == "paused" {
 		t.Fatal("a page of another site has paused the audit")
 	}
 	for _, headers := range [][]string{nil, {"Sec-Fetch-Site: same-origin", "Origin: http://localhost:8001"}} {
@@ -110,7 +120,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 			t.Errorf("pause with %q = %d, want 200", headers, got.Code)
 		}
 	}
-	if state := audit.View().State; state != "paused" {
+	if state := audit.View(t.Context()).State; state != "paused" {
 		t.Errorf("state = %s, want paused", state)
 	}
 }
@@ -279,7 +289,7 @@ func TestAPauseSaysWhoAndWhy(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		paused := s.View().Paused
+		paused := s.View(t.Context()).Paused
 		if w.Code != c.want || (paused != nil) != (c.want == 200) {
 			t.Errorf("%s = %d, paused: %v: %s", c.body, w.Code, paused != nil, w.Body)
 			continue

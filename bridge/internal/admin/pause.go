@@ -38,7 +38,7 @@ func (c Config) pause(subs func() []*pump.Subscription, reason string, set func(
 				fail(w, err)
 				return
 			}
-			write(w, s.View())
+			write(w, s.View(r.Context()))
 		})(w, r)
 	}
 }

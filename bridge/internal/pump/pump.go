@@ -25,7 +25,9 @@
 // commits.go stores it for all partitions, seal.go holds partitions whose offset
 // somebody else has committed, skip.go sets events aside for an operator,
 // redrive.go makes the same loop work on dead letters, and pass.go is what that loop
-// asks it; status.go and metrics.go show all of it.
+// asks it. status.go and metrics.go show all of it: standing.go asks the brokers how
+// the whole group stands, note.go tells the other replicas what only the owner of a
+// partition knows, and view.go puts both together.
 package pump
 
 import (
@@ -110,6 +112,8 @@ type Subscription struct {
 	pass    *Redrive      // nil: it delivers the events of the topic themselves
 	passes  chan struct{} // held by the pass over its dead letters
 
+	standings *standings
+
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
 	missing    error              // why it has not joined yet
@@ -131,6 +135,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
+	s.standings = newStandings()
 	return s, nil
 }
 
@@ -196,6 +201,9 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 		})
 	}
 	s.mu.Unlock()
+	if s.pass == nil {
+		wg.Go(func() { s.writeNotes(ctx, session) })
+	}
 	<-ctx.Done()
 	failpoint.Hit("B7")
 	wg.Wait()

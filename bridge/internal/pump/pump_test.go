@@ -452,7 +452,7 @@ func TestWithoutADeadLetterTopicTheOffsetIsHeld(t *testing.T) {
 	until(t, "the others delivered", func() bool { return len(s.accepted()) == 3 })
 	b.untilCommitted(1)
 	until(t, "the reason shown", func() bool {
-		ps := sub.View().Partitions
+		ps := sub.Status()
 		return len(ps) == 1 && ps[0].Blocking != nil && ps[0].Blocking.Offset == 1 && strings.Contains(ps[0].Blocking.Reason, "topic nowhere does not exist")
 	})
 	stop()
@@ -544,7 +544,7 @@ func TestADeadSinkIsBlockingAtEveryLook(t *testing.T) {
 	b.produce(events(50, 50)...)
 	sub, stop := b.run()
 	blocking := func() *pump.Block {
-		if ps := sub.View().Partitions; len(ps) == 1 {
+		if ps := sub.Status(); len(ps) == 1 {
 			return ps[0].Blocking
 		}
 		return nil
@@ -603,7 +603,7 @@ func TestPauseHoldsAndResumeGoesOn(t *testing.T) {
 	b.cfg.Order = pump.ByPartition
 	b.produce(events(5, 5)...)
 	sub, stop := b.run()
-	until(t, "suspended by 410", func() bool { return sub.View().State == "paused" })
+	until(t, "suspended by 410", func() bool { return sub.View(t.Context()).State == "paused" })
 	if got := s.accepted(); len(got) != 2 {
 		t.Errorf("accepted %v before the pause", got)
 	}
