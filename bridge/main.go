@@ -71,6 +71,12 @@
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
 //
+// "mode: structured" posts each event as JSON, unchanged if it was that on Kafka.
+// "mode: binary" posts its data as the body and its attributes in percent-encoded
+// ce- headers; a signature then covers the data alone. An event whose expirytime
+// has passed is not posted: it becomes a dead letter with reason expired, also with
+// "exhausted: block". An expirytime that is no RFC 3339 time is passed on and ignored.
+//
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make
 // events vanish. A stored offset with no seal or a wrong one raises

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -84,8 +85,9 @@ func (c *Client) Ready() error {
 
 // Post is one attempt.
 type Post struct {
-	WebhookID   string // of the event; "" when posts are not signed
-	ContentType string
+	WebhookID   string      // of the event; "" when posts are not signed
+	ContentType string      // "" when Header has it, or there is none
+	Header      http.Header // further headers: the attributes of an event in the binary form
 	Body        []byte
 	TraceParent string // "" for none
 	TraceState  string
@@ -132,20 +134,28 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 // request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
 func (c *Client) request(ctx context.Context, p Post) *http.Request {
 	h := http.Header{
-		"Content-Type":       {p.ContentType},
 		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
 		"Taskwire-Topic":     {p.Topic},
 		"Taskwire-Partition": {p.Partition},
 		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
 		"User-Agent":         {"taskwire-bridge"},
 	}
+	if p.ContentType != "" {
+		h["Content-Type"] = []string{p.ContentType}
+	}
+	maps.Copy(h, p.Header)
 	if p.TraceParent != "" {
 		h["Traceparent"] = []string{p.TraceParent}
 		if p.TraceState != "" {
 			h["Tracestate"] = []string{p.TraceState}
 		}
 	}
-	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Body)), nil }
+	body := func() (io.ReadCloser, error) {
+		if len(p.Body) == 0 {
+			return http.NoBody, nil // of any other body a length of 0 means that it is not known
+		}
+		return io.NopCloser(bytes.NewReader(p.Body)), nil
+	}
 	first, _ := body()
 	req := &http.Request{
 		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -8,13 +8,13 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
-	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // attempted is what became of one post.
 type attempted struct {
-	item *item
+	item    *item
+	expired bool // not posted: its time was over
 	deliver.Result
 }
 
@@ -29,12 +29,16 @@ func (p *partition) attempt(intake, posts context.Context) {
 			continue
 		}
 		start := time.Now()
+		if it.expired(start) {
+			p.results <- attempted{item: it, expired: true}
+			continue
+		}
 		res := p.sub.sink.Attempt(posts, deliver.Post{
-			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
+			WebhookID: it.webhookID, ContentType: it.contentType, Header: it.header, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
-		p.results <- attempted{it, res}
+		p.results <- attempted{item: it, Result: res}
 	}
 }
 
@@ -44,6 +48,10 @@ func (p *partition) settle(r attempted, now time.Time) {
 	p.inFlight--
 	probe := p.breaker.ended(it.queue.key)
 	if it.state == dropped {
+		return
+	}
+	if r.expired {
+		p.setAsideExpired(it, now)
 		return
 	}
 	it.attempts++

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -12,7 +13,7 @@ import (
 //	          malformed ─▶ writing ─▶ done
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
-//	                       ├─▶ writing ─▶ done   refused or exhausted
+//	                       ├─▶ writing ─▶ done   refused, exhausted, or expired before the post
 //	                       └─▶ dropped    a stop came before the post
 type state uint8
 
@@ -34,10 +35,13 @@ type item struct {
 	offset            int64
 	size              int // bytes it is counted with
 	record            event.Record
+	contentType       string      // of the post
+	header            http.Header // of the post; the attributes in the binary form
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
-	webhookID         string // when posts are signed
+	webhookID         string    // when posts are signed
+	expires           time.Time // its expirytime; zero for none
 
 	state    state
 	queue    *queue

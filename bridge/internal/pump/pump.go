@@ -70,6 +70,7 @@ type Config struct {
 	Bearer      *token.Own       // nil for none
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
+	Mode        Mode
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration
