@@ -183,7 +183,7 @@ func TestEveryMistakeOfTheFileIsNamed(t *testing.T) {
 	_, err := app.FromEnv(env.Map(map[string]string{"KAFKA_TOPIC": "bad topic", "BRIDGE_CONFIG": write(t, `
 topic: "also bad"
 subscriptions:
-  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: batch, exhausted: drop}
+  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: both, exhausted: drop}
   - {name: a, group: g, sink: "http://x/", retry: {multiplier: 0.5}, filters: [{sql: "TRUE"}, {}], rate: -1, deadletter: "!"}
   - {}
 `)}))

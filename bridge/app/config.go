@@ -43,6 +43,7 @@ type Subscription struct {
 	Types       []string        `yaml:"types,omitempty"`
 	Filters     []filter.Filter `yaml:"filters,omitempty"`
 	Mode        pump.Mode       `yaml:"mode"`
+	Batch       Batch           `yaml:"batch,omitempty"`
 	Order       pump.Order      `yaml:"order"`
 	Concurrency int             `yaml:"concurrency"`
 	Timeout     time.Duration   `yaml:"timeout"`
@@ -230,6 +231,7 @@ func (s Subscription) filled() Subscription {
 		}
 	}
 	orString((*string)(&s.Mode), string(pump.Structured))
+	s.filledBatch()
 	orString((*string)(&s.Order), string(pump.ByKey))
 	orString(&s.Exhausted, "deadletter")
 	orString(&s.DeadLetter, "task-events-dlq")
@@ -261,7 +263,7 @@ func (s Subscription) check() []string {
 	if err := env.CheckURL(s.Sink); err != nil {
 		wrong = append(wrong, "sink: "+err.Error())
 	}
-	report(s.Mode != pump.Structured && s.Mode != pump.Binary, "mode: want structured or binary; batch is not supported")
+	wrong = append(wrong, s.checkMode()...)
 	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
@@ -315,7 +317,7 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	}
 	return pump.Config{
 		Signing: signing, Bearer: bearer,
-		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Order: s.Order, Concurrency: s.Concurrency,
+		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,

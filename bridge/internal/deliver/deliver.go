@@ -87,8 +87,9 @@ func (c *Client) Ready() error {
 type Post struct {
 	WebhookID   string      // of the event; "" when posts are not signed
 	ContentType string      // "" when Header has it, or there is none
-	Header      http.Header // further headers: the attributes of an event in the binary form
+	Header      http.Header // further headers, which win: the attributes of an event in the binary form
 	Body        []byte
+	Batch       *Batch // in place of Body: the events of a batch
 	TraceParent string // "" for none
 	TraceState  string
 	Attempt     int // 1 for the first
@@ -97,12 +98,23 @@ type Post struct {
 	Offset      int64
 }
 
+func (p Post) body() []byte {
+	if p.Batch != nil {
+		return p.Batch.body
+	}
+	return p.Body
+}
+
 // Result is the outcome of an attempt.
 type Result struct {
 	Outcome    Outcome
 	Status     int           // 0 when there was no answer
 	RetryAfter time.Duration // 0 when the sink did not ask for one
 	Err        error         // nil when accepted; otherwise for the operator
+
+	// Each is what the answer to a batch says of its events, in their order. Without
+	// it the outcome is that of the batch as a whole.
+	Each []Result
 }
 
 // Attempt posts once. An answer counts only when it is complete.
@@ -119,14 +131,26 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 		return Result{Outcome: Retry, Err: fmt.Errorf("post: %w", err)}
 	}
 	defer resp.Body.Close()
+	if p.Batch != nil {
+		return answeredBatch(resp, p.Batch.events)
+	}
 	var excerpt strings.Builder
 	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
-		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+		return incomplete(resp, err)
 	}
+	return judge(resp, excerpt.String())
+}
+
+func incomplete(resp *http.Response, err error) Result {
+	return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+}
+
+// judge is the outcome of a complete answer. excerpt is the beginning of its text.
+func judge(resp *http.Response, excerpt string) Result {
 	res := Result{Outcome: classify(resp.StatusCode), Status: resp.StatusCode}
 	if res.Outcome != Accepted {
 		res.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-		res.Err = describe(resp, excerpt.String())
+		res.Err = describe(resp, excerpt)
 	}
 	return res
 }
@@ -151,6 +175,9 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 		}
 	}
 	body := func() (io.ReadCloser, error) {
+		if p.Batch != nil {
+			return p.Batch.reader(), nil
+		}
 		if len(p.Body) == 0 {
 			return http.NoBody, nil // of any other body a length of 0 means that it is not known
 		}
@@ -160,7 +187,7 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 	req := &http.Request{
 		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
-		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
+		Body: first, GetBody: body, ContentLength: int64(len(p.body())),
 	}
 	return req.WithContext(ctx)
 }
@@ -176,7 +203,7 @@ func (c *Client) authenticate(h http.Header, p Post) error {
 		h["Authorization"] = []string{"Bearer " + bearer}
 	}
 	if c.signing != nil {
-		return c.signing.Sign(h, p.WebhookID, time.Now(), p.Body)
+		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
 	}
 	return nil
 }

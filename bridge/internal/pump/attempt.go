@@ -1,7 +1,6 @@
 package pump
 
 import (
-	"context"
 	"errors"
 	"net"
 	"time"
@@ -11,69 +10,73 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// attempted is what became of one post.
-type attempted struct {
-	item    *item
-	expired bool // not posted: its time was over
-	deliver.Result
-}
-
-// attempt is a worker: it posts one item after the other until work is closed.
-// One that waits for its turn under the rate limit gives up when intake ends:
-// after a stop no post begins.
-func (p *partition) attempt(intake, posts context.Context) {
-	for it := range p.work {
-		if p.sub.limit != nil && p.sub.limit.Wait(intake) != nil {
-			it.state = dropped
-			p.results <- attempted{item: it}
-			continue
-		}
-		start := time.Now()
-		if it.expired(start) {
-			p.results <- attempted{item: it, expired: true}
-			continue
-		}
-		res := p.sub.sink.Attempt(posts, deliver.Post{
-			WebhookID: it.webhookID, ContentType: it.contentType, Header: it.header, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
-			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
-		})
-		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
-		p.results <- attempted{item: it, Result: res}
-	}
-}
-
-// settle decides what the outcome of an attempt means for the event, its key and the sink.
-func (p *partition) settle(r attempted, now time.Time) {
-	it := r.item
+// settle decides what the outcome of a post means for its events, their keys and the sink.
+func (p *partition) settle(r *post, now time.Time) {
 	p.inFlight--
-	probe := p.breaker.ended(it.queue.key)
-	if it.state == dropped {
+	probe := p.breaker.ended(r.key)
+	defer p.reuse(r)
+	if r.dropped {
+		for _, it := range r.items {
+			it.state = dropped
+		}
 		return
 	}
-	if r.expired {
+	for _, it := range r.expired {
 		p.setAsideExpired(it, now)
+	}
+	if len(r.items) == 0 {
 		return
 	}
-	it.attempts++
-	it.status = r.Status
-	switch r.Outcome {
-	case deliver.Accepted:
-		failpoint.Hit("B3")
-		p.recovered(now)
-		p.sub.log.Debug("delivered", p.attrs(it)...)
-		p.done(it)
-	case deliver.Rejected:
-		p.recovered(now) // the sink is well enough to refuse
-		it.fail(r.Err, now)
-		p.rejected(it, r, now)
-	default:
-		it.fail(r.Err, now)
-		p.failed(it, r, probe, now)
+	for i, it := range r.items {
+		it.attempts++
+		it.status = r.of(i).Status
+		if err := r.of(i).Err; err != nil {
+			it.fail(err, now)
+		}
 	}
+	var f sinkFault
+	if r.reached() {
+		p.recovered(now) // the sink is well enough to accept or to refuse
+	} else {
+		f = p.sinkFailed(r, probe, now)
+	}
+	if r.shared() {
+		p.tellApart(r, f, now)
+		return
+	}
+	for i, it := range r.items {
+		switch res := r.of(i); res.Outcome {
+		case deliver.Accepted:
+			failpoint.Hit("B3")
+			p.sub.log.Debug("delivered", p.attrs(it)...)
+			p.done(it)
+		case deliver.Rejected:
+			p.rejected(it, res, now)
+		default:
+			p.failed(it, res, f, now)
+			f.reported = !r.reached() // a line for each event of a batch would repeat the same fault
+		}
+	}
+}
+
+// sinkFault is what the failure of a whole post says about the sink.
+type sinkFault struct {
+	probes   int  // failed in a row, if this was one
+	wasDown  bool // before
+	reported bool
+}
+
+// sinkFailed books a post that the sink has neither accepted nor refused any event of.
+func (p *partition) sinkFailed(r *post, probe bool, now time.Time) sinkFault {
+	f := sinkFault{wasDown: p.breaker.down()}
+	if f.probes = p.breaker.failed(r.key, probe, r.result.Err); f.probes > 0 {
+		p.breaker.putOff(now.Add(p.sub.cfg.Backoff.Wait(f.probes, r.result.RetryAfter)))
+	}
+	return f
 }
 
 // rejected sets aside what the sink refuses, unless the subscription never skips.
-func (p *partition) rejected(it *item, r attempted, now time.Time) {
+func (p *partition) rejected(it *item, r deliver.Result, now time.Time) {
 	if it.skip != nil {
 		p.setAside(it, deadletter.Skipped, now)
 		return
@@ -89,12 +92,7 @@ func (p *partition) rejected(it *item, r attempted, now time.Time) {
 }
 
 // failed chooses between another attempt and a dead letter.
-func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
-	wasDown := p.breaker.down()
-	probes := p.breaker.failed(it.queue.key, probe, r.Err)
-	if probes > 0 {
-		p.breaker.putOff(now.Add(p.sub.cfg.Backoff.Wait(probes, r.RetryAfter)))
-	}
+func (p *partition) failed(it *item, r deliver.Result, f sinkFault, now time.Time) {
 	if r.Outcome == deliver.Retry && !p.breaker.down() && !unreachable(r.Err) {
 		it.counted++
 	}
@@ -109,11 +107,11 @@ func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
 		p.setAside(it, deadletter.Exhausted, now)
 		return
 	}
-	p.reportFailure(it, probes, wasDown, now)
+	p.reportFailure(it, f, now)
 	p.retry(it, r, now)
 }
 
-func (p *partition) retry(it *item, r attempted, now time.Time) {
+func (p *partition) retry(it *item, r deliver.Result, now time.Time) {
 	p.window.retry(it, now.Add(p.sub.cfg.Backoff.Wait(it.attempts, r.RetryAfter)))
 }
 
@@ -149,15 +147,18 @@ func (p *partition) recovered(now time.Time) {
 // reportFailure logs an event's first failure and then its 2nd, 4th, 8th ...
 // While the sink is down only probes are reported, in the same way: a line per
 // event would repeat the same fault.
-func (p *partition) reportFailure(it *item, probes int, wasDown bool, now time.Time) {
+func (p *partition) reportFailure(it *item, f sinkFault, now time.Time) {
+	if f.reported {
+		return
+	}
 	if !p.breaker.down() {
 		if isPowerOfTwo(it.attempts) {
 			p.sub.log.Warn("delivery failed, retrying", append(p.attrs(it), "failing_for", it.failingFor(now), "err", it.err)...)
 		}
 		return
 	}
-	if !wasDown || (probes > 0 && isPowerOfTwo(probes)) {
-		p.sub.log.Warn("sink down, probing", append(p.attrs(it), "probes", probes, "err", it.err)...)
+	if !f.wasDown || (f.probes > 0 && isPowerOfTwo(f.probes)) {
+		p.sub.log.Warn("sink down, probing", append(p.attrs(it), "probes", f.probes, "err", it.err)...)
 	}
 }
 

@@ -55,6 +55,8 @@ type item struct {
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
 
+	most int // events in a batch with it, since one has failed as a whole; 0 for no limit of its own
+
 	skip   *skip // an operator wants it set aside
 	notice bool  // it is set aside, and its body is the notice of that
 

@@ -19,7 +19,8 @@
 // # Files
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
-// them in order per key, attempt.go posts them and judges the answer, breaker.go
+// them in order per key, mode.go gives them the form in which they are posted,
+// post.go posts them, alone or in batches, attempt.go judges the answer, breaker.go
 // tells a bad sink from a bad event, letters.go writes dead letters, committer.go
 // commits, seal.go holds partitions whose offset somebody else has committed,
 // skip.go sets events aside for an operator, and status.go and metrics.go show all
@@ -71,6 +72,7 @@ type Config struct {
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Mode        Mode
+	Batch       Batch // in mode batch
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration

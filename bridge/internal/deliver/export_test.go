@@ -1,0 +1,4 @@
+package deliver
+
+// AnsweredBatch is for a fuzz test.
+var AnsweredBatch = answeredBatch
