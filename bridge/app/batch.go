@@ -39,32 +39,24 @@ const (
 	mostEvents    = 500 // in a batch: their offsets are in one header, of which servers take 8 KiB
 )
 
-// filledBatch sets the defaults where batches are made.
-func (s *Subscription) filledBatch() {
-	if s.Mode != pump.Batched {
-		return
+// filled sets the defaults. They are there in every mode, so that one key is all
+// that a change of the mode takes.
+func (b Batch) filled() Batch {
+	if b.Size == 0 {
+		b.Size = 100
 	}
-	if s.Batch.Size == 0 {
-		s.Batch.Size = 100
+	if b.Bytes == 0 {
+		b.Bytes = 512 << 10
 	}
-	if s.Batch.Bytes == 0 {
-		s.Batch.Bytes = 512 << 10
-	}
+	return b
 }
 
 // checkMode names what is wrong with the form of the posts.
 func (s Subscription) checkMode() []string {
-	switch s.Mode {
-	case pump.Structured, pump.Binary:
-		if s.Batch != (Batch{}) {
-			return []string{"batch: is for mode batch, and this mode is " + string(s.Mode)}
-		}
-		return nil
-	case pump.Batched:
-	default:
-		return []string{"mode: want structured, binary or batch"}
-	}
 	var wrong []string
+	if s.Mode != pump.Structured && s.Mode != pump.Binary && s.Mode != pump.Batched {
+		wrong = append(wrong, "mode: want structured, binary or batch")
+	}
 	if s.Batch.Size < 1 || s.Batch.Size > mostEvents {
 		wrong = append(wrong, fmt.Sprintf("batch.size: want 1 to %d events", mostEvents))
 	}
@@ -73,7 +65,7 @@ func (s Subscription) checkMode() []string {
 	}
 	// One event of a batch may fail and the next be accepted. In the order of the
 	// partition each batch would have one event.
-	if s.Order == pump.ByPartition {
+	if s.Mode == pump.Batched && s.Order == pump.ByPartition {
 		wrong = append(wrong, "order: partition lets one event at a time be in flight, so there are no batches; want key or none with mode batch, or another mode")
 	}
 	return wrong

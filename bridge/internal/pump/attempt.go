@@ -15,9 +15,9 @@ func (p *partition) settle(r *post, now time.Time) {
 	p.inFlight--
 	probe := p.breaker.ended(r.key)
 	defer p.reuse(r)
-	if r.dropped {
+	if r.held {
 		for _, it := range r.items {
-			it.state = dropped
+			p.heldBack(it, now)
 		}
 		return
 	}
@@ -35,9 +35,13 @@ func (p *partition) settle(r *post, now time.Time) {
 		}
 	}
 	var f sinkFault
-	if r.reached() {
-		p.recovered(now) // the sink is well enough to accept or to refuse
-	} else {
+	switch {
+	case r.any(deliver.Accepted):
+		p.sub.pace.accepted(now)
+		p.recovered(now)
+	case r.any(deliver.Rejected):
+		p.recovered(now) // the sink is well enough to refuse
+	case r.any(deliver.Retry, deliver.SinkFault, deliver.Gone):
 		f = p.sinkFailed(r, probe, now)
 	}
 	if r.shared() {
@@ -52,9 +56,11 @@ func (p *partition) settle(r *post, now time.Time) {
 			p.done(it)
 		case deliver.Rejected:
 			p.rejected(it, res, now)
+		case deliver.Throttled:
+			p.throttled(it, now)
 		default:
 			p.failed(it, res, f, now)
-			f.reported = !r.reached() // a line for each event of a batch would repeat the same fault
+			f.reported = !r.any(deliver.Accepted, deliver.Rejected) // a line for each event of a batch would repeat the same fault
 		}
 	}
 }
@@ -97,7 +103,7 @@ func (p *partition) failed(it *item, r deliver.Result, f sinkFault, now time.Tim
 		it.counted++
 	}
 	if r.Outcome == deliver.Gone {
-		p.sub.Pause(r.Err.Error())
+		p.sub.gate.Gone(r.Err)
 	}
 	if it.skip != nil && !it.notice {
 		p.setAside(it, deadletter.Skipped, now)

@@ -14,7 +14,7 @@ import (
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
 //	                       ├─▶ writing ─▶ done   refused, exhausted, or expired before the post
-//	                       └─▶ dropped    a stop came before the post
+//	                       └─▶ queued     not begun: the sink has asked for a pause
 type state uint8
 
 const (
@@ -24,7 +24,6 @@ const (
 	posting                // with a worker
 	waiting                // failed; posted again when it is due
 	writing                // its dead letter is being written, or waits for that
-	dropped                // its offset stays in flight; the next generation posts it
 	done
 )
 

@@ -50,6 +50,7 @@ type partition struct {
 	pending  []*item    // fetched, waiting for room in the window; rest of a slice
 	workers  int        // started; each posts one item at a time
 	inFlight int        // posts under way
+	turn     turn       // under the rate of the subscription
 	next     int64      // offset after the last slice
 	end      int64      // of the partition; -1 when not known yet
 	fetchErr error      // of the last fetch, if it failed
@@ -57,7 +58,7 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
@@ -66,7 +67,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(s, session, claimed, tracker, key),
+		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post), results: make(chan *post, s.cfg.Concurrency),
@@ -103,7 +104,8 @@ func (p *partition) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	p.turn.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -117,10 +119,11 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
-		p.committer.start(ctx, now)
+		p.committer.start(now)
 		p.publish(now, paused)
 
 		slices := p.slices
@@ -132,7 +135,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		heads := 0
 		var work chan<- *post // nil when nothing may start
 		var letterWork chan<- *item
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			ready, work = p.nextPost(now)
 			if ready != nil {
 				heads = len(ready.items) // of which the worker may leave out some
@@ -225,7 +228,7 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 	if p.breaker.down() {
 		size = 1
 	}
-	if p.window.next(now) == nil {
+	if p.window.next(now) == nil || p.turn.take(p.sub.pace, now).After(now) {
 		return nil, nil
 	}
 	heads := p.window.together(size, bytes)
@@ -233,7 +236,7 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 		p.spare = append(p.spare, &post{})
 	}
 	r := p.spare[len(p.spare)-1]
-	r.items, r.key = append(r.items[:0], heads...), heads[0].queue.key
+	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
 	return r, p.work
 }
 
@@ -243,6 +246,7 @@ func (p *partition) begin(heads int) {
 	r := p.spare[len(p.spare)-1]
 	p.spare = p.spare[:len(p.spare)-1]
 	p.window.take(heads)
+	p.turn.use()
 	p.inFlight++
 	p.breaker.started(r.key)
 }
@@ -255,15 +259,18 @@ func (p *partition) reuse(r *post) {
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
+		if turn := p.turn.earliest(p.sub.pace, now); turn.After(at) {
+			at = turn
+		}
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))
@@ -322,7 +329,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 			abandon() // another member posts them now
 		}
 	}
-	if err := p.committer.finish(posts); err != nil {
+	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
 	}
 }

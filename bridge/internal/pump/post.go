@@ -22,31 +22,36 @@ type post struct {
 	items   []*item // in offset order when it is posted
 	key     string  // of one of them: the breaker knows the post by it
 	expired []*item // not posted: their time was over
-	dropped bool    // not posted: a stop came first
+	held    bool    // not posted: a 429 came first
 	result  deliver.Result
 }
 
 // attempt is a worker: it makes one post after the other until work is closed.
-// One that waits for its turn under the rate limit gives up when intake ends:
-// after a stop no post begins.
-func (p *partition) attempt(intake, posts context.Context) {
+// It looks for a hold once more, as late as it can: one from another partition
+// may have come after the loop chose the events.
+func (p *partition) attempt(posts context.Context) {
 	var batch deliver.Batch
 	for post := range p.work {
-		post.result, post.dropped = deliver.Result{}, p.sub.limit != nil && p.sub.limit.Wait(intake) != nil
 		start := time.Now()
-		if post.dropped || !post.expire(start) {
+		post.result, post.held = deliver.Result{}, p.sub.pace.held(start) != nil
+		if post.held || !post.expire(start) {
 			p.results <- post
 			continue
 		}
 		post.result = p.sub.sink.Attempt(posts, p.message(post, &batch))
 		p.sub.metrics.attempted(p.sub.cfg.Name, post, time.Since(start))
+		for i := range post.items {
+			if res := post.of(i); res.Outcome == deliver.Throttled {
+				p.holdPosts(res, start) // all of them have the answer's Retry-After
+				break
+			}
+		}
 		p.results <- post
 	}
 }
 
 // expire leaves out events that must not be posted any more. It reports whether any are left.
 func (r *post) expire(now time.Time) bool {
-	r.expired = r.expired[:0]
 	r.items = slices.DeleteFunc(r.items, func(it *item) bool {
 		if it.expired(now) {
 			r.expired = append(r.expired, it)
@@ -104,13 +109,13 @@ func (r *post) of(i int) deliver.Result {
 // shared reports whether a failure is that of several events together, so that
 // nobody knows which of them is to blame.
 func (r *post) shared() bool {
-	return r.result.Each == nil && len(r.items) > 1 && r.result.Outcome != deliver.Accepted
+	return r.result.Each == nil && len(r.items) > 1 && r.result.Outcome != deliver.Accepted && r.result.Outcome != deliver.Throttled
 }
 
-// reached reports whether the sink was well enough to accept or refuse anything.
-func (r *post) reached() bool {
+// any reports whether an event has one of the outcomes.
+func (r *post) any(outcomes ...deliver.Outcome) bool {
 	for i := range r.items {
-		if o := r.of(i).Outcome; o == deliver.Accepted || o == deliver.Rejected {
+		if slices.Contains(outcomes, r.of(i).Outcome) {
 			return true
 		}
 	}
@@ -135,7 +140,7 @@ func (p *partition) tellApart(r *post, f sinkFault, now time.Time) {
 		p.reportFailure(r.items[0], f, now)
 	}
 	if r.result.Outcome == deliver.Gone {
-		p.sub.Pause(r.result.Err.Error())
+		p.sub.gate.Gone(r.result.Err)
 	}
 	for _, it := range r.items {
 		if !unreachable(r.result.Err) {
