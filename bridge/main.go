@@ -108,6 +108,19 @@
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
 //
+// "mode: structured" posts each event as JSON, unchanged if it was that on Kafka.
+// "mode: binary" posts its data as the body and its attributes in percent-encoded
+// ce- headers; a signature then covers the data alone. "mode: batch" posts what is
+// ready, without waiting for more, as a JSON array in offset order, at most
+// "batch: {size: 100, bytes: 512KiB}" and never two events of one key. An answer
+// with an array of {"status"}, one for each event, gives each its own outcome; any
+// other 200, 201, 202 or 204 accepts all of them. A batch that is refused as a whole
+// is posted again in halves, until the event that is refused is alone.
+//
+// An event whose expirytime
+// has passed is not posted: it becomes a dead letter with reason expired, also with
+// "exhausted: block". An expirytime that is no RFC 3339 time is passed on and ignored.
+//
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make
 // events vanish. A stored offset with no seal or a wrong one raises

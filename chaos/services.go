@@ -141,7 +141,7 @@ func (y *system) newBridge(name string) (*program, error) {
 	p.env = func(start int) ([]string, error) {
 		config := y.path(name + ".yaml")
 		via := fmt.Sprintf("%s.%d", name, start)
-		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile))
+		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile), y.modes())
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
@@ -155,12 +155,26 @@ func (y *system) newBridge(name string) (*program, error) {
 	return p, nil
 }
 
-func subscriptions(audit, notify, secret string) string {
+// modes are how the auditor and the notifier get their events: in batches when
+// the seed is even, the notifier in every other of those runs.
+func (y *system) modes() [2]string {
+	modes := [2]string{"structured", "structured"}
+	if y.Seed%2 == 0 {
+		modes[0] = "batch"
+	}
+	if y.Seed%4 == 0 {
+		modes[1] = "batch"
+	}
+	return modes
+}
+
+func subscriptions(audit, notify, secret string, modes [2]string) string {
 	return fmt.Sprintf(`topic: %s
 subscriptions:
   - name: audit
     group: %s
     sink: %s
+    mode: %s
     exhausted: block
     signing: {secret_file: %s}
     timeout: 3s
@@ -168,11 +182,12 @@ subscriptions:
   - name: notifications
     group: %s
     sink: %s
+    mode: %s
     types: [%s]
     signing: {secret_file: %s}
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
-`, topic, auditGroup, audit, secret, noticeGroup, notify, strings.Join(noticeTypes, ", "), secret)
+`, topic, auditGroup, audit, modes[0], secret, noticeGroup, notify, modes[1], strings.Join(noticeTypes, ", "), secret)
 }
 
 // awaitReady returns when the API, a bridge and the auditor are ready.

@@ -32,7 +32,7 @@ func TestWithoutAFileThereAreTheTwoSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	usual := app.Subscription{
-		Topic: "task-events", Records: "cloudevents", Mode: "structured", Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
+		Topic: "task-events", Records: "cloudevents", Mode: "structured", Batch: app.Batch{Size: 100, Bytes: 512 << 10}, Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
 		Retry:     app.Retry{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second, Attempts: 10, For: time.Hour},
 		Exhausted: "deadletter", DeadLetter: "task-events-dlq",
 	}
@@ -183,7 +183,7 @@ func TestEveryMistakeOfTheFileIsNamed(t *testing.T) {
 	_, err := app.FromEnv(env.Map(map[string]string{"KAFKA_TOPIC": "bad topic", "BRIDGE_CONFIG": write(t, `
 topic: "also bad"
 subscriptions:
-  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: batch, exhausted: drop}
+  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: both, exhausted: drop}
   - {name: a, group: g, sink: "http://x/", retry: {multiplier: 0.5}, filters: [{sql: "TRUE"}, {}], rate: -1, deadletter: "!"}
   - {}
 `)}))

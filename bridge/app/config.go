@@ -48,7 +48,8 @@ type Subscription struct {
 	Sink        string          `yaml:"sink"`
 	Types       []string        `yaml:"types,omitempty"`
 	Filters     []filter.Filter `yaml:"filters,omitempty"`
-	Mode        string          `yaml:"mode"`
+	Mode        pump.Mode       `yaml:"mode"`
+	Batch       Batch           `yaml:"batch"`
 	Order       pump.Order      `yaml:"order"`
 	Concurrency int             `yaml:"concurrency"`
 	Timeout     time.Duration   `yaml:"timeout"`
@@ -190,7 +191,8 @@ func (s Subscription) filled(topic string) Subscription {
 	}
 	orString(&s.Topic, topic)
 	orString(&s.Records, recordsAreEvents)
-	orString(&s.Mode, "structured")
+	orString((*string)(&s.Mode), string(pump.Structured))
+	s.Batch = s.Batch.filled()
 	orString((*string)(&s.Order), string(pump.ByKey))
 	orString(&s.Exhausted, "deadletter")
 	orString(&s.DeadLetter, s.Topic+"-dlq")
@@ -223,7 +225,7 @@ func (s Subscription) check() []string {
 		wrong = append(wrong, "sink: "+err.Error())
 	}
 	report(s.Records != recordsAreEvents && s.Records != recordsAreWrapped, "records: want cloudevents or wrap")
-	report(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
+	wrong = append(wrong, s.checkMode()...)
 	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
@@ -290,7 +292,7 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	}
 	return pump.Config{
 		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
-		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,

@@ -183,6 +183,9 @@ func wanted(t reflect.Type) string {
 	if t == reflect.TypeFor[time.Duration]() {
 		return "a duration such as 15s"
 	}
+	if t == reflect.TypeFor[Size]() {
+		return "a size such as 512KiB"
+	}
 	switch t.Kind() {
 	case reflect.Int:
 		return "a whole number"

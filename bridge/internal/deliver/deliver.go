@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -91,9 +92,11 @@ func (c *Client) Ready() error {
 
 // Post is one attempt.
 type Post struct {
-	WebhookID   string // of the event; "" when posts are not signed
-	ContentType string
+	WebhookID   string      // of the event; "" when posts are not signed
+	ContentType string      // "" when Header has it, or there is none
+	Header      http.Header // further headers, which win: the attributes of an event in the binary form
 	Body        []byte
+	Batch       *Batch // in place of Body: the events of a batch
 	TraceParent string // "" for none
 	TraceState  string
 	Attempt     int // 1 for the first
@@ -102,12 +105,23 @@ type Post struct {
 	Offset      int64
 }
 
+func (p Post) body() []byte {
+	if p.Batch != nil {
+		return p.Batch.body
+	}
+	return p.Body
+}
+
 // Result is the outcome of an attempt.
 type Result struct {
 	Outcome    Outcome
 	Status     int           // 0 when there was no answer
 	RetryAfter time.Duration // 0 when the sink did not ask for one
 	Err        error         // nil when accepted; otherwise for the operator
+
+	// Each is what the answer to a batch says of its events, in their order. Without
+	// it the outcome is that of the batch as a whole.
+	Each []Result
 }
 
 // Attempt posts once. An answer counts only when it is complete.
@@ -124,14 +138,26 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
+	if p.Batch != nil {
+		return answeredBatch(resp, p.Batch.events)
+	}
 	var excerpt strings.Builder
 	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
-		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+		return incomplete(resp, err)
 	}
+	return judge(resp, excerpt.String())
+}
+
+func incomplete(resp *http.Response, err error) Result {
+	return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+}
+
+// judge is the outcome of a complete answer. excerpt is the beginning of its text.
+func judge(resp *http.Response, excerpt string) Result {
 	res := Result{Outcome: classify(resp.StatusCode), Status: resp.StatusCode}
 	if res.Outcome != Accepted {
 		res.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-		res.Err = describe(resp, excerpt.String())
+		res.Err = describe(resp, excerpt)
 	}
 	return res
 }
@@ -157,25 +183,36 @@ func (c *Client) unanswered(err error) Result {
 // request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
 func (c *Client) request(ctx context.Context, p Post) *http.Request {
 	h := http.Header{
-		"Content-Type":       {p.ContentType},
 		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
 		"Taskwire-Topic":     {p.Topic},
 		"Taskwire-Partition": {p.Partition},
 		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
 		"User-Agent":         {"taskwire-bridge"},
 	}
+	if p.ContentType != "" {
+		h["Content-Type"] = []string{p.ContentType}
+	}
+	maps.Copy(h, p.Header)
 	if p.TraceParent != "" {
 		h["Traceparent"] = []string{p.TraceParent}
 		if p.TraceState != "" {
 			h["Tracestate"] = []string{p.TraceState}
 		}
 	}
-	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Body)), nil }
+	body := func() (io.ReadCloser, error) {
+		if p.Batch != nil {
+			return p.Batch.reader(), nil
+		}
+		if len(p.Body) == 0 {
+			return http.NoBody, nil // of any other body a length of 0 means that it is not known
+		}
+		return io.NopCloser(bytes.NewReader(p.Body)), nil
+	}
 	first, _ := body()
 	req := &http.Request{
 		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
-		Body: first, GetBody: body, ContentLength: int64(len(p.Body)),
+		Body: first, GetBody: body, ContentLength: int64(len(p.body())),
 	}
 	return req.WithContext(ctx)
 }
@@ -196,7 +233,7 @@ func (c *Client) authenticate(h http.Header, p Post) error {
 		h["Authorization"] = []string{"Bearer " + bearer}
 	}
 	if c.signing != nil {
-		return c.signing.Sign(h, p.WebhookID, time.Now(), p.Body)
+		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
 	}
 	return nil
 }

@@ -12,3 +12,6 @@ func (c *Client) Resolve(r *net.Resolver) { c.dialer.Resolver = r }
 func (c *Client) PingAfter(d time.Duration) {
 	c.http.pings.SendPingTimeout, c.http.pings.PingTimeout = d, d
 }
+
+// AnsweredBatch is for a fuzz test.
+var AnsweredBatch = answeredBatch

@@ -221,14 +221,15 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID(e.Source(), e.ID())
 	}
+	it.expires = expires(e)
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")
-	it.body = rec.Value
-	if mode != event.ModeStructured {
-		if it.body, err = event.Append(nil, e); err != nil {
-			it.state, it.err = malformed, err
-		}
-		it.size += len(it.body)
+	var as []byte
+	if mode == event.ModeStructured {
+		as = rec.Value
+	}
+	if err := it.shape(p.sub.cfg.Mode, e, as); err != nil {
+		it.state, it.err = malformed, err
 	}
 	return it
 }

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
@@ -13,7 +14,7 @@ import (
 //	          malformed ─▶ writing ─▶ done
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
-//	                       ├─▶ writing ─▶ done   refused or exhausted
+//	                       ├─▶ writing ─▶ done   refused, exhausted, or expired before the post
 //	                       └─▶ queued     not begun: the sink has asked for a pause
 type state uint8
 
@@ -37,10 +38,13 @@ type item struct {
 	offset            int64
 	size              int // bytes it is counted with
 	record            event.Record
+	contentType       string      // of the post
+	header            http.Header // of the post; the attributes in the binary form
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
-	webhookID         string // when posts are signed
+	webhookID         string    // when posts are signed
+	expires           time.Time // its expirytime; zero for none
 
 	state    state
 	queue    *queue
@@ -55,6 +59,7 @@ type item struct {
 	last     time.Time // failure
 
 	letter *deadletter.Letter // what it was as a dead letter; nil for an event of the topic
+	most   int                // events in a batch with it, since one has failed as a whole; 0 for no limit of its own
 
 	skip   *skip // an operator wants it set aside
 	notice bool  // it is set aside, and its body is the notice of that

@@ -42,7 +42,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "taskwire_bridge_" + name, Help: help}, labels)
 	}
 	m := &Metrics{
-		attempts:    counter("attempts_total", "Posts to the sink, by outcome.", "subscription", "outcome"),
+		attempts:    counter("attempts_total", "Events posted to the sink, by outcome; the events of a batch count one by one.", "subscription", "outcome"),
 		deadLetters: counter("dead_letters_total", "Dead letters written, by reason.", "subscription", "reason"),
 		rebalances:  counter("rebalances_total", "Generations of the group after the first.", "subscription"),
 		unsealed:    counter("unsealed_offsets_total", "Stored offsets that the bridge has not sealed, each time it got the partition.", "subscription"),
@@ -122,14 +122,18 @@ func (m *Metrics) drop(s *Subscription) {
 // Forget removes every metric of a subscription that is gone for good.
 func (m *Metrics) Forget(subscription string) {
 	label := prometheus.Labels{"subscription": subscription}
-	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted} {
+	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted, m.redriven} {
 		v.DeletePartialMatch(label)
 	}
 	m.seconds.DeletePartialMatch(label)
+	m.open.DeletePartialMatch(label)
 }
 
-func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took time.Duration) {
-	m.attempts.WithLabelValues(subscription, string(outcome)).Inc()
+// attempted counts an attempt for each event of a post.
+func (m *Metrics) attempted(subscription string, r *post, took time.Duration) {
+	for i := range r.items {
+		m.attempts.WithLabelValues(subscription, string(r.of(i).Outcome)).Inc()
+	}
 	m.seconds.WithLabelValues(subscription).Observe(took.Seconds())
 }
 

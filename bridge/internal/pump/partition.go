@@ -42,21 +42,22 @@ type partition struct {
 	accepts  chan chan error // to hold
 	skips    chan *skip      // to hold and loop
 
-	slices   chan slice     // from the fetcher
-	faults   chan error     // from the fetcher
-	work     chan *item     // to the workers
-	results  chan attempted // from the workers
-	pending  []*item        // fetched, waiting for room in the window; rest of a slice
-	workers  int            // started; each posts one item at a time
-	inFlight int            // posts under way
-	turn     turn           // under the rate of the subscription
-	slower   turn           // under that of a pass over dead letters
-	unmarked int            // finished in a pass, and in no commit yet
-	marking  int            // finished in a pass, and in a commit without an answer
-	next     int64          // offset after the last slice
-	limit    int64          // where a pass over dead letters ends
-	end      int64          // of the partition; -1 when not known yet
-	fetchErr error          // of the last fetch, if it failed
+	slices   chan slice // from the fetcher
+	faults   chan error // from the fetcher
+	work     chan *post // to the workers
+	results  chan *post // from the workers
+	spare    []*post    // to be used again
+	pending  []*item    // fetched, waiting for room in the window; rest of a slice
+	workers  int        // started; each posts one item at a time
+	inFlight int        // posts under way
+	turn     turn       // under the rate of the subscription
+	slower   turn       // under that of a pass over dead letters
+	unmarked int        // finished in a pass, and in no commit yet
+	marking  int        // finished in a pass, and in a commit without an answer
+	next     int64      // offset after the last slice
+	limit    int64      // where a pass over dead letters ends
+	end      int64      // of the partition; -1 when not known yet
+	fetchErr error      // of the last fetch, if it failed
 
 	status statusBox
 }
@@ -73,7 +74,7 @@ func newPartition(s *Subscription, session *group.Session, commits *commits, cla
 		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
-		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
+		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post), results: make(chan *post, s.cfg.Concurrency),
 		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
@@ -136,11 +137,17 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		if len(p.pending) > 0 {
 			slices = nil // the window is full: leave the next slice with the fetcher
 		}
-		var post, letter *item
-		var work, letterWork chan<- *item // nil when nothing may start
+		var ready *post
+		var letter *item
+		heads := 0
+		var work chan<- *post // nil when nothing may start
+		var letterWork chan<- *item
 		if !paused && p.session.Confirmed() {
-			post, work = p.nextPost(now)
-			if post != nil && p.workers == p.inFlight {
+			ready, work = p.nextPost(now)
+			if ready != nil {
+				heads = len(ready.items) // of which the worker may leave out some
+			}
+			if ready != nil && p.workers == p.inFlight {
 				p.workers++
 				hire()
 			}
@@ -153,12 +160,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.pending, p.next, p.end, p.fetchErr = s.items, s.next, s.end, nil
 		case err := <-p.faults:
 			p.fetchFault(err)
-		case work <- post:
-			p.window.take()
-			p.turn.use()
-			p.slower.use()
-			p.inFlight++
-			p.breaker.started(post.queue.key)
+		case work <- ready:
+			p.begin(heads)
 		case letterWork <- letter:
 			p.letters.started()
 		case r := <-p.results:
@@ -203,7 +206,7 @@ func (p *partition) admit(now time.Time) {
 			p.tracker.Done(it.offset)
 			continue
 		}
-		if len(it.body) > event.MaxBytes { // a record may be smaller than its event
+		if len(it.body) > p.sub.cfg.mostBytes() { // a record may be smaller than its event
 			it.state, it.err = malformed, errTooLong
 		}
 		it.received = now
@@ -225,17 +228,45 @@ func (p *partition) advance(head *item) {
 	}
 }
 
-// nextPost is the item to post next and the channel to give it to; a nil
-// channel when no post may start.
-func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
-	if p.inFlight >= min(p.concurrency, p.sub.budget.posts()) || !p.breaker.allows(now) {
+// nextPost is what to post next and the channel to give it to; a nil channel
+// when no post may start. A sink that is down is probed with one event.
+func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
+	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.cfg.postCost())) || !p.breaker.allows(now) {
 		return nil, nil
 	}
-	it := p.window.next(now)
-	if it == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
+	size, bytes := p.sub.cfg.batch()
+	if p.breaker.down() {
+		size = 1
+	}
+	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
-	return it, p.work
+	heads := p.window.together(size, bytes)
+	if len(p.spare) == 0 {
+		p.spare = append(p.spare, &post{})
+	}
+	r := p.spare[len(p.spare)-1]
+	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
+	return r, p.work
+}
+
+// begin notes that a worker has what nextPost returned last. The worker may have
+// changed it by now; what the window lists is the loop's.
+func (p *partition) begin(heads int) {
+	r := p.spare[len(p.spare)-1]
+	p.spare = p.spare[:len(p.spare)-1]
+	p.window.take(heads)
+	p.turn.use()
+	p.slower.use()
+	p.inFlight++
+	p.breaker.started(r.key)
+}
+
+// reuse keeps a post whose events are settled for another.
+func (p *partition) reuse(r *post) {
+	clear(r.items[:cap(r.items)])
+	clear(r.expired[:cap(r.expired)])
+	p.spare = append(p.spare, r)
 }
 
 // sleep is how long nothing can happen by the clock alone.

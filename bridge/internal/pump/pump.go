@@ -19,7 +19,8 @@
 // # Files
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
-// them in order per key, attempt.go posts them and judges the answer, breaker.go
+// them in order per key, mode.go gives them the form in which they are posted,
+// post.go posts them, alone or in batches, attempt.go judges the answer, breaker.go
 // tells a bad sink from a bad event, pace.go holds back posts that would be too
 // many, letters.go writes dead letters, committer.go takes what is done and
 // commits.go stores it for all partitions, seal.go holds partitions whose offset
@@ -78,6 +79,8 @@ type Config struct {
 	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
+	Mode        Mode
+	Batch       Batch // in mode batch
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration

@@ -17,7 +17,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 )
 
-func all(deadletter.Stored) bool { return true }
+func everyLetter(deadletter.Stored) bool { return true }
 
 // letter is a record of the dead-letter topic, as the bridge writes them.
 func letter(subscription, id, key string, headers ...string) *kgo.Record {
@@ -67,15 +67,15 @@ func TestARedriveDeliversWhatWasRefused(t *testing.T) {
 		t.Fatalf("%d open letters, want 100", n)
 	}
 	mended.Store(true)
-	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Delivered != 100 || got.Failed+got.Open+got.Unread+got.InHand != 0 {
+	if got := b.redrive(sub, &pump.Redrive{Select: everyLetter}); got.Delivered != 100 || got.Failed+got.Open+got.Unread+got.InHand != 0 {
 		t.Errorf("progress %+v, want 100 delivered and nothing else", got)
 	}
 	inOrder(t, s)
 	if n := len(b.open()); n != 0 {
 		t.Errorf("%d letters are open after the redrive, want none", n)
 	}
-	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Delivered != 0 || len(s.accepted()) != 100 {
-		t.Errorf("a second redrive delivered %d, %d accepted in all; want nothing twice", got.Delivered, len(s.accepted()))
+	if got := b.redrive(sub, &pump.Redrive{Select: everyLetter}); got.Delivered != 0 || len(s.accepted()) != 100 {
+		t.Errorf("a second redrive delivered %d, %d accepted in everyLetter; want nothing twice", got.Delivered, len(s.accepted()))
 	}
 }
 
@@ -86,7 +86,7 @@ func TestALetterThatFailsAgainIsANewOne(t *testing.T) {
 	b := setup(t, s.server.URL)
 	b.produce(letter("sub", "a", "k", "dlq-redrives", "2"))
 	sub, _ := b.run()
-	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Failed != 1 || got.Delivered != 0 {
+	if got := b.redrive(sub, &pump.Redrive{Select: everyLetter}); got.Failed != 1 || got.Delivered != 0 {
 		t.Errorf("progress %+v, want one that failed", got)
 	}
 	letters, open := b.letters(), b.open()
@@ -125,7 +125,7 @@ func TestOnlyWhatIsSelectedIsDelivered(t *testing.T) {
 	if got := b.redrive(sub, &pump.Redrive{Select: func(l deadletter.Stored) bool { return l.ID > "30" }, Ignore: &pump.Ignored{Reason: "r", By: "b"}}); got.Ignored != 7 || got.Delivered != 0 {
 		t.Errorf("progress %+v, want 7 ignored", got)
 	}
-	if got := b.redrive(sub, &pump.Redrive{Select: all}); got.Delivered != 8 || got.Open != 0 {
+	if got := b.redrive(sub, &pump.Redrive{Select: everyLetter}); got.Delivered != 8 || got.Open != 0 {
 		t.Errorf("progress %+v, want the last 8 delivered", got)
 	}
 	inOrder(t, s)
@@ -155,7 +155,7 @@ func TestARedriveIsRefused(t *testing.T) {
 	refused := func(want string) {
 		t.Helper()
 		var r *pump.RefusedError
-		if err := sub.Redrive(t.Context(), &pump.Redrive{Select: all}); !errors.As(err, &r) || !strings.Contains(r.Reason, want) {
+		if err := sub.Redrive(t.Context(), &pump.Redrive{Select: everyLetter}); !errors.As(err, &r) || !strings.Contains(r.Reason, want) {
 			t.Errorf("Redrive = %v, want a refusal with %q", err, want)
 		}
 	}
@@ -176,9 +176,9 @@ func TestTwoRedrivesExcludeEachOther(t *testing.T) {
 	b.produce(letter("sub", "a", "k"), letter("sub", "b", "k2"))
 	sub, _ := b.run()
 	done := make(chan error, 2)
-	go func() { done <- sub.Redrive(t.Context(), &pump.Redrive{Select: all}) }()
+	go func() { done <- sub.Redrive(t.Context(), &pump.Redrive{Select: everyLetter}) }()
 	until(t, "the first one posts", func() bool { return s.count("a") == 1 })
-	go func() { done <- sub.Redrive(t.Context(), &pump.Redrive{Select: all}) }()
+	go func() { done <- sub.Redrive(t.Context(), &pump.Redrive{Select: everyLetter}) }()
 	close(hold)
 	for range 2 {
 		if err := <-done; err != nil {

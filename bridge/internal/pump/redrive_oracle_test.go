@@ -18,8 +18,8 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 )
 
-// oracle knows what redrives may have done, from what the sink has seen.
-type oracle struct {
+// redriveOracle knows what redrives may have done, from what the sink has seen.
+type redriveOracle struct {
 	*bundle
 	rand    *rand.Rand
 	crashes int
@@ -39,7 +39,7 @@ type oracle struct {
 }
 
 // answer is the sink's. An id begins with its key.
-func (o *oracle) answer(id string, _ int) int {
+func (o *redriveOracle) answer(id string, _ int) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	key := id[:2]
@@ -65,7 +65,7 @@ func (o *oracle) answer(id string, _ int) int {
 }
 
 // process is a subscription with connections of its own, which crash cuts.
-func (o *oracle) process() (s *pump.Subscription, crash func()) {
+func (o *redriveOracle) process() (s *pump.Subscription, crash func()) {
 	cfg := kafka.Config{Brokers: []string{o.broker.Addr()}, ClientID: "bridge"}
 	transport, err := kafka.NewTransport(cfg)
 	if err != nil {
@@ -82,7 +82,7 @@ func (o *oracle) process() (s *pump.Subscription, crash func()) {
 }
 
 // choose returns a random selection.
-func (o *oracle) choose() func(deadletter.Stored) bool {
+func (o *redriveOracle) choose() func(deadletter.Stored) bool {
 	switch o.rand.IntN(3) {
 	case 0:
 		key := fmt.Sprintf("k%d", o.rand.IntN(5))
@@ -91,7 +91,7 @@ func (o *oracle) choose() func(deadletter.Stored) bool {
 		salt := o.rand.IntN(3)
 		return func(l deadletter.Stored) bool { return (int(l.Offset)+salt)%3 == 0 }
 	}
-	return all
+	return everyLetter
 }
 
 func places(letters []deadletter.Stored) map[string]deadletter.Stored {
@@ -103,7 +103,7 @@ func places(letters []deadletter.Stored) map[string]deadletter.Stored {
 }
 
 // pass makes one, and judges what it has left behind.
-func (o *oracle) pass(name string, chosen func(deadletter.Stored) bool, ignore, interrupt, crash bool) {
+func (o *redriveOracle) pass(name string, chosen func(deadletter.Stored) bool, ignore, interrupt, crash bool) {
 	o.t.Helper()
 	before := places(o.open())
 	ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
@@ -176,7 +176,7 @@ func (o *oracle) pass(name string, chosen func(deadletter.Stored) bool, ignore, 
 }
 
 // twice reports whether a crash has left two letters of one event.
-func (o *oracle) twice(open map[string]deadletter.Stored, l deadletter.Stored) bool {
+func (o *redriveOracle) twice(open map[string]deadletter.Stored, l deadletter.Stored) bool {
 	n := 0
 	for _, other := range open {
 		if other.ID == l.ID {
@@ -195,7 +195,7 @@ func TestRedrivesAgainstAnOracle(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel() // a crash takes a session timeout
-			o := &oracle{rand: rand.New(rand.NewPCG(seed, 1)), accepted: map[string]int{}, ignored: map[string]bool{}}
+			o := &redriveOracle{rand: rand.New(rand.NewPCG(seed, 1)), accepted: map[string]int{}, ignored: map[string]bool{}}
 			s := newSink(t, o.answer)
 			o.bundle = setupWith(t, s.server.URL, 2)
 			o.cfg.Concurrency, o.cfg.Drain = 4, time.Second
@@ -226,7 +226,7 @@ func TestRedrivesAgainstAnOracle(t *testing.T) {
 				}
 			}
 			o.refuse, o.fail = 0, 0
-			o.pass("the last pass", all, false, false, false)
+			o.pass("the last pass", everyLetter, false, false, false)
 			twice := 0
 			for id := range wanted {
 				switch n := o.accepted[id]; {
