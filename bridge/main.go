@@ -49,6 +49,8 @@
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
 //	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
+//	WEBHOOK_ORIGIN           name of all replicas together in the         bridge.taskwire
+//	                         handshake with sinks, see below
 //	SINK_ALLOW               link-local and metadata addresses or         none
 //	                         prefixes that sinks may have, comma-separated
 //	BRIDGE_STATE_KEY_FILE    keys that seal commits, one a line, the first  none
@@ -70,6 +72,32 @@
 // Authorization: Bearer. Both files are read again when they change. While one is
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
+//
+// "headers: {X-Key: file:PATH, X-Tenant: acme}" are sent with each post. What the
+// bridge sets itself, or belongs to a connection, is refused. The content of the
+// files is treated like the token above.
+//
+// "tls: {ca_file: PATH, cert_file: PATH, key_file: PATH, server_name: NAME}" of an
+// https sink, all PEM: the authorities that its certificate must be from instead of
+// the system's, the certificate that the bridge shows, and the name to look for
+// instead of the host. A change of the files ends the connections of before, each
+// when its posts have ended. HTTP/2 is used where the sink offers it, TLS 1.2 or
+// newer always. A sink that is not who it should be, or does not believe the bridge,
+// gets nothing; no event is given up for that before retry.for.
+//
+// "rate: N" is posts per second of this process, all partitions together. After a
+// 429 the subscription posts nothing at all until Retry-After, at most ten times
+// retry.max, or the back-off is over: taskwire_bridge_blocked says rate_limited,
+// and the attempt does not count against the event. Each replica has its own rate
+// and its own pause.
+//
+// With "handshake: true" the sink is asked first, by OPTIONS as the CloudEvents
+// webhook specification has it, with WebHook-Request-Origin: WEBHOOK_ORIGIN and,
+// when a rate is set, WebHook-Request-Rate. Until it answers with that origin or *
+// in WebHook-Allowed-Origin, the bridge does not join the group, taskwire_bridge_blocked
+// says handshake, and /readyz and /subscriptions say why; it is asked again after the
+// back-off. Of its WebHook-Allowed-Rate and rate the lower one is in force. It is
+// asked again at each start.
 //
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make

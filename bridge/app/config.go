@@ -32,6 +32,7 @@ type Config struct {
 	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
 	StateKeyFile   string         // keys that seal commits; "" trusts every commit
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
+	Origin         string         // the bridge's name in the handshake with sinks
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
@@ -52,6 +53,7 @@ type Subscription struct {
 	Rate        float64         `yaml:"rate"`
 	Signing     Signing         `yaml:"signing,omitempty"`
 	Auth        Auth            `yaml:"auth,omitempty"`
+	Handshake   bool            `yaml:"handshake,omitempty"`
 	Headers     Headers         `yaml:"headers,omitempty"`
 	TLS         TLS             `yaml:"tls,omitempty"`
 }
@@ -87,6 +89,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		StateKeyFile:   stateKeyFile(r),
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
+		Origin:         origin(r),
 	}
 	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
 	if path == "" {
@@ -324,8 +327,12 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	if err != nil {
 		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
 	}
+	origin := ""
+	if s.Handshake {
+		origin = c.Origin
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
+		Signing: signing, Bearer: bearer, Origin: origin, Headers: headers, TLS: tls,
 		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,

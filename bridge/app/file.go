@@ -224,6 +224,8 @@ func wanted(t reflect.Type) string {
 		return "a duration such as 15s"
 	}
 	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Int:
 		return "a whole number"
 	case reflect.Float64:

@@ -21,6 +21,7 @@
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
 // tells a bad sink from a bad event, pace.go holds posts back that would be too many,
+// consent.go asks the sink before the first,
 // letters.go writes dead letters, committer.go commits, seal.go holds partitions whose offset somebody else has committed,
 // skip.go sets events aside for an operator, and status.go and metrics.go show all
 // of it.
@@ -68,6 +69,7 @@ type Config struct {
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Origin      string           // who asks the sink for its consent before the first post; "" not to ask
 	Headers     *deliver.Headers // nil for none
 	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
@@ -110,7 +112,7 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Origin: cfg.Origin, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +133,9 @@ func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
 	if err := s.awaitTopics(ctx); err != nil {
 		return nil // only the end of ctx ends the waiting
+	}
+	if err := s.awaitConsent(ctx); err != nil {
+		return nil // as above
 	}
 	return s.member.Run(ctx, s.handle)
 }
