@@ -247,3 +247,41 @@ func TestMistakesInATokenFile(t *testing.T) {
 		}
 	}
 }
+
+func TestAPauseSaysWhoAndWhy(t *testing.T) {
+	s := subscription(t)
+	h := admin.Handler([]*pump.Subscription{s}, admin.Config{Loopback: true})
+	for _, c := range []struct {
+		body, media string
+		want        int
+		reason, by  string
+	}{
+		{``, "", 200, "paused by an operator", "operator from 127.0.0.1"},
+		{`{"reason":"the sink moves"}`, "application/json", 200, "the sink moves", "operator from 127.0.0.1"},
+		{`{"reason":"the sink moves","by":"alice"}`, "application/json", 200, "the sink moves", "alice from 127.0.0.1"},
+		{`{"reason":"a\nb"}`, "application/json", 422, "", ""},
+		{`{"by":"\u001b[2J"}`, "application/json", 422, "", ""},
+		{`{"reason":"` + strings.Repeat("x", 501) + `"}`, "application/json", 422, "", ""},
+		{`{"why":"x"}`, "application/json", 400, "", ""},
+		{`reason=x`, "application/x-www-form-urlencoded", 415, "", ""},
+	} {
+		if err := s.Resume(t.Context(), "r", "b"); err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/subscriptions/audit/pause", strings.NewReader(c.body))
+		r.Host, r.RemoteAddr = "localhost:8001", "127.0.0.1:40000"
+		if c.media != "" {
+			r.Header.Set("Content-Type", c.media)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		paused := s.View().Paused
+		if w.Code != c.want || (paused != nil) != (c.want == 200) {
+			t.Errorf("%s = %d, paused: %v: %s", c.body, w.Code, paused != nil, w.Body)
+			continue
+		}
+		if paused != nil && (paused.Reason != c.reason || paused.By != c.by) {
+			t.Errorf("%s: paused by %q because %q", c.body, paused.By, paused.Reason)
+		}
+	}
+}

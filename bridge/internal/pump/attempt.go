@@ -99,7 +99,7 @@ func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
 		it.counted++
 	}
 	if r.Outcome == deliver.Gone {
-		p.sub.Pause(r.Err.Error())
+		p.sub.gate.Gone(r.Err)
 	}
 	if it.skip != nil && !it.notice {
 		p.setAside(it, deadletter.Skipped, now)

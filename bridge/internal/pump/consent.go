@@ -36,7 +36,7 @@ func (s *Subscription) awaitConsent(ctx context.Context) error {
 			s.log.Warn("waiting for the consent of the sink", "origin", s.cfg.Origin, "asked", asked, "err", err)
 		}
 		if refused.Outcome == deliver.Gone {
-			s.Pause(err.Error())
+			s.gate.Gone(err)
 		}
 		if err := retry.Pause(ctx, s.cfg.Backoff.Wait(asked, refused.RetryAfter)); err != nil {
 			return err
@@ -47,8 +47,8 @@ func (s *Subscription) awaitConsent(ctx context.Context) error {
 // awaitResume: a sink that wants no more posts is not asked either.
 func (s *Subscription) awaitResume(ctx context.Context) error {
 	for {
-		shut, changed := s.gate.get()
-		if shut == "" {
+		shut, changed := s.gate.Get()
+		if shut == nil {
 			return ctx.Err()
 		}
 		select {

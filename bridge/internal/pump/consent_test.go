@@ -89,7 +89,9 @@ func TestASinkThatIsGoneIsNotAskedAgain(t *testing.T) {
 	if n := s.asked.Load(); n != 1 {
 		t.Errorf("asked %d times, want once", n)
 	}
-	sub.Resume()
+	if err := sub.Resume(t.Context(), "", "test"); err != nil {
+		t.Error(err)
+	}
 	b.untilCommitted(2)
 	stop()
 }

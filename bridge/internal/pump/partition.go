@@ -57,7 +57,7 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
@@ -66,7 +66,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(s, session, claimed, tracker, key),
+		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
@@ -118,10 +118,11 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
-		p.committer.start(ctx, now)
+		p.committer.start(now)
 		p.publish(now, paused)
 
 		slices := p.slices
@@ -130,7 +131,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			post, work = p.nextPost(now)
 			if post != nil && p.workers == p.inFlight {
 				p.workers++
@@ -227,12 +228,12 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
@@ -297,7 +298,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 			abandon() // another member posts them now
 		}
 	}
-	if err := p.committer.finish(posts); err != nil {
+	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
 	}
 }
