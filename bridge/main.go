@@ -23,6 +23,7 @@
 //	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
 //	POST /subscriptions/{name}/offsets/accept      {"by": NAME, "partition": N}; partition may be left out
 //	POST /subscriptions/{name}/skip                {"by": NAME, "partition": N, "offset": N, "reason": TEXT}
+//	GET, POST /handshake/SECRET                    a sink agrees to deliveries, see below; no token
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
 // Settings, all from the environment:
@@ -56,6 +57,8 @@
 //	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
 //	WEBHOOK_ORIGIN           name of all replicas together in the         bridge.taskwire
 //	                         handshake with sinks, see below
+//	WEBHOOK_CALLBACK_URL     address of the public port for sinks that    none
+//	                         agree later, see below; for one replica
 //	SINK_ALLOW               link-local and metadata addresses or         none
 //	                         prefixes that sinks may have, comma-separated
 //	BRIDGE_STATE_KEY_FILE    keys that seal commits, one a line, the first  none
@@ -119,7 +122,11 @@
 // in WebHook-Allowed-Origin, the bridge does not join the group, taskwire_bridge_blocked
 // says handshake, and /readyz and /subscriptions say why; it is asked again after the
 // back-off. Of its WebHook-Allowed-Rate and rate the lower one is in force. It is
-// asked again at each start.
+// asked again at each start. With WEBHOOK_CALLBACK_URL it may agree later, by a GET
+// or POST, with WebHook-Allowed-Rate if it likes, of the address that
+// WebHook-Request-Callback names: WEBHOOK_CALLBACK_URL, handshake/ and a secret of
+// this process, which can be used for nothing else and needs no token. An address
+// of before a restart is answered with 404.
 //
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make

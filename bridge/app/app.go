@@ -86,7 +86,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
 	}
 	server.PublicHosts(door.Hosts)
-	handler := admin.Handler(s.subs, door)
+	handler := callbacks(s.subs, admin.Handler(s.subs, door))
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }

@@ -35,6 +35,7 @@ type Config struct {
 	StateKeyFile   string         // keys that seal commits; "" trusts every commit
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
 	Origin         string         // the bridge's name in the handshake with sinks
+	Callback       string         // address of the public port for sinks; "" for none
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
@@ -94,6 +95,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
 		Origin:         origin(r),
+		Callback:       callback(r),
 	}
 	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
 	if cfg.File == "" {
@@ -293,7 +295,7 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 		origin = c.Origin
 	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer, Origin: origin, Headers: headers, TLS: tls,
+		Signing: signing, Bearer: bearer, Origin: origin, Callback: c.Callback, Headers: headers, TLS: tls,
 		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,

@@ -22,6 +22,18 @@ func origin(r *env.Reader) string {
 	return name
 }
 
+// callback is where sinks reach this process.
+func callback(r *env.Reader) string {
+	address := r.String("WEBHOOK_CALLBACK_URL", "")
+	if address == "" {
+		return ""
+	}
+	if err := env.CheckURL(address); err != nil || strings.Contains(address, "?") {
+		r.Fail("WEBHOOK_CALLBACK_URL", "want the address of the public port for sinks, such as https://bridge.example.com/, without credentials and query")
+	}
+	return address
+}
+
 // TLS is how an https sink is known, and the bridge is known to it. The files are
 // read again when they change.
 type TLS struct {

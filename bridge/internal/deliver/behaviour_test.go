@@ -160,8 +160,8 @@ func TestWhatASinkMayDo(t *testing.T) {
 			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("the attempt took %v", took)
 			}
-			if n := sent.Load(); n > 16<<20 {
-				t.Errorf("the sink could send %d bytes, want at most 16 MiB", n)
+			if n := sent.Load(); n > 8<<20 {
+				t.Errorf("the sink could send %d bytes, want at most 8 MiB", n)
 			}
 		})
 	}

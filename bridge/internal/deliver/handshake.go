@@ -32,14 +32,17 @@ func (e *NoConsentError) Unwrap() error { return e.err }
 
 // Handshake asks the sink whether it wants deliveries, as the CloudEvents webhook
 // specification has it: an address that was mistyped, or chosen to harm somebody,
-// does not agree. perMinute is the rate to ask for, 0 for none. Any error is a
-// *NoConsentError.
-func (c *Client) Handshake(ctx context.Context, perMinute int) (Consent, error) {
+// does not agree. perMinute is the rate to ask for, 0 for none; callback is where
+// the sink may agree later, "" for nowhere. Any error is a *NoConsentError.
+func (c *Client) Handshake(ctx context.Context, perMinute int, callback string) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	h := http.Header{"User-Agent": {agent}, headerOrigin: {c.origin}}
 	if perMinute > 0 {
 		h["Webhook-Request-Rate"] = []string{strconv.Itoa(perMinute)}
+	}
+	if callback != "" {
+		h["Webhook-Request-Callback"] = []string{callback}
 	}
 	if err := c.identify(h); err != nil {
 		return Consent{}, &NoConsentError{Outcome: SinkFault, err: fmt.Errorf("not asked, its credentials are missing: %w", err)}
@@ -76,17 +79,17 @@ func (c *Client) consent(resp *http.Response, excerpt string) (Consent, error) {
 	case len(origins) > 1 || origins[0] != "*" && !strings.EqualFold(origins[0], c.origin):
 		return refuse(SinkFault, "it allows the origin %s, not %s", quoted(strings.Join(origins, ", ")), c.origin)
 	}
-	perMinute, err := allowedRate(resp.Header["Webhook-Allowed-Rate"])
+	perMinute, err := AllowedRate(resp.Header)
 	if err != nil {
 		return refuse(SinkFault, "%w", err)
 	}
 	return Consent{PerMinute: perMinute}, nil
 }
 
-// allowedRate is 0 for no limit. A limit that cannot be understood is none that
-// may be ignored.
-func allowedRate(values []string) (perMinute int, err error) {
-	switch {
+// AllowedRate is what an answer or a callback says of the rate, 0 for no limit. A
+// limit that cannot be understood is none that may be ignored.
+func AllowedRate(h http.Header) (perMinute int, err error) {
+	switch values := h["Webhook-Allowed-Rate"]; {
 	case len(values) == 0 || len(values) == 1 && values[0] == "*":
 		return 0, nil
 	case len(values) == 1:
@@ -94,5 +97,5 @@ func allowedRate(values []string) (perMinute int, err error) {
 			return int(n), nil
 		}
 	}
-	return 0, errors.New("its WebHook-Allowed-Rate is " + quoted(strings.Join(values, ", ")) + "; want * or requests per minute")
+	return 0, errors.New("its WebHook-Allowed-Rate is " + quoted(strings.Join(h["Webhook-Allowed-Rate"], ", ")) + "; want * or requests per minute")
 }

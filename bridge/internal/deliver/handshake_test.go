@@ -71,7 +71,7 @@ func TestWhatConsentIs(t *testing.T) {
 				w.WriteHeader(c.status)
 			}))
 			defer s.Close()
-			got, err := asking(t, s.URL).Handshake(t.Context(), 0)
+			got, err := asking(t, s.URL).Handshake(t.Context(), 0, "")
 			var refused *deliver.NoConsentError
 			if c.outcome == "" {
 				if err != nil || got.PerMinute != c.perMinute {
@@ -102,17 +102,18 @@ func TestWhatIsAsked(t *testing.T) {
 	}))
 	defer s.Close()
 	c := asking(t, s.URL)
-	if _, err := c.Handshake(t.Context(), 90); err != nil {
+	if _, err := c.Handshake(t.Context(), 90, "https://bridge.example/handshake/x"); err != nil {
 		t.Fatal(err)
 	}
 	asked.Del("Accept-Encoding")
 	asked.Del("Content-Length")
-	want := http.Header{"User-Agent": {"taskwire-bridge"}, "Webhook-Request-Origin": {"bridge.example"}, "Webhook-Request-Rate": {"90"}}
+	want := http.Header{"User-Agent": {"taskwire-bridge"}, "Webhook-Request-Origin": {"bridge.example"}, "Webhook-Request-Rate": {"90"},
+		"Webhook-Request-Callback": {"https://bridge.example/handshake/x"}}
 	if diff := cmp.Diff(want, asked); diff != "" || method != http.MethodOptions {
 		t.Errorf("%s with headers (-want +got):\n%s", method, diff)
 	}
-	if _, err := c.Handshake(t.Context(), 0); err != nil || asked.Get("WebHook-Request-Rate") != "" {
-		t.Errorf("without a rate: %v, %v", err, asked)
+	if _, err := c.Handshake(t.Context(), 0, ""); err != nil || asked.Get("WebHook-Request-Rate") != "" || asked.Get("WebHook-Request-Callback") != "" {
+		t.Errorf("without a rate and a callback: %v, %v", err, asked)
 	}
 	if got := c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted || posted.Get("WebHook-Request-Origin") != "bridge.example" {
 		t.Errorf("Attempt = %+v with origin %q: each post names it", got, posted.Get("WebHook-Request-Origin"))
@@ -122,7 +123,7 @@ func TestWhatIsAsked(t *testing.T) {
 func TestNobodyAnswersTheHandshake(t *testing.T) {
 	for name, url := range map[string]string{"cut": raw(t, "HTTP/1.1 200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 9\r\n\r\n"), "closed": raw(t, "")} {
 		var refused *deliver.NoConsentError
-		if _, err := asking(t, url).Handshake(t.Context(), 0); !errors.As(err, &refused) || refused.Outcome != deliver.Retry {
+		if _, err := asking(t, url).Handshake(t.Context(), 0, ""); !errors.As(err, &refused) || refused.Outcome != deliver.Retry {
 			t.Errorf("%s: %v, want that it is asked again", name, err)
 		}
 	}
@@ -132,7 +133,7 @@ func TestNobodyAnswersTheHandshake(t *testing.T) {
 func TestOurOwnSinksConsent(t *testing.T) {
 	s := httptest.NewServer(sink.Handler(func(context.Context, []event.Event) []sink.Result { return nil }))
 	defer s.Close()
-	if got, err := asking(t, s.URL).Handshake(t.Context(), 60); err != nil || got.PerMinute != 0 {
+	if got, err := asking(t, s.URL).Handshake(t.Context(), 60, ""); err != nil || got.PerMinute != 0 {
 		t.Errorf("Handshake = %+v, %v", got, err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 )
 
 // shy is a sink that has to be asked.
@@ -15,6 +17,7 @@ type shy struct {
 	server       *httptest.Server
 	agrees       atomic.Bool
 	gone         atomic.Bool
+	callback     atomic.Value
 	asked, posts atomic.Int64
 
 	mu sync.Mutex
@@ -40,6 +43,7 @@ func newShy(t *testing.T, perMinute string) *shy {
 			w.Header().Set("WebHook-Allowed-Origin", r.Header.Get("WebHook-Request-Origin"))
 			w.Header().Set("WebHook-Allowed-Rate", perMinute)
 		}
+		s.callback.Store(r.Header.Get("WebHook-Request-Callback"))
 		s.asked.Add(1)
 	}))
 	t.Cleanup(s.server.Close)
@@ -104,4 +108,32 @@ func TestAStopWhileTheSinkIsAsked(t *testing.T) {
 	_, stop := b.run()
 	until(t, "asked", func() bool { return s.asked.Load() > 0 })
 	stop()
+}
+
+// TestTheSinkAgreesLater by the address that it was told, and nobody else by
+// another. Its rate is in force.
+func TestTheSinkAgreesLater(t *testing.T) {
+	s := newShy(t, "*")
+	b := setup(t, s.server.URL)
+	b.cfg.Origin, b.cfg.Callback = "bridge.example", "https://bridge.example/"
+	b.cfg.Backoff.Initial, b.cfg.Backoff.Max = time.Hour, time.Hour // it is asked once or twice
+	b.produce(events(3, 3)...)
+	sub, stop := b.run()
+	until(t, "asked", func() bool { return s.asked.Load() > 0 && sub.Ready() != nil })
+	secret, ok := strings.CutPrefix(s.callback.Load().(string), "https://bridge.example/handshake/")
+	if !ok || sub.Consent("", deliver.Consent{}) || sub.Consent(secret[1:]+"A", deliver.Consent{}) {
+		t.Fatalf("callback = %q, or another secret was taken", s.callback.Load())
+	}
+	if sub.Ready() == nil || s.posts.Load() > 0 {
+		t.Error("it delivers without consent")
+	}
+	s.agrees.Store(true) // from now on a post is right
+	if !sub.Consent(secret, deliver.Consent{PerMinute: 300}) || !sub.Consent(secret, deliver.Consent{PerMinute: 300}) {
+		t.Error("the address that the sink was told does nothing")
+	}
+	b.untilCommitted(3)
+	stop()
+	if took := s.at[2].Sub(s.at[0]); took < 200*time.Millisecond {
+		t.Errorf("3 posts took %v at 300 a minute", took)
+	}
 }

@@ -72,6 +72,7 @@ type Config struct {
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
 	Origin      string           // who asks the sink for its consent before the first post; "" not to ask
+	Callback    string           // address under which the sink may agree later; "" for none
 	Headers     *deliver.Headers // nil for none
 	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
@@ -107,6 +108,7 @@ type Subscription struct {
 	pace    *pace
 	log     *slog.Logger
 	gate    *control.Gate
+	consent *consent
 
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
@@ -120,7 +122,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), consent: newConsent(), log: log, partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}
