@@ -31,6 +31,7 @@
 //	                                               "rate": N, "reason": TEXT}; select has ids, types, reasons, statuses, keys, since, until
 //	GET  /deadletters/jobs, /deadletters/jobs/{id} what they do and did; ?wait=N waits up to N seconds for the end
 //	DELETE /deadletters/jobs/{id}                  cancels one
+//	GET, POST /handshake/SECRET                    a sink agrees to deliveries, see below; no token
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
 // Settings, all from the environment:
@@ -63,6 +64,10 @@
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
 //	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
+//	WEBHOOK_ORIGIN           name of all replicas together in the         bridge.taskwire
+//	                         handshake with sinks, see below
+//	WEBHOOK_CALLBACK_URL     address of the public port for sinks that    none
+//	                         agree later, see below; for one replica
 //	SINK_ALLOW               link-local and metadata addresses or         none
 //	                         prefixes that sinks may have, comma-separated
 //	BRIDGE_STATE_KEY_FILE    keys that seal commits, one a line, the first  none
@@ -120,6 +125,36 @@
 // An event whose expirytime
 // has passed is not posted: it becomes a dead letter with reason expired, also with
 // "exhausted: block". An expirytime that is no RFC 3339 time is passed on and ignored.
+//
+// "headers: {X-Key: file:PATH, X-Tenant: acme}" are sent with each post. What the
+// bridge sets itself, or belongs to a connection, is refused. The content of the
+// files is treated like the token above.
+//
+// "tls: {ca_file: PATH, cert_file: PATH, key_file: PATH, server_name: NAME}" of an
+// https sink, all PEM: the authorities that its certificate must be from instead of
+// the system's, the certificate that the bridge shows, and the name to look for
+// instead of the host. A change of the files ends the connections of before, each
+// when its posts have ended. HTTP/2 is used where the sink offers it, TLS 1.2 or
+// newer always. A sink that is not who it should be, or does not believe the bridge,
+// gets nothing; no event is given up for that before retry.for.
+//
+// "rate: N" is posts per second of this process, all partitions together. After a
+// 429 the subscription posts nothing at all until Retry-After, at most ten times
+// retry.max, or the back-off is over: taskwire_bridge_blocked says rate_limited,
+// and the attempt does not count against the event. Each replica has its own rate
+// and its own pause.
+//
+// With "handshake: true" the sink is asked first, by OPTIONS as the CloudEvents
+// webhook specification has it, with WebHook-Request-Origin: WEBHOOK_ORIGIN and,
+// when a rate is set, WebHook-Request-Rate. Until it answers with that origin or *
+// in WebHook-Allowed-Origin, the bridge does not join the group, taskwire_bridge_blocked
+// says handshake, and /readyz and /subscriptions say why; it is asked again after the
+// back-off. Of its WebHook-Allowed-Rate and rate the lower one is in force. It is
+// asked again at each start. With WEBHOOK_CALLBACK_URL it may agree later, by a GET
+// or POST, with WebHook-Allowed-Rate if it likes, of the address that
+// WebHook-Request-Callback names: WEBHOOK_CALLBACK_URL, handshake/ and a secret of
+// this process, which can be used for nothing else and needs no token. An address
+// of before a restart is answered with 404.
 //
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make

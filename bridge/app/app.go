@@ -90,7 +90,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	server.PublicHosts(door.Hosts)
 	s.jobs = redrive.New(fleet.subscriptions, log)
 	door.Jobs = s.jobs
-	handler := admin.Handler(fleet.subscriptions, door)
+	handler := callbacks(fleet.subscriptions, admin.Handler(fleet.subscriptions, door))
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }

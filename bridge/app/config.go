@@ -36,6 +36,8 @@ type Config struct {
 	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
 	StateKeyFile   string         // keys that seal commits; "" trusts every commit
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
+	Origin         string         // the bridge's name in the handshake with sinks
+	Callback       string         // address of the public port for sinks; "" for none
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
@@ -61,6 +63,7 @@ type Subscription struct {
 	Auth        Auth            `yaml:"auth,omitempty"`
 	Headers     Headers         `yaml:"headers,omitempty"`
 	TLS         TLS             `yaml:"tls,omitempty"`
+	Handshake   bool            `yaml:"handshake"`
 }
 
 // Signing is how posts are signed, as Standard Webhooks has it.
@@ -94,6 +97,8 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		StateKeyFile:   stateKeyFile(r),
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
+		Origin:         origin(r),
+		Callback:       callback(r),
 	}
 	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
 	if cfg.File == "" {
@@ -290,8 +295,12 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	if err != nil {
 		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
 	}
+	origin := ""
+	if s.Handshake {
+		origin = c.Origin
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
+		Signing: signing, Bearer: bearer, Origin: origin, Callback: c.Callback, Headers: headers, TLS: tls,
 		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,

@@ -187,6 +187,8 @@ func wanted(t reflect.Type) string {
 		return "a size such as 512KiB"
 	}
 	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Int:
 		return "a whole number"
 	case reflect.Float64:

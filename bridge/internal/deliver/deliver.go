@@ -27,12 +27,15 @@ import (
 // reused; a longer answer closes the connection.
 const drainLimit = 64 << 10
 
+const agent = "taskwire-bridge"
+
 // Config is how a sink is reached.
 type Config struct {
 	URL     string
 	Timeout time.Duration    // of one attempt, from dial to the end of the answer
 	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
 	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Origin  string           // who posts, for a sink that was asked by Handshake; "" for none
 	Headers *Headers         // fixed extra ones; nil for none
 	TLS     *TLS             // nil for the system's roots and no client certificate
 	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
@@ -44,6 +47,7 @@ type Client struct {
 	timeout time.Duration
 	signing *webhook.Secrets
 	bearer  *token.Own
+	origin  string
 	headers *Headers
 	tls     *TLS
 	dialer  *net.Dialer
@@ -61,7 +65,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}
 	return &Client{
-		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
+		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, origin: cfg.Origin, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
 		http: newConnections(failpoint.HalfWrites("B2", dialer.DialContext), cfg.TLS),
 	}, nil
 }
@@ -135,7 +139,7 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	}
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
-		return c.unanswered(err)
+		return c.unanswered("post", err)
 	}
 	defer resp.Body.Close()
 	if p.Batch != nil {
@@ -163,7 +167,7 @@ func judge(resp *http.Response, excerpt string) Result {
 }
 
 // unanswered is the result of an attempt to which no answer came.
-func (c *Client) unanswered(err error) Result {
+func (c *Client) unanswered(doing string, err error) Result {
 	var address *RefusedError
 	var cert *tls.CertificateVerificationError
 	res := Result{Outcome: classifyError(err)}
@@ -175,7 +179,7 @@ func (c *Client) unanswered(err error) Result {
 	case res.Outcome == SinkFault:
 		res.Err = fmt.Errorf("no answer, the sink or the settings for it are wrong: %w", err)
 	default:
-		res.Err = fmt.Errorf("post: %w", err)
+		res.Err = fmt.Errorf("%s: %w", doing, err)
 	}
 	return res
 }
@@ -187,7 +191,10 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 		"Taskwire-Topic":     {p.Topic},
 		"Taskwire-Partition": {p.Partition},
 		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
-		"User-Agent":         {"taskwire-bridge"},
+		"User-Agent":         {agent},
+	}
+	if c.origin != "" {
+		h[headerOrigin] = []string{c.origin}
 	}
 	if p.ContentType != "" {
 		h["Content-Type"] = []string{p.ContentType}
@@ -220,6 +227,17 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 // authenticate adds what the sink may ask for. The time is the attempt's, so that
 // a late retry is no older than a first one.
 func (c *Client) authenticate(h http.Header, p Post) error {
+	if err := c.identify(h); err != nil {
+		return err
+	}
+	if c.signing != nil {
+		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
+	}
+	return nil
+}
+
+// identify adds what is the same for each request.
+func (c *Client) identify(h http.Header) error {
 	if c.headers != nil {
 		if err := c.headers.add(h); err != nil {
 			return err
@@ -231,9 +249,6 @@ func (c *Client) authenticate(h http.Header, p Post) error {
 			return err
 		}
 		h["Authorization"] = []string{"Bearer " + bearer}
-	}
-	if c.signing != nil {
-		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
 	}
 	return nil
 }
@@ -270,8 +285,10 @@ func quote(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return ""
 	}
-	return ": " + strings.Trim(strconv.QuoteToASCII(s[:min(len(s), 200)]), `"`)
+	return ": " + strings.Trim(quoted(s), `"`)
 }
+
+func quoted(s string) string { return strconv.QuoteToASCII(s[:min(len(s), 200)]) }
 
 // retryAfter parses seconds or an HTTP date; anything else, or a date in the past, is 0.
 func retryAfter(v string, now time.Time) time.Duration {

@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,6 +30,7 @@ func http2(t *testing.T, streams int, handler http.HandlerFunc) (url string, fil
 	}))
 	s.TLS, s.EnableHTTP2 = ours.server("", later), true
 	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.URL, deliver.TLSFiles{CA: file(t, t.TempDir(), "ca.pem", ours.pem)}

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -153,6 +154,10 @@ func (s *Subscription) observe() {
 		if blocked != "" {
 			s.metrics.blocked.WithLabelValues(name, blocked).Set(1)
 		}
+	}
+	var refused *deliver.NoConsentError
+	if errors.As(s.missing, &refused) {
+		s.metrics.blocked.WithLabelValues(name, "handshake").Set(1)
 	}
 	s.metrics.inFlight.WithLabelValues(name).Set(float64(inFlight))
 	s.metrics.oldest.WithLabelValues(name).Set(oldest)

@@ -22,9 +22,9 @@
 // them in order per key, mode.go gives them the form in which they are posted,
 // post.go posts them, alone or in batches, attempt.go judges the answer, breaker.go
 // tells a bad sink from a bad event, pace.go holds back posts that would be too
-// many, letters.go writes dead letters, committer.go takes what is done and
-// commits.go stores it for all partitions, seal.go holds partitions whose offset
-// somebody else has committed, skip.go sets events aside for an operator,
+// many, consent.go asks the sink before the first, letters.go writes dead letters,
+// committer.go takes what is done and commits.go stores it for all partitions,
+// seal.go holds partitions whose offset somebody else has committed, skip.go sets events aside for an operator,
 // redrive.go makes the same loop work on dead letters, and pass.go is what that loop
 // asks it. status.go and metrics.go show all of it: standing.go asks the brokers how
 // the whole group stands, note.go tells the other replicas what only the owner of a
@@ -75,6 +75,8 @@ type Config struct {
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Origin      string           // who asks the sink for its consent before the first post; "" not to ask
+	Callback    string           // address under which the sink may agree later; "" for none
 	Headers     *deliver.Headers // nil for none
 	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
@@ -116,6 +118,7 @@ type Subscription struct {
 	passes  chan struct{} // held by the pass over its dead letters
 
 	standings *standings
+	consent   *consent
 
 	mu         sync.Mutex
 	partitions map[int]*partition // those of the current generation
@@ -124,12 +127,12 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Origin: cfg.Origin, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), consent: newConsent(), log: log, partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}
@@ -150,6 +153,9 @@ func (s *Subscription) Run(ctx context.Context) error {
 	defer s.metrics.drop(s)
 	if s.awaitTopics(ctx) != nil || s.gate.Await(ctx) != nil {
 		return nil // only the end of ctx ends the waiting
+	}
+	if err := s.awaitConsent(ctx); err != nil {
+		return nil // as above
 	}
 	return s.member.Run(ctx, s.handle)
 }

@@ -137,6 +137,12 @@ func (s *Subscription) tryRedrive(ctx context.Context, r *Redrive) error {
 	if why := s.Paused(); why != "" && r.posts() {
 		return refusedPaused(why)
 	}
+	s.mu.Lock()
+	missing := s.missing
+	s.mu.Unlock()
+	if missing != nil && r.posts() {
+		return &RefusedError{fmt.Sprintf("the subscription does not deliver yet: %v", missing)}
+	}
 	of := deadletter.Group(s.cfg.Group)
 	if err := s.awaitNoOther(ctx, r, of); err != nil {
 		return err
