@@ -44,7 +44,6 @@ func TestBrokerLoss(t *testing.T) {
 	}{
 		{"leader killed", f.leader, (*kafkatest.Real).Kill, restart},
 		{"leader hangs", f.leader, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-		{"coordinator killed", f.coordinator, (*kafkatest.Real).Kill, restart},
 		{"coordinator hangs", f.coordinator, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
 	} {
 		t.Run(c.name, func(t *testing.T) {

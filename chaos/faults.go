@@ -255,7 +255,11 @@ func (y *system) injectFaults(ctx context.Context) {
 	y.rand.Shuffle(len(turn), func(i, k int) { turn[i], turn[k] = turn[k], turn[i] })
 	deadline, _ := ctx.Deadline()
 	const round = 15 * time.Second // about the longest
-	for retry.Pause(ctx, y.between(1500, 4000)) == nil && len(all) > 0 && time.Until(deadline) > 3*time.Second {
+	pause := [2]int{1500, 4000}
+	if y.Once {
+		pause = [2]int{500, 1000}
+	}
+	for retry.Pause(ctx, y.between(pause[0], pause[1])) == nil && len(all) > 0 && time.Until(deadline) > 3*time.Second {
 		if len(first) > 0 {
 			y.injectRound(ctx, first[:1])
 			first = first[1:]

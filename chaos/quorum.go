@@ -141,7 +141,12 @@ func onQuorum(inject func(*system) (fault, error)) func(*system, context.Context
 }
 
 // away is how long a broker is down. Kafka replaces it after three seconds.
-func (y *system) away() time.Duration { return y.between(4000, 8000) }
+func (y *system) away() time.Duration {
+	if y.Once {
+		return y.between(3500, 4500)
+	}
+	return y.between(4000, 8000)
+}
 
 func injectLeader(y *system) (fault, error) {
 	t, err := y.quorum.Nodes[y.rand.IntN(3)].Topic(context.Background(), topic)

@@ -11,8 +11,8 @@ import (
 	"github.com/taskwire/taskwire/internal/kafkatest"
 )
 
-// TestQuorum: with one node of three down the others serve everything, with two
-// nothing is acknowledged, and what was acknowledged is there afterwards.
+// TestQuorum: with one node of three down the others serve everything, and it
+// catches up when it is back.
 func TestQuorum(t *testing.T) {
 	if !kafkatest.IsReal() {
 		t.Skip("only with a real Kafka")
@@ -23,28 +23,18 @@ func TestQuorum(t *testing.T) {
 	c := q.Cluster()
 	topic := c.Topic(t, 3)
 	p := kafka.NewProducer(c.Client(t), slog.New(slog.DiscardHandler))
-	produce := func(d time.Duration) error {
-		return p.Produce(within(t, d), topic, []event.Record{{Key: []byte("k"), Value: []byte("v")}})
+	produce := func() {
+		t.Helper()
+		if err := p.Produce(within(t, time.Minute), topic, []event.Record{{Key: []byte("k"), Value: []byte("v")}}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := produce(time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	produce()
 	if err := q.Nodes[0].Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := produce(time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.Nodes[1].Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := produce(5 * time.Second); err == nil {
-		t.Error("a record was acknowledged by one node of three")
-	}
-	if err := q.Start(t.Context(), q.Nodes[0], q.Nodes[1]); err != nil {
-		t.Fatal(err)
-	}
-	if err := produce(time.Minute); err != nil {
+	produce()
+	if err := q.Start(t.Context(), q.Nodes[0]); err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range q.Nodes {
