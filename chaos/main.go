@@ -159,7 +159,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.IntVar(&s.Acks, "acks", 0, "")
 		f.Float64Var(&s.Rate, "rate", 20, "")
 		f.StringVar(&s.Answers, "answers", allAnswers, "")
-		f.StringVar(&s.Faults, "faults", "all", "")
+		f.StringVar(&s.Faults, "faults", anyFault, "")
 	})
 	switch {
 	case err != nil:
@@ -193,13 +193,16 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
+// anyFault is the default; "all" is a kind.
+const anyFault = "*"
+
 // chooseFaults completes and checks the list of kinds.
 func (s *settings) chooseFaults() error {
 	possible := allFaults
 	if s.Brokers == 3 {
 		possible += "," + strings.Join(quorumKinds, ",")
 	}
-	if s.Faults == "all" {
+	if s.Faults == anyFault {
 		s.Faults = possible
 	}
 	for kind := range strings.SplitSeq(s.Faults, ",") {
