@@ -29,7 +29,7 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 		build = []byte("unknown")
 	}
 	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Redriven: y.redriven.Load(), Seconds: took.Seconds(),
-		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
+		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka of %d, %d partitions, %d clients", y.Kafka, max(1, y.Brokers), partitions, y.Workers),
 		Drained:  stuck == "", Stuck: stuck, Left: y.notInjected(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -94,6 +94,9 @@ func (y *system) play(ctx context.Context) error {
 	injecting, stopFaults := context.WithTimeout(loading, y.Duration-min(5*time.Second, y.Duration/5))
 	defer stopFaults()
 	y.injectFaults(injecting)
+	if y.Once {
+		stopLoad()
+	}
 	err = errors.Join(y.heal(), clients.Wait())
 	y.printf("load ended, draining")
 	stuck := y.drain(ctx)

@@ -146,7 +146,7 @@ func (y *system) newBridge(name string) (*program, error) {
 			return nil, err
 		}
 		env := y.environment(name, addr, "BRIDGE_CONFIG="+config)
-		if name == "bridge-1" { // one member is static, the others are not
+		if name == "bridge-1" || y.quorum != nil { // one member is static, the others are not; with several brokers all are
 			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
 		}
 		return env, nil

@@ -44,6 +44,7 @@ type system struct {
 	noDisk      string // why there is none
 	logDir      string // the audit log's folder
 
+	quorum    *quorum           // nil with one broker; else the first target
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
 	ops       map[string]string // operator address, by process

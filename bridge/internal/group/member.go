@@ -363,9 +363,10 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	}
 	answer, err := transport.RoundTrip(ctx, m.cfg.Client.Addr, req)
 	if err != nil {
-		// The coordinator is a broker that the transport does not know yet. It would look
-		// for it at its next refresh; a new pool looks at once.
-		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && errors.Is(err, kafkago.BrokerNotAvailable) {
+		// The broker is gone, or the coordinator is one that the transport does not know
+		// yet. The pool would give out its other dead connections one by one, and look for
+		// the coordinator at its next refresh; a new pool looks at once.
+		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && !errors.Is(err, context.Canceled) {
 			t.CloseIdleConnections()
 		}
 		return res, err
