@@ -45,6 +45,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"member":   injectMember,
 	"intruder": injectIntruder,
 	"redrive":  injectRedrive,
+	"reload":   injectReload,
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"disk": func(y *system, ctx context.Context) (fault, error) {

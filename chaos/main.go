@@ -21,6 +21,7 @@
 //	-faults LIST     kinds to choose from (all):
 //	                   kill, term, stop   one process; loop: ten kills in a row;
 //	                   pair: two at once; all: every process but Kafka
+//	                   reload             a bridge's configuration changes, and is bad for a while
 //	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers

@@ -138,20 +138,20 @@ func (y *system) newBridge(name string) (*program, error) {
 	addr := freeport.Addr()
 	y.ops[name], y.admin[name] = freeport.Addr(), addr
 	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
+	config := &bridgeFile{path: y.path(name + ".yaml")}
 	p.env = func(start int) ([]string, error) {
-		config := y.path(name + ".yaml")
 		via := fmt.Sprintf("%s.%d", name, start)
 		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile), y.modes())
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		if err := config.begin(text); err != nil {
 			return nil, err
 		}
-		env := y.environment(name, addr, "BRIDGE_CONFIG="+config)
+		env := y.environment(name, addr, "BRIDGE_CONFIG="+config.path)
 		if name == "bridge-1" || y.quorum != nil { // one member is static, the others are not; with several brokers all are
 			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
 		}
 		return env, nil
 	}
-	y.bridges = append(y.bridges, p)
+	y.bridges, y.configs = append(y.bridges, p), append(y.configs, config)
 	return p, nil
 }
 

@@ -39,6 +39,7 @@ type system struct {
 	targets     []target  // in the order of their start
 	extraBridge *program  // joins and leaves; not among the targets
 	bridges     []*program
+	configs     []*bridgeFile // of the bridges, in their order
 	proxies     []*proxy
 	disk        *disk  // the auditor's; nil without one
 	noDisk      string // why there is none
