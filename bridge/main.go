@@ -10,6 +10,7 @@
 //	bridge dlq list              dead letters, one line each
 //	bridge dlq show -offset N    one dead letter in full
 //	bridge dlq watch             dead letters, then each new one, until it is stopped
+//	bridge top                   live view of all subscriptions and partitions; one snapshot if it is no terminal
 //	bridge pause, bridge resume  hold a subscription back on all bridges, let it go on; see Pauses
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
@@ -63,7 +64,7 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
-//	ADMIN_URL                for the commands under Pauses and Repairs; a   http://localhost:8001
+//	ADMIN_URL                for top and the commands of pauses, repairs; a   http://localhost:8001
 //	                         repair goes to the bridge that has the
 //	                         partition; or --admin URL
 //
