@@ -22,6 +22,8 @@
 //	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers
+//	                   pause              a subscription is paused, bridges are killed, and it is
+//	                                      resumed; one that starts meanwhile must post nothing to it
 //	                   intruder           posts forged events to the auditor, unsigned
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut

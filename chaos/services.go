@@ -103,7 +103,11 @@ func (y *system) startSink(name, file string, env ...string) (*recorder, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newRecorder(y.clock, "http://"+addr+"/", f)
+	r, err := newRecorder(y.clock, "http://"+addr+"/", f)
+	if err == nil {
+		r.pauses = &y.pauses
+	}
+	return r, err
 }
 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {
@@ -136,7 +140,7 @@ func (y *system) newBridge(name string) (*program, error) {
 		return nil, err
 	}
 	addr := freeport.Addr()
-	y.ops[name] = freeport.Addr()
+	y.ops[name], y.admin[name] = freeport.Addr(), addr
 	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
 	p.env = func(start int) ([]string, error) {
 		config := y.path(name + ".yaml")

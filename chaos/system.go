@@ -47,6 +47,8 @@ type system struct {
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
 	ops       map[string]string // operator address, by process
+	admin     map[string]string // of the admin API, by bridge
+	pauses    pauses
 	watch     *watch
 
 	forgedRefused atomic.Int64 // posts of the intruder that were answered with 401
@@ -69,7 +71,7 @@ type system struct {
 // open builds and starts everything. When it fails it stops what it started.
 func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
 	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{},
-		ops: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
+		ops: map[string]string{}, admin: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
 	err := y.build(ctx)
 	if err == nil {
 		err = y.startBroker(ctx)
