@@ -12,6 +12,7 @@
 //	bridge dlq watch             open dead letters, then each new one, until it is stopped
 //	bridge dlq redrive           deliver dead letters again
 //	bridge dlq ignore            give dead letters up
+//	bridge top                   live view of all subscriptions and partitions; one snapshot if it is no terminal
 //	bridge pause, bridge resume  hold a subscription back on all bridges, let it go on; see Pauses
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
@@ -76,7 +77,7 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
-//	ADMIN_URL                for bridge dlq redrive and ignore, and for the  http://localhost:8001
+//	ADMIN_URL                for bridge top, dlq redrive and ignore, and the  http://localhost:8001
 //	                         commands under Pauses and Repairs; a repair
 //	                         goes to the bridge that has the partition;
 //	                         or --admin URL

@@ -46,6 +46,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"intruder": injectIntruder,
 	"redrive":  injectRedrive,
 	"reload":   injectReload,
+	"pause":    injectPause,
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"disk": func(y *system, ctx context.Context) (fault, error) {

@@ -35,7 +35,7 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, y.panics())
+	errs = append(errs, y.panics(), y.pauses.err())
 	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
 }
 
@@ -59,7 +59,7 @@ func (y *system) panics() error {
 func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
 	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load()),
-		"redriven": int(y.letters.Load())}
+		"redriven": int(y.letters.Load()), "paused-restarts": int(y.pauses.restarted.Load())}
 	for _, p := range y.programs() {
 		p.mu.Lock()
 		c["starts"] += p.starts

@@ -26,6 +26,8 @@
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers
 //	                   redrive            the notifier refuses, and a bridge redrives the dead letters, or is killed at it
+//	                   pause              a subscription is paused, bridges are killed, and it is
+//	                                      resumed; one that starts meanwhile must post nothing to it
 //	                   intruder           posts forged events to the auditor, unsigned
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut

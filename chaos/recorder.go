@@ -34,6 +34,8 @@ type recorder struct {
 	serving  sync.WaitGroup
 	addr     string
 	mode     atomic.Pointer[string] // nil = forward
+	paused   atomic.Pointer[starts] // nil = the subscription may post
+	pauses   *pauses
 	inFlight atomic.Int64
 	refused  atomic.Int64 // answers of a sink that cannot store
 	turn     int          // of the modes; owned by injectFaults
@@ -99,6 +101,9 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.inFlight.Add(1)
 	defer r.inFlight.Add(-1)
 	d := check.Delivery{Start: r.clock.now(), Via: strings.Trim(req.URL.Path, "/")}
+	if known := r.paused.Load(); known != nil && known.breaks(d.Via) {
+		r.pauses.broken.Add(1)
+	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return // the bridge was killed, or its connection was

@@ -103,7 +103,11 @@ func (y *system) startSink(name, file string, env ...string) (*recorder, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newRecorder(y.clock, "http://"+addr+"/", f)
+	r, err := newRecorder(y.clock, "http://"+addr+"/", f)
+	if err == nil {
+		r.pauses = &y.pauses
+	}
+	return r, err
 }
 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {

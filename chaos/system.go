@@ -49,7 +49,8 @@ type system struct {
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
 	ops       map[string]string // operator address, by process
-	admin     map[string]string // public address, by bridge
+	admin     map[string]string // of the admin API, by bridge
+	pauses    pauses
 	watch     *watch
 
 	forgedRefused atomic.Int64 // posts of the intruder that were answered with 401

@@ -24,6 +24,7 @@ func Commands() []process.Sub {
 		{Name: "dlq", Usage: "list|show|watch|redrive|ignore", Run: dlq},
 		{Name: "pause", Usage: "--subscription NAME --reason TEXT", Run: pause},
 		{Name: "resume", Usage: "--subscription NAME", Run: resume},
+		{Name: "top", Usage: "[--interval 2s] [--once]", Run: top},
 		{Name: "offsets", Usage: "accept --subscription NAME", Run: offsets},
 		{Name: "skip", Usage: "--subscription NAME --partition N --offset N --reason TEXT", Run: skip},
 	}

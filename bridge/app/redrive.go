@@ -44,7 +44,7 @@ func dlqJob(ctx context.Context, lookup env.Lookup, args []string, stdout, stder
 	}
 	in.Subscription, in.By = c.subscription, c.by
 	var job redrive.View
-	if err := c.call(ctx, http.MethodPost, "/deadletters/"+kind, in, &job); err != nil {
+	if err := c.api.ask(ctx, http.MethodPost, "/deadletters/"+kind, in, &job); err != nil {
 		return err
 	}
 	if detach {
@@ -59,12 +59,12 @@ func (c *repair) follow(ctx context.Context, job redrive.View, stdout, stderr io
 	path := "/deadletters/jobs/" + job.ID
 	for job.State == redrive.Running {
 		var next redrive.View
-		err := c.call(ctx, http.MethodGet, path+"?wait=1", nil, &next)
+		err := c.api.ask(ctx, http.MethodGet, path+"?wait=1", nil, &next)
 		if ctx.Err() != nil {
 			fmt.Fprintln(stderr, "cancelling: posts in flight finish and are marked, the rest stays open")
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			defer cancel()
-			err = c.call(stop, http.MethodDelete, path, nil, &next)
+			err = c.api.ask(stop, http.MethodDelete, path, nil, &next)
 		}
 		if err != nil {
 			return fmt.Errorf("job %s may go on in the bridge, see GET /deadletters/jobs: %w", job.ID, err)

@@ -87,7 +87,9 @@ func TestASinkThatIsGoneIsNotAskedAgain(t *testing.T) {
 	b.cfg.Origin = "bridge.example"
 	b.produce(events(2, 2)...)
 	sub, stop := b.run()
-	until(t, "paused", func() bool { return sub.View(t.Context()).State == "paused" && strings.Contains(sub.View(t.Context()).Reason, "410") })
+	until(t, "paused", func() bool {
+		return sub.View(t.Context()).State == "paused" && strings.Contains(sub.View(t.Context()).Reason, "410")
+	})
 	s.gone.Store(false)
 	s.agrees.Store(true)
 	if n := s.asked.Load(); n != 1 {
