@@ -20,7 +20,7 @@ type Config struct {
 	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool            // only this machine reaches the listener
 
-	Jobs *redrive.Jobs // on the dead letters of the subscriptions
+	Jobs *redrive.Jobs // on the dead letters of the subscriptions; nil: no routes for them
 }
 
 // Handler serves the admin API for subs.
@@ -36,7 +36,9 @@ func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
-	deadLetters(mux, subs, cfg.Jobs)
+	if cfg.Jobs != nil {
+		deadLetters(mux, subs, cfg.Jobs)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})
