@@ -20,7 +20,7 @@ func injectRedrive(y *system, _ context.Context) (fault, error) {
 	mode, b := "422", y.bridges[y.rand.IntN(2)]
 	die := time.Duration(0)
 	how := "delivers them"
-	if y.rand.IntN(2) == 0 {
+	if y.turns["redrive"]++; y.turns["redrive"]%2 == 0 { // the first one is counted
 		die, how = y.between(20, 400), "is killed at it"
 	}
 	y.notices.mode.Store(&mode)
