@@ -20,7 +20,7 @@ func injectRedrive(y *system, _ context.Context) (fault, error) {
 	mode, b := "422", y.bridges[y.rand.IntN(2)]
 	die := time.Duration(0)
 	how := "delivers them"
-	if y.rand.IntN(2) == 0 {
+	if y.turns["redrive"]++; y.turns["redrive"]%2 == 0 { // the first one is counted
 		die, how = y.between(20, 400), "is killed at it"
 	}
 	y.notices.mode.Store(&mode)
@@ -31,7 +31,7 @@ func injectRedrive(y *system, _ context.Context) (fault, error) {
 		defer cancel()
 		job, err := y.redrive(ctx, b)
 		if err != nil {
-			return nil //nolint:nilerr // another fault has the bridge, or a redrive is under way
+			return nil // another fault has the bridge, or a redrive is under way
 		}
 		if die == 0 {
 			_, _ = y.awaitJob(ctx, b, job) // what it leaves, a later one delivers
@@ -77,8 +77,7 @@ func (y *system) redrives() bool {
 func (y *system) redriveRest(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, y.Drain)
 	defer cancel()
-	why := "not tried"
-	for {
+	for why := ""; ; {
 		b := y.bridges[0]
 		job, err := y.redrive(ctx, b)
 		if err == nil {

@@ -24,7 +24,7 @@ type Config struct {
 	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool            // only this machine reaches the listener
 	File     func() File     // the configuration; nil shows none
-	Jobs     *redrive.Jobs   // on the dead letters of the subscriptions
+	Jobs     *redrive.Jobs   // on the dead letters of the subscriptions; nil: no routes for them
 }
 
 // File is what became of the configuration file.
@@ -49,7 +49,9 @@ func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	})
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
-	deadLetters(mux, subs, cfg.Jobs)
+	if cfg.Jobs != nil {
+		deadLetters(mux, subs, cfg.Jobs)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})

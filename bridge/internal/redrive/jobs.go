@@ -81,9 +81,8 @@ type Jobs struct {
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // of Run; nil before and after: jobs outlive requests, not it
 	wg      sync.WaitGroup
-	jobs    []*job            // oldest first
-	working map[string]*job   // by subscription
-	passing map[string]func() // ends the follower's own pass over a subscription, and waits
+	jobs    []*job          // oldest first
+	working map[string]*job // by subscription
 }
 
 type job struct {
