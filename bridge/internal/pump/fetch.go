@@ -204,6 +204,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	e, mode, err := p.read(it.record, it.offset)
 	if err != nil {
 		it.state, it.err = malformed, err
+		p.foreign(it)
 		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()

@@ -19,13 +19,14 @@
 // # Files
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
-// them in order per key, mode.go gives them the form in which they are posted,
-// post.go posts them, alone or in batches, attempt.go judges the answer, breaker.go
-// tells a bad sink from a bad event, pace.go holds back posts that would be too
-// many, letters.go writes dead letters, committer.go takes what is done and
-// commits.go stores it for all partitions, seal.go holds partitions whose offset
-// somebody else has committed, skip.go sets events aside for an operator, and
-// status.go and metrics.go show all of it.
+// them in order per key, mode.go and foreign.go give them the form in which they
+// are posted, post.go posts them, alone or in batches, expiry.go knows when it is
+// too late for that, attempt.go judges the answer, breaker.go tells a bad sink from
+// a bad event, pace.go holds back posts that would be too many, letters.go writes
+// dead letters, committer.go takes what is done and commits.go stores it for all
+// partitions, seal.go holds partitions whose offset somebody else has committed,
+// skip.go sets events aside for an operator, and status.go and metrics.go show all
+// of it.
 package pump
 
 import (
