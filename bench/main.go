@@ -4,8 +4,8 @@
 //	go run ./bench              all sections but commits and fetch, which need Java
 //	go run ./bench bridge e2e   only those named
 //
-// Sections: bridge (deliveries against a plain net/http client), restart
-// (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
+// Sections: bridge (deliveries against a plain net/http client), batch (the same
+// in batches against single posts), restart (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
 // sink against a bare poll-and-post loop), audit (acknowledged appends against
 // a bare batched append and fsync), create (acknowledged changes), e2e (201
 // received to entry on disk), memory (of the bridge with a backlog), commits
@@ -35,7 +35,7 @@ type section struct {
 }
 
 var sections = []section{
-	{name: "bridge", run: benchBridge}, {name: "restart", run: benchRestart}, {name: "latency", run: benchLatency},
+	{name: "bridge", run: benchBridge}, {name: "batch", run: benchBatch}, {name: "restart", run: benchRestart}, {name: "latency", run: benchLatency},
 	{name: "audit", run: benchAudit}, {name: "create", run: benchCreate}, {name: "e2e", run: benchEndToEnd}, {name: "memory", run: benchMemory},
 	{name: "commits", run: benchCommits, named: true}, {name: "fetch", run: benchFetch, named: true},
 }

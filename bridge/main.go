@@ -121,7 +121,9 @@
 // "batch: {size: 100, bytes: 512KiB}" and never two events of one key. An answer
 // with an array of {"status"}, one for each event, gives each its own outcome; any
 // other 200, 201, 202 or 204 accepts all of them. A batch that is refused as a whole
-// is posted again in halves, until the event that is refused is alone.
+// is posted again in halves, until the event that is refused is alone. Records in
+// another CloudEvents format, such as application/cloudevents+avro, are posted as
+// they are in mode structured without types and filters, and malformed elsewhere.
 //
 // An event whose expirytime
 // has passed is not posted: it becomes a dead letter with reason expired, also with

@@ -10,7 +10,8 @@
 //
 //	-duration 2m     load and faults; the drain follows
 //	-drain 90s       how long the system may take to catch up before it is STUCK
-//	-seed N          of the choice of faults and operations (random, printed)
+//	-seed N          of the choice of faults and operations (random, printed);
+//	                 when it is even the bridge delivers in batches
 //	-dir DIR         where everything is kept; without it a temporary folder that
 //	                 is removed when the verdict is GREEN
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -264,6 +265,23 @@ func TestASinkThatIsDownCostsNoEventOfABatch(t *testing.T) {
 	stop()
 	if got := len(b.letters()); got != 0 || len(o.accepted) != 1000 {
 		t.Errorf("%d dead letters, %d accepted, want 0 and 1000", got, len(o.accepted))
+	}
+}
+
+// Time runs out for an event also when nothing but its batch could ever fail.
+func TestTimeRunsOutForABatchThatReachesNobody(t *testing.T) {
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	b := setup(t, nobody.URL)
+	b.cfg.Mode, b.cfg.Batch, b.cfg.For = pump.Batched, pump.Batch{Size: 100, Bytes: 512 << 10}, 100*time.Millisecond
+	b.produce(events(2, 2)...)
+	_, stop := b.run()
+	b.untilCommitted(2)
+	stop()
+	for id, l := range lettersOf(t, b) {
+		if l.Reason != deadletter.Exhausted || l.Last.Sub(l.First) < b.cfg.For {
+			t.Errorf("letter of %s: %+v", id, l)
+		}
 	}
 }
 

@@ -210,6 +210,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	e, mode, err := p.read(it)
 	if err != nil {
 		it.state, it.err = malformed, err
+		p.foreign(it)
 		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()

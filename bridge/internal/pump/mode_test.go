@@ -2,6 +2,7 @@ package pump_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	ev "github.com/taskwire/taskwire/internal/event"
 	oursink "github.com/taskwire/taskwire/internal/sink"
@@ -175,6 +177,57 @@ func TestAnExpiredEventIsADeadLetter(t *testing.T) {
 			if l.Letter.Reason != deadletter.Expired || l.Letter.Offset != int64(i) || !strings.Contains(l.Letter.Error, "has passed") {
 				t.Errorf("block %v: letter %+v", block, l.Letter)
 			}
+		}
+	}
+}
+
+// An event in a format that the bridge does not read is passed on where nothing
+// takes reading it, and a dead letter with the reason elsewhere; its key goes on.
+func TestFormatsThatTheBridgeDoesNotRead(t *testing.T) {
+	const avro = "application/cloudevents+avro; v=1"
+	types := []filter.Filter{filter.Types([]string{"t"})}
+	for _, c := range []struct {
+		name   string
+		change func(*pump.Config)
+		letter string // "" when it is delivered
+	}{
+		{"structured", func(*pump.Config) {}, ""},
+		{"filters", func(cfg *pump.Config) { cfg.Filters = types }, "types and filters cannot be applied"},
+		{"binary", func(cfg *pump.Config) { cfg.Mode = pump.Binary }, "in mode structured only"},
+		{"batch", func(cfg *pump.Config) { cfg.Mode, cfg.Batch = pump.Batched, pump.Batch{Size: 10, Bytes: 1 << 20} }, "in mode structured only"},
+	} {
+		type seen struct{ ContentType, Body string }
+		var mu sync.Mutex
+		var got []seen
+		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			mu.Lock()
+			got = append(got, seen{r.Header.Get("Content-Type"), string(body)})
+			mu.Unlock()
+		}))
+		b := setup(t, s.URL)
+		b.cfg.Mode = pump.Structured
+		c.change(&b.cfg)
+		b.produce(&kgo.Record{Topic: "events", Key: []byte("k"), Headers: header("Content-Type", avro), Value: []byte("\x00\xffavro")},
+			&kgo.Record{Topic: "events", Key: []byte("k"), Headers: header("Content-Type", "application/cloudevents-batch+avro"), Value: []byte("x")},
+			&kgo.Record{Topic: "events", Key: []byte("k"), Headers: header("Content-Type", "application/cloudevents+a\r\nX: y"), Value: []byte("x")},
+			event("1", "k"))
+		_, stop := b.run()
+		b.untilCommitted(4)
+		stop()
+		s.Close()
+		letters := b.letters()
+		posts := 1
+		if c.letter == "" {
+			posts = 2
+			if diff := cmp.Diff(seen{avro, "\x00\xffavro"}, got[0]); diff != "" {
+				t.Errorf("%s: posted (-want +got):\n%s", c.name, diff)
+			}
+		} else if l := letters[0].Letter; l.Reason != deadletter.Malformed || !strings.Contains(l.Error, c.letter) || l.Offset != 0 || l.Attempts != 0 {
+			t.Errorf("%s: letter %+v", c.name, l)
+		}
+		if len(got) != posts || len(letters) != 4-posts {
+			t.Errorf("%s: %d posts and %d dead letters, want %d and %d", c.name, len(got), len(letters), posts, 4-posts)
 		}
 	}
 }

@@ -145,7 +145,10 @@ func (p *partition) tellApart(r *post, f sinkFault, now time.Time) {
 		p.sub.gate.Gone(r.result.Err)
 	}
 	for _, it := range r.items {
-		if !unreachable(r.result.Err) {
+		switch {
+		case now.Sub(it.first) >= p.sub.cfg.For:
+			it.most = 1 // its next failure is its own, and the last
+		case !unreachable(r.result.Err):
 			it.most = half
 		}
 		if it.skip != nil && !it.notice {

@@ -19,16 +19,17 @@
 // # Files
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
-// them in order per key, mode.go gives them the form in which they are posted,
-// post.go posts them, alone or in batches, attempt.go judges the answer, breaker.go
-// tells a bad sink from a bad event, pace.go holds back posts that would be too
-// many, consent.go asks the sink before the first, letters.go writes dead letters,
-// committer.go takes what is done and commits.go stores it for all partitions,
-// seal.go holds partitions whose offset somebody else has committed, skip.go sets events aside for an operator,
-// redrive.go makes the same loop work on dead letters, and pass.go is what that loop
-// asks it. status.go and metrics.go show all of it: standing.go asks the brokers how
-// the whole group stands, note.go tells the other replicas what only the owner of a
-// partition knows, and view.go puts both together.
+// them in order per key, mode.go, wrap.go and foreign.go give them the form in which
+// they are posted, post.go posts them, alone or in batches, expiry.go knows when it
+// is too late for that, attempt.go judges the answer, breaker.go tells a bad sink
+// from a bad event, pace.go holds back posts that would be too many, and consent.go
+// asks the sink before the first. letters.go writes dead letters, committer.go takes
+// what is done and commits.go stores it for all partitions, seal.go holds partitions
+// whose offset somebody else has committed, skip.go sets events aside for an
+// operator, redrive.go makes the same loop work on dead letters, and pass.go is what
+// that loop asks it. status.go and metrics.go show all of it: standing.go asks the
+// brokers how the whole group stands, note.go tells the other replicas what only the
+// owner of a partition knows, and view.go puts both together.
 package pump
 
 import (
