@@ -4,7 +4,8 @@
 //
 //	bridge                       serve
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
-//	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
+//	bridge explain --event FILE  which subscriptions get an event, and why the others do not, with --json for
+//	                             programs; FILE - is the standard input; exit 2 if there is no event in it
 //	bridge dlq list              dead letters, one line each
 //	bridge dlq show -offset N    one dead letter in full
 //	bridge dlq watch             dead letters, then each new one, until it is stopped
@@ -70,6 +71,21 @@
 // Authorization: Bearer. Both files are read again when they change. While one is
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
+//
+// A subscription gets the events that pass all of its filters, in the dialects of
+// the CloudEvents Subscriptions API, and its types if it has any:
+//
+//	filters:
+//	  - exact: {source: task-api}          # so prefix and suffix; all attributes must match
+//	  - any: [{suffix: {type: .created}}, {not: {exact: {actor: robot}}}]    # so all
+//	  - sql: EXISTS actor AND (type LIKE 'task.%' OR taskversion IN (1, 2))
+//
+// An attribute that an event lacks matches nothing. In sql, which is CloudEvents SQL
+// 1.0, it is an error, as is text that is no number where one is wanted; EXISTS asks
+// first. An expression that fails for an event is false. It is counted in
+// taskwire_bridge_filter_errors_total, logged now and then, and shown by bridge
+// explain. AND, OR and XOR are equals: use parentheses. NOT takes the next value
+// only, and needs parentheses before a comparison.
 //
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make

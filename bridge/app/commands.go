@@ -6,14 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/bridge/internal/deliver"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -24,7 +21,7 @@ import (
 func Commands() []process.Sub {
 	return []process.Sub{
 		{Name: "check", Run: check},
-		{Name: "explain", Usage: "--event FILE", Run: explain},
+		{Name: "explain", Usage: "--event FILE [--json]", Run: explain},
 		{Name: "dlq", Usage: "list|show|watch", Run: dlq},
 		{Name: "offsets", Usage: "accept --subscription NAME", Run: offsets},
 		{Name: "skip", Usage: "--subscription NAME --partition N --offset N --reason TEXT", Run: skip},
@@ -46,45 +43,6 @@ func check(_ context.Context, lookup env.Lookup, args []string, stdout, _ io.Wri
 	}
 	_, err = io.WriteString(stdout, text)
 	return err
-}
-
-// explain prints which subscriptions get an event, and why the others do not.
-func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	path := flags.String("event", "", "file with one CloudEvent in JSON; - for standard input")
-	if err := flags.Parse(args); err != nil || *path == "" || flags.NArg() > 0 {
-		return process.Usagef("usage: bridge explain --event FILE")
-	}
-	cfg, err := FromEnv(lookup)
-	if err != nil {
-		return err
-	}
-	body, err := readEvent(*path)
-	if err != nil {
-		return err
-	}
-	e, _, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
-	if err != nil {
-		if e, _, err = event.FromRecord(event.Record{Value: body}); err != nil {
-			return fmt.Errorf("malformed event, it would be a dead letter of every subscription: %w", err)
-		}
-	}
-	for _, s := range cfg.Subscriptions {
-		if why := filter.Why(s.filters(), e); why != "" {
-			fmt.Fprintf(stdout, "%s: no, the event does not pass %s\n", s.Name, why)
-			continue
-		}
-		fmt.Fprintf(stdout, "%s: yes, to %s\n", s.Name, deliver.Shown(s.Sink))
-	}
-	return nil
-}
-
-func readEvent(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(os.Stdin)
-	}
-	return os.ReadFile(path)
 }
 
 // dlq reads dead letters: list prints one line for each, show prints one of them

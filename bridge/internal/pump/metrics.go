@@ -19,6 +19,7 @@ type Metrics struct {
 	rebalances  *prometheus.CounterVec
 	unsealed    *prometheus.CounterVec
 	accepted    *prometheus.CounterVec
+	undecided   *prometheus.CounterVec
 	lag         *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
@@ -44,6 +45,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		rebalances:  counter("rebalances_total", "Generations of the group after the first.", "subscription"),
 		unsealed:    counter("unsealed_offsets_total", "Stored offsets that the bridge has not sealed, each time it got the partition.", "subscription"),
 		accepted:    counter("accepted_offsets_total", "Unsealed offsets that an operator has accepted.", "subscription"),
+		undecided:   counter("filter_errors_total", "Events that an sql filter failed for, and was false.", "subscription"),
 		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
 		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
 		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
@@ -95,6 +97,7 @@ func (m *Metrics) add(s *Subscription) {
 	m.rebalances.WithLabelValues(name)
 	m.unsealed.WithLabelValues(name)
 	m.accepted.WithLabelValues(name)
+	m.undecided.WithLabelValues(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subs = append(m.subs, s)

@@ -94,6 +94,7 @@ type Subscription struct {
 	client  *kafkago.Client
 	letters deadletter.Producer
 	sink    *deliver.Client
+	filters *filters
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
@@ -117,6 +118,9 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 	s.gate.changed = make(chan struct{})
 	if cfg.Rate > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
+	}
+	if s.filters, err = newFilters(cfg.Filters); err != nil {
+		return nil, err
 	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
