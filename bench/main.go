@@ -1,14 +1,16 @@
 // Command bench prints the figures of taskwire as ratios against a bare
 // yardstick measured in the same run, on the same machine and with the same sink:
 //
-//	go run ./bench              all sections
+//	go run ./bench              all sections but commits and fetch, which need Java
 //	go run ./bench bridge e2e   only those named
 //
 // Sections: bridge (deliveries against a plain net/http client), restart
 // (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
 // sink against a bare poll-and-post loop), audit (acknowledged appends against
 // a bare batched append and fsync), create (acknowledged changes), e2e (201
-// received to entry on disk), memory (of the bridge with a backlog).
+// received to entry on disk), memory (of the bridge with a backlog), commits
+// (their load on a real Apache Kafka, and what is posted again after a SIGKILL)
+// and fetch (of many subscriptions of one topic).
 //
 // The services run in processes of their own, so that their CPU time can be
 // measured; the embedded broker, the sinks and the load run in this one.
@@ -27,13 +29,15 @@ import (
 )
 
 type section struct {
-	name string
-	run  func(context.Context, *rig) error
+	name  string
+	run   func(context.Context, *rig) error
+	named bool // runs only when it is named: it needs a real Apache Kafka
 }
 
 var sections = []section{
-	{"bridge", benchBridge}, {"restart", benchRestart}, {"latency", benchLatency},
-	{"audit", benchAudit}, {"create", benchCreate}, {"e2e", benchEndToEnd}, {"memory", benchMemory},
+	{name: "bridge", run: benchBridge}, {name: "restart", run: benchRestart}, {name: "latency", run: benchLatency},
+	{name: "audit", run: benchAudit}, {name: "create", run: benchCreate}, {name: "e2e", run: benchEndToEnd}, {name: "memory", run: benchMemory},
+	{name: "commits", run: benchCommits, named: true}, {name: "fetch", run: benchFetch, named: true},
 }
 
 func main() {
@@ -56,7 +60,7 @@ func exit(err error) {
 func run(ctx context.Context, only []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e, memory", name)
+			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e, memory, commits, fetch", name)
 		}
 	}
 	dir, err := os.MkdirTemp("", "taskwire-bench-")
@@ -70,7 +74,7 @@ func run(ctx context.Context, only []string) error {
 		return err
 	}
 	for _, s := range sections {
-		if len(only) > 0 && !slices.Contains(only, s.name) {
+		if s.named && len(only) == 0 || len(only) > 0 && !slices.Contains(only, s.name) {
 			continue
 		}
 		fmt.Printf("\n== %s\n", s.name)

@@ -81,7 +81,7 @@ func readEvent(path string) (event.Event, error) {
 	e, _, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
 	if err != nil {
 		if e, _, err = event.FromRecord(event.Record{Value: body}); err != nil {
-			return e, process.Usagef("--event: malformed event, it would be a dead letter of every subscription: %v", err)
+			return e, process.Usagef("--event: malformed event, it would be a dead letter: %v", err)
 		}
 	}
 	return e, nil

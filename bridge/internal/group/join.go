@@ -24,6 +24,7 @@ type generation struct {
 	number   int32
 	memberID string
 	assigned []int
+	synced   time.Time // when the request for assigned was sent
 
 	// For the leader, which watches for new partitions: how many of each topic it
 	// assigned. dealt is nil for a static leader that came back and assigned nothing; it
@@ -94,6 +95,7 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 	if err != nil {
 		return generation{}, err
 	}
+	g.synced = time.Now()
 	g.assigned, err = m.sync(ctx, g, plan)
 	return g, err
 }

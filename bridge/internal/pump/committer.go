@@ -2,7 +2,7 @@ package pump
 
 import (
 	"bytes"
-	"context"
+	"errors"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/group"
@@ -11,23 +11,21 @@ import (
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// commitEvery bounds how often a partition commits. A restart posts again what
-// finished since the last commit.
-const commitEvery = 10 * time.Millisecond
-
-// committer stores what a tracker says is done, one commit at a time. It is
-// owned by the partition's loop, but for the goroutine of the commit under way.
+// committer hands what a tracker says is done to the member's commits, one at a
+// time. It is owned by the partition's loop.
 type committer struct {
-	session   *group.Session
+	commits   *commits
 	sub       *Subscription
 	partition int
 	tracker   *track.Tracker
 	key       []byte // of the seal of the last commit; nil when there is none, or it is not the first key's
 
 	busy    bool // a commit is under way; its answer will be on answers
-	began   time.Time
 	answers chan commitAnswer
 	offset  int64 // stored last; -1 for nothing yet
+
+	refusals retry.Backoff
+	due      time.Time // no commit before; after a failure
 }
 
 type commitAnswer struct {
@@ -35,29 +33,41 @@ type commitAnswer struct {
 	err    error
 }
 
-func newCommitter(s *Subscription, session *group.Session, claimed group.Partition, tracker *track.Tracker, key []byte) *committer {
-	return &committer{session: session, sub: s, partition: claimed.ID, tracker: tracker, key: key, offset: claimed.Offset, answers: make(chan commitAnswer, 1)}
+func newCommitter(s *Subscription, commits *commits, claimed group.Partition, tracker *track.Tracker, key []byte) *committer {
+	return &committer{
+		commits: commits, sub: s, partition: claimed.ID, tracker: tracker, key: key, offset: claimed.Offset,
+		answers: make(chan commitAnswer, 1), refusals: retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second},
+	}
 }
 
-// start begins a commit if there is news, none is under way and the last one
-// is long enough ago.
-func (c *committer) start(ctx context.Context, now time.Time) {
-	if c.busy || now.Sub(c.began) < commitEvery {
+// start hands in what is done if there is news, none is under way and the next
+// request may begin.
+func (c *committer) start(now time.Time) {
+	if c.busy || c.wait(now) > 0 {
 		return
 	}
 	c.reseal()
+	c.handIn(false)
+}
+
+// wait is how long no commit may start.
+func (c *committer) wait(now time.Time) time.Duration {
+	return max(c.commits.wait(now), c.due.Sub(now))
+}
+
+// handIn reports whether there was news.
+func (c *committer) handIn(last bool) bool {
 	offset, metadata, changed := c.tracker.Commit()
 	if !changed || offset < 0 {
-		return
+		return false
 	}
-	c.busy, c.began = true, now
-	go func() { // waited for: finish takes its answer
-		err := c.store(ctx, offset, metadata, 10*time.Second)
-		if err == nil {
-			failpoint.Hit("B5")
-		}
-		c.answers <- commitAnswer{offset, err}
-	}()
+	c.hand(offset, metadata, last)
+	return true
+}
+
+func (c *committer) hand(offset int64, metadata string, last bool) {
+	c.busy = true
+	c.commits.hand(news{c.partition, offset, metadata, last, c.answers})
 }
 
 // reseal stores the last commit again when another key has become the first, so
@@ -72,60 +82,46 @@ func (c *committer) reseal() {
 	}
 }
 
-// ended takes the answer of the commit under way.
+// ended takes the answer of the commit under way. What was refused is handed in
+// again, with what is done by then, at growing intervals.
 func (c *committer) ended(a commitAnswer) error {
 	c.busy = false
 	if a.err != nil {
 		c.tracker.Recommit()
+		c.due = time.Now().Add(c.refusals.Delay())
 		return a.err
 	}
+	c.refusals.Reset()
 	c.offset = a.offset
 	return nil
 }
 
 // pause is how long start has nothing to do by the clock; ok is false when the
-// clock does not matter: start has found nothing, or a commit is under way.
+// clock does not matter: there is no news, or a commit is under way.
 func (c *committer) pause(now time.Time) (d time.Duration, ok bool) {
-	d = c.began.Add(commitEvery).Sub(now)
-	return d, !c.busy && d > 0
+	if c.busy || !c.tracker.Dirty() {
+		return 0, false
+	}
+	d = c.wait(now)
+	return d, d > 0
 }
 
-// finish waits for the commit under way and stores what is left. ctx need not be alive.
-func (c *committer) finish(ctx context.Context) error {
+// finish waits for the commit under way and stores what is left, at once.
+func (c *committer) finish() error {
 	if c.busy {
-		_ = c.ended(<-c.answers) // stored again below
+		if err := c.ended(<-c.answers); errors.Is(err, group.ErrFenced) {
+			return err
+		}
 	}
 	failpoint.Hit("B8")
-	offset, metadata, changed := c.tracker.Commit()
-	if !changed || offset < 0 {
+	if !c.handIn(true) {
 		return nil
 	}
-	return c.store(ctx, offset, metadata, 5*time.Second)
+	return c.ended(<-c.answers)
 }
 
-func (c *committer) store(ctx context.Context, offset int64, metadata string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	o, err := c.sealed(ctx, group.Offset{Offset: offset, Metadata: metadata})
-	if err != nil {
-		return err
-	}
-	return c.session.Commit(ctx, map[int]group.Offset{c.partition: o})
-}
-
-// sealed adds the seal. While there is no key it waits: an offset without a seal
-// could not be told from somebody else's.
-func (c *committer) sealed(ctx context.Context, o group.Offset) (group.Offset, error) {
-	if c.sub.cfg.Keys == nil {
-		return o, nil
-	}
-	for {
-		if keys := c.sub.cfg.Keys(); len(keys) > 0 {
-			at := c.sub.place(c.partition, o.Offset)
-			return group.Offset{Offset: o.Offset, Metadata: keys.Seal(at, o.Metadata), Short: keys.Seal(at, "")}, nil
-		}
-		if retry.Pause(ctx, checkEvery) != nil {
-			return o, errNoKey
-		}
-	}
+// store stores an offset that an operator has accepted, and waits for it.
+func (c *committer) store(offset int64) error {
+	c.hand(offset, "", true)
+	return c.ended(<-c.answers)
 }

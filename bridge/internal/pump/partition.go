@@ -49,6 +49,7 @@ type partition struct {
 	pending  []*item        // fetched, waiting for room in the window; rest of a slice
 	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
+	turn     turn           // under the rate of the subscription
 	next     int64          // offset after the last slice
 	end      int64          // of the partition; -1 when not known yet
 	fetchErr error          // of the last fetch, if it failed
@@ -56,7 +57,7 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
@@ -65,7 +66,7 @@ func newPartition(s *Subscription, session *group.Session, claimed group.Partiti
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),
 		letters:   newLetters(),
-		committer: newCommitter(s, session, claimed, tracker, key),
+		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
@@ -102,7 +103,8 @@ func (p *partition) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	p.turn.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -116,10 +118,11 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
-		p.committer.start(ctx, now)
+		p.committer.start(now)
 		p.publish(now, paused)
 
 		slices := p.slices
@@ -128,7 +131,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			post, work = p.nextPost(now)
 			if post != nil && p.workers == p.inFlight {
 				p.workers++
@@ -145,6 +148,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.fetchFault(err)
 		case work <- post:
 			p.window.take()
+			p.turn.use()
 			p.inFlight++
 			p.breaker.started(post.queue.key)
 		case letterWork <- letter:
@@ -217,22 +221,25 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 		return nil, nil
 	}
 	it := p.window.next(now)
-	if it == nil {
+	if it == nil || p.turn.take(p.sub.pace, now).After(now) {
 		return nil, nil
 	}
 	return it, p.work
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
+		if turn := p.turn.earliest(p.sub.pace, now); turn.After(at) {
+			at = turn
+		}
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))
@@ -291,7 +298,7 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 			abandon() // another member posts them now
 		}
 	}
-	if err := p.committer.finish(posts); err != nil {
+	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
 	}
 }

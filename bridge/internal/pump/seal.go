@@ -57,7 +57,7 @@ func (p *partition) hold(ctx context.Context) bool {
 		case ask := <-p.skips:
 			ask.answer <- &RefusedError{"the partition is not delivered, because its offset is not sealed; see bridge offsets accept"}
 		case ask := <-p.accepts:
-			err := p.committer.store(ctx, p.stored.Offset, "", 10*time.Second)
+			err := p.committer.store(p.stored.Offset)
 			ask <- err
 			if err == nil {
 				return true

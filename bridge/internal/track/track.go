@@ -129,6 +129,9 @@ func (t *Tracker) Commit() (offset int64, metadata string, changed bool) {
 	return offset, metadata, changed
 }
 
+// Dirty reports whether Commit may report a change.
+func (t *Tracker) Dirty() bool { return t.dirty }
+
 // Recommit makes the next Commit report a change, because its last result was not stored.
 func (t *Tracker) Recommit() {
 	t.dirty = true

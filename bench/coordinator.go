@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+	"github.com/taskwire/taskwire/internal/retry"
+)
+
+const window = 8 * time.Second // of each measurement
+
+// benchCommits shows what commits cost a real Apache Kafka, and what a SIGKILL
+// costs for want of a commit: idle is one event a second in each partition, busy
+// a backlog at a sink that takes 5 ms.
+func benchCommits(ctx context.Context, r *rig) error {
+	return r.onKafka(ctx, func(k *cluster) error {
+		for _, partitions := range []int{1, 12, 48, 200} {
+			if err := k.commits(ctx, partitions); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// benchFetch shows what it costs that each subscription of a topic fetches for
+// itself. No event is wanted by any of them, so that nothing but fetches is measured.
+func benchFetch(ctx context.Context, r *rig) error {
+	return r.onKafka(ctx, func(k *cluster) error {
+		for _, partitions := range []int{1, 12} {
+			for _, n := range []int{1, 50} {
+				for _, rate := range []int{0, 200, 1000} {
+					if err := k.fetches(ctx, partitions, n, rate); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// cluster is an Apache Kafka in its own process.
+type cluster struct {
+	*rig
+	real   *kafkatest.Real
+	dir    string
+	topics int
+}
+
+func (r *rig) onKafka(ctx context.Context, run func(*cluster) error) error {
+	k := &cluster{rig: r, dir: r.sub("kafka")}
+	var err error
+	if k.real, err = kafkatest.OpenReal(ctx, kafkatest.Options{Dir: k.dir, Progress: os.Stderr}); err != nil {
+		return err
+	}
+	return errors.Join(run(k), k.real.Kill())
+}
+
+// topic creates an empty topic.
+func (k *cluster) topic(ctx context.Context, partitions int) (string, error) {
+	cfg := kafka.Config{Brokers: k.real.Brokers, ClientID: "bench"}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		return "", err
+	}
+	defer transport.Close()
+	k.topics++
+	topic := fmt.Sprintf("t%d-%d", partitions, k.topics)
+	return topic, kafka.EnsureTopic(ctx, kafka.NewClient(cfg, transport), topic, partitions, true)
+}
+
+// subscribe starts a bridge with n subscriptions of topic.
+func (k *cluster) subscribe(ctx context.Context, topic string, n int, sink, types string) (*proc, error) {
+	var c bytes.Buffer
+	fmt.Fprintf(&c, "topic: %s\nsubscriptions:\n", topic)
+	for i := range n {
+		fmt.Fprintf(&c, "  - {name: s%d, group: %s-%d, sink: %q, types: [%s], exhausted: block}\n", i, topic, i, sink, types)
+	}
+	path := filepath.Join(k.sub("bridge"), "bridge.yaml")
+	if err := os.WriteFile(path, c.Bytes(), 0o600); err != nil {
+		return nil, err
+	}
+	return k.service(ctx, "bridge", "KAFKA_BOOTSTRAP_SERVERS="+k.real.Brokers[0], "BRIDGE_CONFIG="+path, "KAFKA_GROUP_INSTANCE_ID=bench-0")
+}
+
+func (k *cluster) commits(ctx context.Context, partitions int) error {
+	topic, err := k.topic(ctx, partitions)
+	if err != nil {
+		return err
+	}
+	sink := newTarget(5*time.Millisecond, 200_000)
+	defer sink.close()
+	p, err := k.subscribe(ctx, topic, 1, sink.URL, "task.created")
+	if err != nil {
+		return err
+	}
+	err = k.during(p, fmt.Sprintf("%d partitions, idle", partitions), func() error { return k.trickle(ctx, topic, partitions) })
+	if err != nil {
+		return err
+	}
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if err := k.pour(ctx, topic, 100_000); err != nil {
+		return err
+	}
+	if p, err = k.subscribe(ctx, topic, 1, sink.URL, "task.created"); err != nil {
+		return err
+	}
+	_, before := sink.count()
+	err = k.during(p, fmt.Sprintf("%d partitions, busy", partitions), func() error { return retry.Pause(ctx, window) })
+	if err != nil {
+		return err
+	}
+	_, posts := sink.count()
+	note("  posts", rate(posts-before, window.Seconds()))
+	if err := p.kill(); err != nil {
+		return err
+	}
+	return k.again(ctx, topic, sink)
+}
+
+// again restarts a killed bridge and counts what it posts a second time.
+func (k *cluster) again(ctx context.Context, topic string, sink *target) error {
+	events, posts := sink.count()
+	twice := posts - events
+	p, err := k.subscribe(ctx, topic, 1, sink.URL, "task.created")
+	if err != nil {
+		return err
+	}
+	if err := retry.Pause(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	events, posts = sink.count()
+	note("  posted again after SIGKILL", fmt.Sprint(posts-events-twice))
+	return p.kill()
+}
+
+func (k *cluster) fetches(ctx context.Context, partitions, n, perSecond int) error {
+	topic, err := k.topic(ctx, partitions)
+	if err != nil {
+		return err
+	}
+	p, err := k.subscribe(ctx, topic, n, deadSink(), "other.type")
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("%d partitions, %d subscriptions, %d events/s", partitions, n, perSecond)
+	if err := k.during(p, what, func() error { return k.trickle(ctx, topic, perSecond) }); err != nil {
+		return err
+	}
+	return p.kill()
+}
+
+// during prints what the bridge and the broker used while run ran.
+func (k *cluster) during(p *proc, what string, run func() error) error {
+	before, err := k.measure(p)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := run(); err != nil {
+		return err
+	}
+	seconds := time.Since(began).Seconds()
+	after, err := k.measure(p)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  %s\n", what)
+	note("  commits", fmt.Sprintf("%.1f/s", float64(after.batches-before.batches)/seconds))
+	note("  __consumer_offsets", fmt.Sprintf("%.0f KiB/s", float64(after.bytes-before.bytes)/1024/seconds))
+	note("  CPU of the broker", fmt.Sprintf("%.1f %%", 100*(after.broker-before.broker)/seconds))
+	note("  CPU of the bridge", fmt.Sprintf("%.1f %%", 100*(after.bridge-before.bridge)/seconds))
+	note("  read by the bridge", fmt.Sprintf("%.0f KiB/s", float64(after.read-before.read)/1024/seconds))
+	return nil
+}
+
+// trickle produces events at an even rate for a window.
+func (k *cluster) trickle(ctx context.Context, topic string, perSecond int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*window)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.real.Brokers...), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	end := time.Now().Add(window)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	tasks, all := bodies(perSecond*int(window/time.Second)+perSecond, 1000)
+	owed := 0
+	for time.Now().Before(end) {
+		<-tick.C
+		for owed += perSecond; owed >= 10 && len(all) > 0; owed -= 10 {
+			cl.Produce(ctx, record(tasks[0], all[0]), nil)
+			tasks, all = tasks[1:], all[1:]
+		}
+	}
+	return cl.Flush(ctx)
+}
+
+// pour produces n events at once.
+func (k *cluster) pour(ctx context.Context, topic string, n int) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.real.Brokers...), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	tasks, all := bodies(n, 20_000)
+	records := make([]*kgo.Record, n)
+	for i := range all {
+		records[i] = record(tasks[i], all[i])
+	}
+	return cl.ProduceSync(ctx, records...).FirstErr()
+}
+
+type usage struct {
+	batches, bytes int64 // in the log of offsets; a commit is one batch
+	broker, bridge float64
+	read           int64
+}
+
+func (k *cluster) measure(p *proc) (u usage, err error) {
+	broker, err := k.pid()
+	if err != nil {
+		return u, err
+	}
+	if u.broker, err = cpuOf(broker); err != nil {
+		return u, err
+	}
+	if u.bridge, err = cpuOf(p.Pid()); err != nil {
+		return u, err
+	}
+	if u.read, err = readBy(p.Pid()); err != nil {
+		return u, err
+	}
+	u.batches, u.bytes, err = k.offsetsLog()
+	return u, err
+}
+
+// offsetsLog counts the record batches and bytes of __consumer_offsets.
+func (k *cluster) offsetsLog() (batches, size int64, err error) {
+	logs, err := filepath.Glob(filepath.Join(k.dir, "data", "__consumer_offsets-*", "*.log"))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, path := range logs {
+		log, err := os.ReadFile(path)
+		if err != nil {
+			return 0, 0, err
+		}
+		// A batch begins with its offset and the length of what follows; the file ends
+		// in zeros or within a batch that is just being written.
+		for len(log) > 12 {
+			n := 12 + int64(binary.BigEndian.Uint32(log[8:]))
+			if n == 12 || n > int64(len(log)) {
+				break
+			}
+			batches, size, log = batches+1, size+n, log[n:]
+		}
+	}
+	return batches, size, nil
+}
+
+// pid finds the broker by the name of its configuration.
+func (k *cluster) pid() (int, error) {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range lines {
+		line, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(line, []byte("kafka.Kafka\x00"+k.dir)) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, errors.New("the broker's process is not found: this section needs Linux")
+}
+
+// cpuOf is the seconds of CPU that a process has used, in clock ticks of 10 ms.
+func cpuOf(pid int) (float64, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return float64(user+system) / 100, errors.Join(err1, err2)
+}
+
+// readBy is the bytes that a process has read, of connections too.
+func readBy(pid int) (int64, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(stat), "\n")
+	return strconv.ParseInt(strings.TrimPrefix(first, "rchar: "), 10, 64)
+}
