@@ -6,7 +6,8 @@
 //	bridge init --topic T --sink URL  print a configuration with comments; see Your own topics
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
 //	bridge schema                the JSON Schema of the configuration, for editors
-//	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
+//	bridge explain --event FILE  which subscriptions get an event, and why the others do not, with --json for
+//	                             programs; FILE - is the standard input; exit 2 if there is no event in it
 //	bridge dlq list              open dead letters, one line each; see Dead letters
 //	bridge dlq show ID           the dead letters of an event, or the one at PARTITION/OFFSET, in full
 //	bridge dlq watch             open dead letters, then each new one, until it is stopped
@@ -113,6 +114,21 @@
 // Authorization: Bearer. Both files are read again when they change. While one is
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
+//
+// A subscription gets the events that pass all of its filters, in the dialects of
+// the CloudEvents Subscriptions API, and its types if it has any:
+//
+//	filters:
+//	  - exact: {source: task-api}          # so prefix and suffix; all attributes must match
+//	  - any: [{suffix: {type: .created}}, {not: {exact: {actor: robot}}}]    # so all
+//	  - sql: EXISTS actor AND (type LIKE 'task.%' OR taskversion IN (1, 2))
+//
+// An attribute that an event lacks matches nothing. In sql, which is CloudEvents SQL
+// 1.0, it is an error, as is text that is no number where one is wanted; EXISTS asks
+// first. An expression that fails for an event is false. It is counted in
+// taskwire_bridge_filter_errors_total, logged now and then, and shown by bridge
+// explain. AND, OR and XOR are equals: use parentheses. NOT takes the next value
+// only, and needs parentheses before a comparison.
 //
 // "mode: structured" posts each event as JSON, unchanged if it was that on Kafka.
 // "mode: binary" posts its data as the body and its attributes in percent-encoded

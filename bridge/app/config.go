@@ -259,9 +259,6 @@ func (s Subscription) check() []string {
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
-	for i, f := range s.Filters {
-		wrong = append(wrong, f.Check(fmt.Sprintf("filters[%d]", i))...)
-	}
 	return wrong
 }
 

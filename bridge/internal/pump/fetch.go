@@ -10,7 +10,6 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -214,7 +213,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()
-	if !filter.Match(p.sub.cfg.Filters, e) {
+	if !p.wants(e, rec.Offset) {
 		it.state = unwanted
 		it.record, it.size = event.Record{}, itemCost
 		return it

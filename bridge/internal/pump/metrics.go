@@ -23,6 +23,7 @@ type Metrics struct {
 	accepted    *prometheus.CounterVec
 	redriven    *prometheus.CounterVec
 	open        *prometheus.GaugeVec
+	undecided   *prometheus.CounterVec
 	lag         *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
@@ -49,6 +50,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unsealed:    counter("unsealed_offsets_total", "Stored offsets that the bridge has not sealed, each time it got the partition.", "subscription"),
 		accepted:    counter("accepted_offsets_total", "Unsealed offsets that an operator has accepted.", "subscription"),
 		redriven:    counter("redriven_total", "Dead letters that an operator has dealt with, by outcome.", "subscription", "outcome"),
+		undecided:   counter("filter_errors_total", "Events that an sql filter failed for, and was false.", "subscription"),
 		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
 		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
 		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
@@ -104,6 +106,7 @@ func (m *Metrics) add(s *Subscription) {
 	for _, outcome := range redriveOutcomes {
 		m.redriven.WithLabelValues(name, outcome)
 	}
+	m.undecided.WithLabelValues(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subs = append(m.subs, s)
@@ -123,7 +126,7 @@ func (m *Metrics) drop(s *Subscription) {
 // Forget removes every metric of a subscription that is gone for good.
 func (m *Metrics) Forget(subscription string) {
 	label := prometheus.Labels{"subscription": subscription}
-	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted, m.redriven} {
+	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted, m.redriven, m.undecided} {
 		v.DeletePartialMatch(label)
 	}
 	m.seconds.DeletePartialMatch(label)

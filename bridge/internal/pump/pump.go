@@ -109,6 +109,7 @@ type Subscription struct {
 	client  *kafkago.Client
 	letters deadletter.Producer
 	sink    *deliver.Client
+	filters *filters
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
@@ -138,6 +139,9 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		s.gate = control.Alone()
 	}
 	s.passes = make(chan struct{}, 1)
+	if s.filters, err = newFilters(cfg.Filters); err != nil {
+		return nil, err
+	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },

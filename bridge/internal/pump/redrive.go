@@ -12,7 +12,6 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/retry"
@@ -189,7 +188,7 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	cfg.Batch.Size = 1 // letters of one topic come from several
 	cfg.For = 1 << 62  // while the sink is at fault a letter stays as it is
 	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, pace: s.pace,
-		log: s.log, gate: s.gate, pass: r, partitions: map[int]*partition{}}
+		log: s.log, gate: s.gate, filters: s.filters, pass: r, partitions: map[int]*partition{}}
 	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, SessionTimeout: r.session, Log: s.log}
 	if r.Select == nil {
 		member.Log = nil // it happens by itself, again and again
@@ -290,7 +289,11 @@ func (s *Subscription) Mailbox() Mailbox {
 func (s *Subscription) Wants(id int, rec fetch.Record) bool {
 	p := partition{sub: s, id: id}
 	e, _, err := p.read(&item{offset: rec.Offset, record: rec.Record})
-	return err == nil && filter.Match(s.cfg.Filters, e)
+	if err != nil {
+		return false
+	}
+	passes, _ := s.filters.matcher.Match(e) // one that fails is false
+	return passes
 }
 
 // Paused is why the subscription is paused, "" when it is not.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/webhook"
 )
@@ -121,7 +120,7 @@ func (p *partition) unskippable(it *item, paused bool) string {
 func (p *partition) skipped(it *item, now time.Time) {
 	p.sub.log.Warn("event skipped by an operator", append(p.attrs(it), "by", it.skip.By, "reason", it.skip.Reason)...)
 	e, err := p.notice(it, now)
-	if err != nil || !filter.Match(p.sub.cfg.Filters, e) {
+	if err != nil || !p.wants(e, it.offset) {
 		if err != nil {
 			p.sub.log.Error("no notice of a skipped event", append(p.attrs(it), "err", err)...)
 		}
