@@ -84,7 +84,8 @@ func (y *system) rebalances() int {
 		}
 		for line := range bytes.Lines(log) {
 			var g generation
-			if json.Unmarshal(line, &g) == nil && g.Msg == "consumer group joined" {
+			if json.Unmarshal(line, &g) == nil && (g.Msg == "consumer group joined" || g.Msg == "consumer group rebalanced") {
+				g.Msg = ""
 				joined[g], groups[g.Group] = true, true
 			}
 		}
