@@ -168,7 +168,7 @@ func renew(ctx context.Context, opts ...kgo.Opt) error {
 	if err := deleteGroups(ctx, cl); err != nil {
 		return fmt.Errorf("delete the groups: %w", err)
 	}
-	for _, topic := range []string{"task-events", "task-events-dlq"} {
+	for _, topic := range []string{"task-events", "task-events-dlq", "taskwire-control"} {
 		if err := renewTopic(ctx, cl, topic); err != nil {
 			return fmt.Errorf("renew topic %s: %w", topic, err)
 		}
@@ -208,6 +208,9 @@ func renewTopic(ctx context.Context, cl *kgo.Client, topic string) error {
 	add := kmsg.NewPtrCreateTopicsRequest()
 	one := kmsg.NewCreateTopicsRequestTopic()
 	one.Topic, one.NumPartitions, one.ReplicationFactor = topic, 1, 1
+	if topic == "taskwire-control" {
+		one.Configs = []kmsg.CreateTopicsRequestTopicConfig{{Name: "cleanup.policy", Value: kmsg.StringPtr("compact")}}
+	}
 	add.Topics, add.TimeoutMillis = append(add.Topics, one), 10000
 	for {
 		resp, err := add.RequestWith(ctx, cl)

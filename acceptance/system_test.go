@@ -130,7 +130,8 @@ func (b *embeddedBroker) addrs() []string { return []string{b.address} }
 
 func (b *embeddedBroker) start() (err error) {
 	b.running, err = embedkafka.Start(embedkafka.Config{
-		Addr: b.address, DataDir: b.dir, Topics: map[string]int{"task-events": 1, "task-events-dlq": 1},
+		Addr: b.address, DataDir: b.dir, Topics: map[string]int{"task-events": 1, "task-events-dlq": 1, "taskwire-control": 1},
+		Compact: []string{"taskwire-control"},
 	})
 	return err
 }

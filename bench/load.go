@@ -45,7 +45,7 @@ func bodies(n, keys int) (tasks []string, out [][]byte) {
 
 // broker starts the embedded broker with one empty topic.
 func (r *rig) broker() (*embedkafka.Broker, error) {
-	return embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
+	return embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1, "taskwire-control": 1}})
 }
 
 func producer(addr string) (*kgo.Client, error) {

@@ -37,7 +37,7 @@ func benchMemory(ctx context.Context, r *rig) error {
 }
 
 func (r *rig) memory(ctx context.Context, tasks []string, all [][]byte, partitions, subscriptions int, dead bool) error {
-	b, err := embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), Topics: map[string]int{"task-events": partitions, "task-events-dlq": 1}})
+	b, err := embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), Topics: map[string]int{"task-events": partitions, "task-events-dlq": 1, "taskwire-control": 1}})
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,14 @@
 // was answered with 2xx, or Kafka has acknowledged its dead letter.
 //
 //	bridge                       serve
+//	bridge init --topic T --sink URL  print a configuration with comments; see Your own topics
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
+//	bridge schema                the JSON Schema of the configuration, for editors
 //	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
 //	bridge dlq list              dead letters, one line each
 //	bridge dlq show -offset N    one dead letter in full
 //	bridge dlq watch             dead letters, then each new one, until it is stopped
+//	bridge pause, bridge resume  hold a subscription back on all bridges, let it go on; see Pauses
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
 //	bridge --version             version, revision and Go release
@@ -15,7 +18,8 @@
 // Admin API on the public port:
 //
 //	GET  /subscriptions, /subscriptions/{name}     state; per partition committed, end, lag, in flight, blocking event
-//	POST /subscriptions/{name}/pause, .../resume   with the token of ADMIN_TOKEN_FILE; without one only when
+//	POST /subscriptions/{name}/pause, .../resume   {"reason": TEXT, "by": NAME}, or no body; writes need the token of
+//	                                               ADMIN_TOKEN_FILE, and are refused without one unless
 //	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
 //	POST /subscriptions/{name}/offsets/accept      {"by": NAME, "partition": N}; partition may be left out
 //	POST /subscriptions/{name}/skip                {"by": NAME, "partition": N, "offset": N, "reason": TEXT}
@@ -32,7 +36,8 @@
 //	MAX_CONNECTIONS          to the public port; idle and slow ones make room  512
 //	OPS_PPROF                profiles under /debug/pprof/                 false
 //	KAFKA_BOOTSTRAP_SERVERS  host:port,...                                localhost:9092
-//	KAFKA_TOPIC              topic of the events                          task-events
+//	KAFKA_TOPIC              of the subscriptions, if BRIDGE_CONFIG       task-events
+//	                         names none
 //	KAFKA_CREATE_TOPICS      create missing topics                        false
 //	KAFKA_TOPIC_PARTITIONS   of topics it creates                         1
 //	KAFKA_TLS, KAFKA_TLS_CA_FILE, KAFKA_TLS_CERT_FILE, KAFKA_TLS_KEY_FILE  off
@@ -57,11 +62,28 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
-//	ADMIN_URL                for the commands under Repairs: the bridge     http://localhost:8001
-//	                         that has the partition; or --admin URL
+//	ADMIN_URL                for the commands under Pauses and Repairs; a   http://localhost:8001
+//	                         repair goes to the bridge that has the
+//	                         partition; or --admin URL
 //
 // On a loopback address both ports answer 403 unless they are called localhost or
 // by an address, the public one also by a name of ADMIN_HOSTS.
+//
+// # Your own topics
+//
+// A subscription with "topic: NAME" reads that topic; several topics fit into one
+// bridge, each subscription with a consumer group of its own. Its dead letters go to
+// NAME-dlq unless "deadletter: NAME" says otherwise; that topic may not be one that
+// the bridge reads.
+//
+// With "records: wrap" the records need not be CloudEvents. Each becomes one: id is
+// TOPIC/PARTITION/OFFSET, source kafka:TOPIC, type kafka.record, subject and
+// partitionkey the key if it is printable text, time the record's, data the value.
+// datacontenttype is the header content-type if it fits the value, else
+// application/json or application/octet-stream. A tombstone has neither data nor
+// datacontenttype. traceparent and tracestate carry over; other headers do not.
+//
+// # Signatures and seals
 //
 // Posts of a subscription are signed, as Standard Webhooks has it, with
 // "signing: {secret_file: PATH}", one whsec_... a line; during a rotation with each
@@ -78,6 +100,19 @@
 // events is ignored. A subscription with "exhausted: deadletter" goes on from
 // there; one with "exhausted: block" delivers the partition only when an operator
 // accepts the offset. That is also so for a group that was used without the key.
+//
+// # Pauses
+//
+//	bridge pause --subscription audit --reason 'the auditor moves'
+//	bridge resume --subscription audit
+//
+// A pause holds for all bridges and outlives them: it is a record of the compacted
+// topic taskwire-control, which each bridge reads before it delivers and follows
+// from then on. It is answered when all in-sync brokers have it; posts in flight
+// finish. A sink that answers 410 pauses its subscription in the same way. The
+// topic is created with KAFKA_CREATE_TOPICS; where it does not exist nothing can
+// be paused. Whoever may write it can pause and resume. The key is the name of
+// the subscription: bridges that share a Kafka and such a name share the pause.
 //
 // # Repairs
 //

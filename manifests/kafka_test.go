@@ -76,15 +76,26 @@ func (w *world) topics() (events string, all []string) {
 	return cfg.Kafka.Topic, all
 }
 
+// control is the topic of the pauses.
+const control = "taskwire-control"
+
 // topicsWithoutMaker: either the operator creates the topics or the services do.
 func topicsWithoutMaker(w *world) (f findings) {
 	events, want := w.topics()
+	want = append(want, control)
 	var have []string
 	for _, o := range w.of("KafkaTopic") {
 		have = append(have, o.name())
 		spec, _ := o["spec"].(map[string]any)
 		f.addIf(o.name() == events && spec["partitions"] != 1.0, "%s has %v partitions, want 1", o, spec["partitions"])
-		f.addIf(o.name() != events && fmt.Sprint(spec["config"].(map[string]any)["retention.ms"]) != "-1", "%s deletes dead letters after a time", o)
+		config := spec["config"].(map[string]any)
+		switch o.name() {
+		case events:
+		case control:
+			f.addIf(spec["partitions"] != 1.0 || config["cleanup.policy"] != "compact", "%s forgets which subscriptions are paused", o)
+		default:
+			f.addIf(fmt.Sprint(config["retention.ms"]) != "-1", "%s deletes dead letters after a time", o)
+		}
 	}
 	operated := len(w.of("Kafka")) > 0
 	if operated {
@@ -107,7 +118,7 @@ func rightsOffTheTable(w *world) (f findings) {
 	producer := "cluster : IdempotentWrite"
 	want := map[string][]string{
 		"taskapi": {"topic " + events + ": Describe Write", producer},
-		"bridge":  {"topic " + events + ": Describe Read", producer},
+		"bridge":  {"topic " + events + ": Describe Read", "topic " + control + ": Describe Read Write", producer},
 	}
 	for _, dead := range topics[1:] {
 		want["bridge"] = append(want["bridge"], "topic "+dead+": Describe Read Write")

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/control"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -22,12 +23,14 @@ import (
 
 // Service is the bridge.
 //
-//	Kafka ── transport ── client ─┬─ subscription ─ member, loop per partition ── sink
+//	Kafka ── transport ── client ─┬─ control ─ gate per subscription
+//	                              ├─ subscription ─ member, loop per partition ── sink
 //	                              ├─ subscription ...
 //	                              └─ producer (dead letters)
 type Service struct {
 	http      *httpd.Server
 	transport *kafka.Transport
+	control   *control.Control
 	subs      []*pump.Subscription
 }
 
@@ -45,6 +48,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	s := &Service{http: server, transport: transport}
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
+	s.control = control.New(client, letters, cfg.Kafka.CreateTopics, log)
 	metrics := pump.NewMetrics(server.Registry())
 	budget := pump.NewBudget(cfg.MemoryBudget)
 	var keys func() seal.Keys
@@ -61,7 +65,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		if err != nil {
 			return nil, errors.Join(err, server.Close())
 		}
-		settings.Keys = keys
+		settings.Keys, settings.Gate = keys, s.control.Gate(c.Name)
 		sub, err := pump.New(settings, client, letters, budget, metrics, log)
 		if err != nil {
 			return nil, errors.Join(err, server.Close())
@@ -78,6 +82,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 			_ = server.Close()
 			return nil, fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
 		}
+		door.Refusals = token.NewRefusals(server.Registry(), log)
 		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
 	}
 	server.PublicHosts(door.Hosts)
@@ -102,6 +107,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
+	group.Go(func() error { s.control.Run(ctx); return nil })
 	for _, sub := range s.subs {
 		group.Go(func() error { return sub.Run(ctx) })
 	}

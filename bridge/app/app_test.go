@@ -32,7 +32,7 @@ func TestWithoutAFileThereAreTheTwoSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	usual := app.Subscription{
-		Mode: "structured", Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
+		Topic: "task-events", Records: "cloudevents", Mode: "structured", Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
 		Retry:     app.Retry{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second, Attempts: 10, For: time.Hour},
 		Exhausted: "deadletter", DeadLetter: "task-events-dlq",
 	}
@@ -231,24 +231,30 @@ func TestExplainFailsForAMalformedEvent(t *testing.T) {
 // TestADeadLetterTopicThatIsReadIsRefused: each dead letter would be delivered,
 // fail again and become another.
 func TestADeadLetterTopicThatIsReadIsRefused(t *testing.T) {
-	const why = " is a topic that the bridge reads, so each dead letter would become another; choose a topic that nobody delivers from"
-	own := write(t, "topic: orders\nsubscriptions: [{name: a, group: g, sink: 'http://x/', deadletter: orders}, {name: b, group: h, sink: 'http://x/'}]\n")
-	innocent := write(t, "topic: task-events-dlq\nsubscriptions: [{name: a, group: g, sink: 'http://x/'}]\n")
+	refused := func(topic, reader string) string {
+		return ".deadletter: " + topic + " is a topic that the bridge reads, for subscriptions" + reader + ", so each dead letter would become another; choose a topic that nobody delivers from"
+	}
 	for name, c := range map[string]struct {
-		vars map[string]string
+		text string
 		want []string
 	}{
-		"named": {map[string]string{"BRIDGE_CONFIG": own}, []string{"BRIDGE_CONFIG: " + own + ": subscriptions[0] (a).deadletter: orders" + why}},
-		"by default": {map[string]string{"BRIDGE_CONFIG": innocent},
-			[]string{"BRIDGE_CONFIG: " + innocent + ": subscriptions[0] (a).deadletter: task-events-dlq" + why}},
-		"without a file": {map[string]string{"KAFKA_TOPIC": "task-events-dlq"}, []string{
-			"KAFKA_TOPIC: subscriptions[0] (notifications).deadletter: task-events-dlq" + why, "KAFKA_TOPIC: subscriptions[1] (audit).deadletter: task-events-dlq" + why}},
+		"its own": {"topic: orders\nsubscriptions: [{name: a, group: g, sink: 'http://x/', deadletter: orders}, {name: b, group: h, sink: 'http://x/', topic: other}]\n",
+			[]string{": subscriptions[0] (a)" + refused("orders", "[0] (a)")}},
+		"of another subscription": {"topic: orders\nsubscriptions: [{name: a, group: g, sink: 'http://x/', deadletter: other}, {name: b, group: h, sink: 'http://x/', topic: other}]\n",
+			[]string{": subscriptions[0] (a)" + refused("other", "[1] (b)")}},
+		"by default": {"subscriptions: [{name: a, group: g, sink: 'http://x/'}, {name: b, group: h, sink: 'http://x/', topic: task-events-dlq}]\n",
+			[]string{": subscriptions[0] (a)" + refused("task-events-dlq", "[1] (b)")}},
 	} {
-		for command, err := range map[string]error{"start": fromEnv(c.vars), "check": commandError(run(t.Context(), t, c.vars, "check"))} {
+		path := write(t, c.text)
+		vars := map[string]string{"BRIDGE_CONFIG": path}
+		for command, err := range map[string]error{"start": fromEnv(vars), "check": commandError(run(t.Context(), t, vars, "check"))} {
 			var wrong *env.Error
 			if !errors.As(err, &wrong) {
 				t.Errorf("%s: %s = %v, want a mistake", name, command, err)
 				continue
+			}
+			for i := range c.want {
+				c.want[i] = "BRIDGE_CONFIG: " + path + strings.TrimPrefix(c.want[i], "BRIDGE_CONFIG: "+path)
 			}
 			if diff := cmp.Diff(c.want, wrong.Mistakes); diff != "" {
 				t.Errorf("%s: %s (-want +got):\n%s", name, command, diff)

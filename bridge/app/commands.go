@@ -23,9 +23,13 @@ import (
 // Commands are the subcommands of the bridge.
 func Commands() []process.Sub {
 	return []process.Sub{
+		{Name: "init", Usage: initUsage, Run: initialize},
 		{Name: "check", Run: check},
+		{Name: "schema", Run: schema},
 		{Name: "explain", Usage: "--event FILE", Run: explain},
 		{Name: "dlq", Usage: "list|show|watch", Run: dlq},
+		{Name: "pause", Usage: "--subscription NAME --reason TEXT", Run: pause},
+		{Name: "resume", Usage: "--subscription NAME", Run: resume},
 		{Name: "offsets", Usage: "accept --subscription NAME", Run: offsets},
 		{Name: "skip", Usage: "--subscription NAME --partition N --offset N --reason TEXT", Run: skip},
 	}

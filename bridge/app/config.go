@@ -25,7 +25,9 @@ import (
 // Config holds all settings of the bridge.
 type Config struct {
 	HTTP           httpd.Config
-	Kafka          kafka.Config
+	Kafka          kafka.Config // its Topic is for the file and the subscriptions that name none
+	File           string       // with the subscriptions; "" for the two default ones
+	Topic          string       // of the subscriptions that name none
 	Subscriptions  []Subscription
 	InstanceID     string         // group.instance.id; "" for a dynamic member
 	MemoryBudget   int64          // bytes held for all partitions of all subscriptions
@@ -38,6 +40,8 @@ type Config struct {
 // Subscription is one entry of the configuration file.
 type Subscription struct {
 	Name        string          `yaml:"name"`
+	Topic       string          `yaml:"topic"`
+	Records     string          `yaml:"records"` // cloudevents, or wrap for any records
 	Group       string          `yaml:"group"`
 	Sink        string          `yaml:"sink"`
 	Types       []string        `yaml:"types,omitempty"`
@@ -52,6 +56,8 @@ type Subscription struct {
 	Rate        float64         `yaml:"rate"`
 	Signing     Signing         `yaml:"signing,omitempty"`
 	Auth        Auth            `yaml:"auth,omitempty"`
+	Headers     Headers         `yaml:"headers,omitempty"`
+	TLS         TLS             `yaml:"tls,omitempty"`
 }
 
 // Signing is how posts are signed, as Standard Webhooks has it.
@@ -86,45 +92,17 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
 	}
-	path := r.String("BRIDGE_CONFIG", "") // readFile reports one that is missing
-	if path == "" {
-		cfg.Subscriptions = defaults(r)
-		checkSecret(r, cfg.Subscriptions[0].Signing)
-		cfg.check(r, "KAFKA_TOPIC", "")
+	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
+	if cfg.File == "" {
+		cfg.Topic, cfg.Subscriptions = cfg.Kafka.Topic, cfg.defaults(r)
 		return cfg, r.Err()
 	}
-	f, wrong, err := readFile(path)
-	if err != nil {
-		r.Fail("BRIDGE_CONFIG", "%v", err)
-		return cfg, r.Err()
-	}
-	if f.Topic != "" {
-		cfg.Kafka.Topic = f.Topic
-	}
-	cfg.Subscriptions = f.Subscriptions
+	f, wrong := cfg.read()
+	cfg.Topic, cfg.Subscriptions = f.Topic, f.Subscriptions
 	for _, w := range wrong {
 		r.Fail("BRIDGE_CONFIG", "%s", w)
 	}
-	for _, w := range f.check() {
-		r.Fail("BRIDGE_CONFIG", "%s: %s", path, w)
-	}
-	cfg.check(r, "BRIDGE_CONFIG", path+": ")
 	return cfg, r.Err()
-}
-
-// check records what is wrong with the subscriptions together, and with where
-// their sinks are, as a mistake in the variable key.
-func (c Config) check(r *env.Reader, key, where string) {
-	for i, s := range c.Subscriptions {
-		if err := deliver.CheckHost(s.Sink, c.SinkAllow); err != nil {
-			r.Fail(key, "%ssubscriptions[%d]%s.sink: %v", where, i, named(s.Name), err)
-		}
-		// The bridge would read its own dead letters, fail again, and write more.
-		if s.DeadLetter == c.Kafka.Topic {
-			r.Fail(key, "%ssubscriptions[%d]%s.deadletter: %s is a topic that the bridge reads, so each dead letter would become another; choose a topic that nobody delivers from",
-				where, i, named(s.Name), s.DeadLetter)
-		}
-	}
 }
 
 // operator is whose the tokens of ADMIN_TOKEN_FILE are: it names no persons.
@@ -194,31 +172,9 @@ func instanceID(r *env.Reader) string {
 	return ""
 }
 
-// defaults are the subscriptions without a file. The variable of their secrets is
-// the sinks': in one process, as dev runs, one setting signs and verifies.
-func defaults(r *env.Reader) []Subscription {
-	signing := Signing{SecretFile: r.String(secretFile, "")}
-	return []Subscription{
-		Subscription{Name: "notifications", Group: "notification-service", Sink: r.URL("NOTIFIER_URL", "http://localhost:8002/"),
-			Types: []string{"task.created", "task.completed"}, Signing: signing}.filled(),
-		// The audit group never skips an event: it waits and raises an alarm.
-		Subscription{Name: "audit", Group: "audit-service", Sink: r.URL("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block", Signing: signing}.filled(),
-	}
-}
-
-const secretFile = "WEBHOOK_SECRET_FILE"
-
-func checkSecret(r *env.Reader, s Signing) {
-	if s.SecretFile == "" {
-		return
-	}
-	if err := webhook.Check(s.SecretFile); err != nil {
-		r.Fail(secretFile, "%v", err)
-	}
-}
-
-// filled sets the defaults of what was left out.
-func (s Subscription) filled() Subscription {
+// filled sets the defaults of what was left out. topic is for a subscription that
+// names none.
+func (s Subscription) filled(topic string) Subscription {
 	orString := func(p *string, def string) {
 		if *p == "" {
 			*p = def
@@ -229,10 +185,12 @@ func (s Subscription) filled() Subscription {
 			*p = def
 		}
 	}
+	orString(&s.Topic, topic)
+	orString(&s.Records, recordsAreEvents)
 	orString(&s.Mode, "structured")
 	orString((*string)(&s.Order), string(pump.ByKey))
 	orString(&s.Exhausted, "deadletter")
-	orString(&s.DeadLetter, "task-events-dlq")
+	orString(&s.DeadLetter, s.Topic+"-dlq")
 	orDuration(&s.Timeout, 15*time.Second)
 	orDuration(&s.Retry.Initial, 200*time.Millisecond)
 	orDuration(&s.Retry.Max, 30*time.Second)
@@ -261,6 +219,7 @@ func (s Subscription) check() []string {
 	if err := env.CheckURL(s.Sink); err != nil {
 		wrong = append(wrong, "sink: "+err.Error())
 	}
+	report(s.Records != recordsAreEvents && s.Records != recordsAreWrapped, "records: want cloudevents or wrap")
 	report(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
 	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
@@ -282,6 +241,11 @@ func (s Subscription) check() []string {
 			wrong = append(wrong, "auth.bearer_file: "+err.Error())
 		}
 	}
+	if err := kafka.CheckTopic(s.Topic); err != nil {
+		wrong = append(wrong, "topic: "+err.Error())
+		s.DeadLetter = strings.TrimPrefix(s.DeadLetter, s.Topic) // what follows from it is not another mistake
+	}
+	wrong = append(wrong, s.checkSink()...)
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
 	}
@@ -313,9 +277,17 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 			return cfg, fmt.Errorf("subscription %s: auth.bearer_file: %w", s.Name, err)
 		}
 	}
+	tls, err := s.TLS.open(log)
+	if err != nil {
+		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
+	}
+	headers, err := s.Headers.open(log)
+	if err != nil {
+		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer,
-		Name: s.Name, Group: s.Group, Topic: c.Kafka.Topic, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
+		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,
@@ -331,10 +303,13 @@ func (c Config) text() (string, error) {
 		if s.Sink = deliver.Shown(s.Sink); s.Sink != c.Subscriptions[i].Sink {
 			comments[fmt.Sprintf("$.subscriptions[%d].sink", i)] = []*yaml.Comment{yaml.LineComment(" its query is in force, and not shown")}
 		}
+		if s.Headers = s.Headers.shown(); len(s.Headers) > 0 {
+			comments[fmt.Sprintf("$.subscriptions[%d].headers", i)] = []*yaml.Comment{yaml.HeadComment(" values that are in force and not in files are not shown")}
+		}
 	}
-	out, err := yaml.MarshalWithOptions(file{Topic: c.Kafka.Topic, Subscriptions: shown}, yaml.IndentSequence(true), yaml.WithComment(comments))
+	out, err := yaml.MarshalWithOptions(file{Topic: c.Topic, Subscriptions: shown}, yaml.IndentSequence(true), yaml.WithComment(comments))
 	if err != nil {
 		return "", fmt.Errorf("print the configuration: %w", err)
 	}
-	return string(out), nil
+	return strings.TrimSuffix(string(out), "\n") + "\n", nil
 }

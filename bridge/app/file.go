@@ -12,8 +12,6 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
-
-	"github.com/taskwire/taskwire/internal/kafka"
 )
 
 // file is the content of BRIDGE_CONFIG.
@@ -24,7 +22,7 @@ type file struct {
 	broken []string // where a value could not be read, for check to be silent about
 }
 
-// readFile returns the file at path with defaults filled in. wrong names every
+// readFile returns the file at path, as it is written. wrong names every
 // key that is unknown and every value of the wrong type, with line and column;
 // err means that the file cannot be read at all. Neither repeats a value: it may
 // be a password.
@@ -56,46 +54,8 @@ func parse(path string, text []byte) (f file, wrong []string, err error) {
 	if content != nil {
 		r.value("", content, reflect.ValueOf(&f).Elem())
 	}
-	for i := range f.Subscriptions {
-		f.Subscriptions[i] = f.Subscriptions[i].filled()
-	}
 	f.broken = r.broken
 	return f, r.wrong, nil
-}
-
-// check names every mistake in the content of the file.
-func (f file) check() []string {
-	var wrong []string
-	if f.Topic != "" {
-		if err := kafka.CheckTopic(f.Topic); err != nil {
-			wrong = append(wrong, "topic: "+err.Error())
-		}
-	}
-	if len(f.Subscriptions) == 0 && !f.isBroken("subscriptions") {
-		wrong = append(wrong, "subscriptions: want at least one")
-	}
-	names, groups := map[string]bool{}, map[string]bool{}
-	for i, s := range f.Subscriptions {
-		where := fmt.Sprintf("subscriptions[%d]%s", i, named(s.Name))
-		for _, w := range s.check() {
-			at, _, _ := strings.Cut(w, ":")
-			if !f.isBroken(fmt.Sprintf("subscriptions[%d].%s", i, at)) {
-				wrong = append(wrong, where+"."+w)
-			}
-		}
-		if names[s.Name] && s.Name != "" {
-			wrong = append(wrong, where+".name: used twice")
-		}
-		// Two subscriptions in one group would share the partitions, and each get half of the events.
-		if groups[s.Group] && s.Group != "" {
-			wrong = append(wrong, where+".group: used twice; each subscription needs its own group")
-		}
-		names[s.Name], groups[s.Group] = true, true
-		if len(wrong) > mostMistakes {
-			return append(wrong[:mostMistakes], moreMistakes)
-		}
-	}
-	return wrong
 }
 
 // mostMistakes bounds what is reported at once, and the time it takes.

@@ -140,6 +140,7 @@ func TestRepairCommandsNeedToKnowWhatAndWho(t *testing.T) {
 	vars := map[string]string{"ADMIN_URL": refused.URL, "USER": "alice"}
 	for _, c := range []struct{ name, args string }{
 		{"offsets", ""}, {"offsets", "list"}, {"offsets", "accept"}, {"offsets", "accept --subscription a b"},
+		{"pause", ""}, {"pause", "--subscription a"}, {"pause", "--subscription a --reason r b"}, {"resume", ""}, {"resume", "--subscription a --partition 1"},
 		{"skip", ""}, {"skip", "--subscription a --partition 0 --offset 0"}, {"skip", "--subscription a --offset 0 --reason r"}, {"skip", "--subscription a --partition 0 --reason r"},
 		{"skip", "--subscription a --partition 0 --offset 0 --reason r --by="}, {"offsets", "accept --subscription a --admin nowhere"},
 	} {

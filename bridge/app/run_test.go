@@ -3,6 +3,7 @@ package app_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -12,9 +13,16 @@ import (
 	"github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/kafkatest"
+	"github.com/taskwire/taskwire/internal/process"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("BRIDGE_PROCESS") != "" { // see apptest.Self
+		process.Main("bridge", "", app.FromEnv, app.New)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A stop leaves the groups and no goroutine; the next start delivers what came
 // in between.

@@ -25,6 +25,7 @@ type Config struct {
 	Addr    string                                              // host:port as clients reach it; port 0 or "" takes a free port of 127.0.0.1
 	DataDir string                                              // "" keeps everything in memory
 	Topics  map[string]int                                      // topic to number of partitions; missing ones are created
+	Compact []string                                            // those of Topics that keep the last record of each key
 	Listen  func(network, address string) (net.Listener, error) // nil for the network
 	Options []kfake.Opt                                         // tests: more brokers, SASL, TLS, limits
 }
@@ -59,7 +60,7 @@ func Start(cfg Config) (*Broker, error) {
 		return nil, errors.Join(startError(cfg, err), b.unlock())
 	}
 	b.addr = b.cluster.ListenAddrs()[0]
-	if err := b.create(cfg.Topics); err != nil {
+	if err := b.create(cfg); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
@@ -67,12 +68,16 @@ func Start(cfg Config) (*Broker, error) {
 
 // create creates the missing topics. The library's own seeding does nothing once
 // the data folder exists.
-func (b *Broker) create(topics map[string]int) error {
-	for _, topic := range slices.Sorted(maps.Keys(topics)) {
+func (b *Broker) create(cfg Config) error {
+	for _, topic := range slices.Sorted(maps.Keys(cfg.Topics)) {
 		if b.cluster.TopicInfo(topic) != nil {
 			continue
 		}
-		if err := b.cluster.CreateTopic(topic, int32(topics[topic]), nil); err != nil {
+		var settings map[string]string
+		if slices.Contains(cfg.Compact, topic) {
+			settings = map[string]string{"cleanup.policy": "compact"}
+		}
+		if err := b.cluster.CreateTopic(topic, int32(cfg.Topics[topic]), settings); err != nil {
 			return fmt.Errorf("create topic %s on the embedded broker: %w", topic, err)
 		}
 	}

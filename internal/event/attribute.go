@@ -54,6 +54,17 @@ func Attribute(e Event, name string) (string, bool) {
 	return s, err == nil
 }
 
+// Extension returns one extension attribute with its type: a string, an int32 or a
+// bool in an event that was read, as its form has them.
+func Extension(e Event, name string) (any, bool) {
+	c, err := context(e)
+	if err != nil {
+		return nil, false
+	}
+	v, ok := c.Extensions[name]
+	return v, ok
+}
+
 func deref(s *string) (string, bool) {
 	if s == nil {
 		return "", false

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -15,12 +17,17 @@ import (
 type MissingTopicError struct {
 	Topic      string
 	Brokers    string
-	Partitions int // 0 = not known here
+	Partitions int  // 0 = not known here
+	Compacted  bool // how it must be created
 }
 
 func (e *MissingTopicError) Error() string {
-	return fmt.Sprintf("topic %s does not exist: set KAFKA_CREATE_TOPICS=true, or create it: kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d",
-		e.Topic, e.Brokers, e.Topic, max(1, e.Partitions))
+	config := ""
+	if e.Compacted {
+		config = " --config cleanup.policy=compact"
+	}
+	return fmt.Sprintf("topic %s does not exist: set KAFKA_CREATE_TOPICS=true, or create it: kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d%s",
+		e.Topic, e.Brokers, e.Topic, max(1, e.Partitions), config)
 }
 
 // Unwrap makes errors.Is match the broker's own code.
@@ -30,6 +37,44 @@ func (e *MissingTopicError) Unwrap() error { return kafkago.UnknownTopicOrPartit
 // missing topic is created with this number of partitions and the cluster's
 // default replication factor; unless create is set, it is a *MissingTopicError.
 func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int, create bool) error {
+	return ensure(ctx, client, kafkago.TopicConfig{Topic: topic, NumPartitions: max(1, partitions), ReplicationFactor: -1}, create)
+}
+
+// EnsureCompacted is EnsureTopic for a topic of one partition that keeps the last
+// record of each key. An existing topic is not changed.
+func EnsureCompacted(ctx context.Context, client *kafkago.Client, topic string, create bool) error {
+	err := ensure(ctx, client, kafkago.TopicConfig{Topic: topic, NumPartitions: 1, ReplicationFactor: -1,
+		ConfigEntries: []kafkago.ConfigEntry{{ConfigName: cleanupPolicy, ConfigValue: compact}}}, create)
+	if missing := (*MissingTopicError)(nil); errors.As(err, &missing) {
+		missing.Compacted = true
+	}
+	return err
+}
+
+const cleanupPolicy, compact = "cleanup.policy", "compact"
+
+// IsCompacted reports whether a topic keeps the last record of each key.
+func IsCompacted(ctx context.Context, client *kafkago.Client, topic string) (bool, error) {
+	resp, err := client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{Resources: []kafkago.DescribeConfigRequestResource{
+		{ResourceType: kafkago.ResourceTypeTopic, ResourceName: topic, ConfigNames: []string{cleanupPolicy}}}})
+	if err != nil {
+		return false, fmt.Errorf("look up the settings of topic %s: %w", topic, Plain(err))
+	}
+	for _, r := range resp.Resources {
+		if r.Error != nil {
+			return false, fmt.Errorf("look up the settings of topic %s: %w", topic, r.Error)
+		}
+		for _, e := range r.ConfigEntries {
+			if e.ConfigName == cleanupPolicy {
+				return slices.Contains(strings.Split(e.ConfigValue, ","), compact), nil
+			}
+		}
+	}
+	return false, fmt.Errorf("look up the settings of topic %s: no answer about %s", topic, cleanupPolicy)
+}
+
+func ensure(ctx context.Context, client *kafkago.Client, want kafkago.TopicConfig, create bool) error {
+	topic := want.Topic
 	n, err := lookUpNow(ctx, client, topic)
 	switch {
 	case err == nil && n > 0:
@@ -38,24 +83,22 @@ func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, part
 		return fmt.Errorf("look up topic %s: %w", topic, err)
 	case errors.Is(err, kafkago.LeaderNotAvailable): // it exists, and a leader is being elected
 	case !create:
-		return &MissingTopicError{Topic: topic, Brokers: client.Addr.String(), Partitions: partitions}
+		return &MissingTopicError{Topic: topic, Brokers: client.Addr.String(), Partitions: want.NumPartitions}
 	default:
-		if err := createTopic(ctx, client, topic, max(1, partitions)); err != nil {
+		if err := createTopic(ctx, client, want); err != nil {
 			return fmt.Errorf("create topic %s: %w", topic, err)
 		}
 	}
 	return awaitLeaders(ctx, client, topic)
 }
 
-func createTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int) error {
-	resp, err := client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{{
-		Topic: topic, NumPartitions: partitions, ReplicationFactor: -1,
-	}}})
+func createTopic(ctx context.Context, client *kafkago.Client, want kafkago.TopicConfig) error {
+	resp, err := client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{want}})
 	if err != nil {
 		return Plain(err)
 	}
 	// Two services that start together both try; the second finds the topic.
-	if err := resp.Errors[topic]; err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
+	if err := resp.Errors[want.Topic]; err != nil && !errors.Is(err, kafkago.TopicAlreadyExists) {
 		return err
 	}
 	return nil

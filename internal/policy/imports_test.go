@@ -92,6 +92,7 @@ var rules = []rule{
 	{"internal/sink", []string{"internal/env", "internal/event", "internal/httpd", "internal/token", "internal/webhook"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
 	{"bridge/internal/track", nil, nil, "pure: no clock, goroutine or network can creep in"},
+	{"bridge/internal/cesql", []string{"internal/event"}, nil, "pure: an expression and an event"},
 	{"bridge/internal/seal", nil, nil, "pure: keys and bytes"},
 	{"auditor/internal/ledger", []string{"internal/ownfile"}, []string{"golang.org/x/sys"}, "what an auditor must trust stays small"},
 	{"taskapi/internal/store", []string{"taskapi/internal/task", "taskapi/internal/outbox", "internal/event", "internal/failpoint", "internal/filelock", "internal/ownfile"}, []string{"*"}, "points inward"},

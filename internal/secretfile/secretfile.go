@@ -25,6 +25,7 @@ type File[T any] struct {
 	path  string
 	parse func(content []byte) (T, error)
 	log   *slog.Logger
+	open  bool // to be read by everybody
 
 	mu      sync.Mutex
 	content T           // guarded by mu: the zero value while err is set
@@ -37,13 +38,23 @@ type File[T any] struct {
 // what happened to it is logged once. The errors of parse may name a line and
 // must not repeat what stands in it.
 func Open[T any](path string, parse func(content []byte) (T, error), log *slog.Logger) (*File[T], error) {
+	f, err := OpenPublic(path, parse, log)
+	if err != nil {
+		return nil, err
+	}
+	f.open = false
+	f.warn(f.seen)
+	return f, nil
+}
+
+// OpenPublic is Open for what is no secret and is trusted all the same, such as a
+// certificate: everybody may read it.
+func OpenPublic[T any](path string, parse func(content []byte) (T, error), log *slog.Logger) (*File[T], error) {
 	content, info, err := read(path, parse)
 	if err != nil {
 		return nil, err
 	}
-	f := &File[T]{path: path, parse: parse, log: log, content: content, seen: info, checked: time.Now()}
-	f.warn(info)
-	return f, nil
+	return &File[T]{path: path, parse: parse, log: log, open: true, content: content, seen: info, checked: time.Now()}, nil
 }
 
 // Check reports what is wrong with the file at path, so that a wrong setting is
@@ -114,7 +125,7 @@ func (f *File[T]) fail(err error) {
 // warn is for a file that works and could be safer. Only the mode for others
 // counts: a mounted Secret must be readable by the group of the pod's user.
 func (f *File[T]) warn(info fs.FileInfo) {
-	if info.Mode().Perm()&0o004 != 0 {
+	if !f.open && info.Mode().Perm()&0o004 != 0 {
 		f.log.Warn("secret file can be read by every user of this machine", "path", f.path, "mode", mode(info))
 	}
 }

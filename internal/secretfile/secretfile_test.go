@@ -185,6 +185,10 @@ func TestModes(t *testing.T) {
 		if warned := strings.Contains(log.String(), "level=WARN"); warned != c.warned {
 			t.Errorf("mode %o: warned = %v, want %v: %s", mode, warned, c.warned, log.String())
 		}
+		log.Reset()
+		if _, err := secretfile.OpenPublic(path, parse, slog.New(slog.NewTextHandler(&log, nil))); (err != nil) != c.refused || log.Len() > 0 {
+			t.Errorf("mode %o: OpenPublic = %v, log %q; want refused %v and no warning", mode, err, log.String(), c.refused)
+		}
 	}
 }
 

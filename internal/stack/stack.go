@@ -203,7 +203,8 @@ func (s *Stack) startBroker() error {
 	b, err := embedkafka.Start(embedkafka.Config{
 		Addr:    s.kafka,
 		DataDir: filepath.Join(s.opts.DataDir, "kafka"),
-		Topics:  map[string]int{"task-events": 1, "task-events-dlq": 1},
+		Topics:  map[string]int{"task-events": 1, "task-events-dlq": 1, "taskwire-control": 1},
+		Compact: []string{"taskwire-control"},
 	})
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)

@@ -19,6 +19,14 @@ const (
 	Signature Reason = "signature" // a signature that is wrong, too old or does not cover the request
 )
 
+// Failed is why a request with the headers h carries no good token.
+func Failed(h http.Header) Reason {
+	if len(h["Authorization"]) == 0 {
+		return Missing
+	}
+	return Unknown
+}
+
 const (
 	delay = 250 * time.Millisecond
 	held  = 64 // requests that are delayed at a time

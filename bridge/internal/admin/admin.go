@@ -13,9 +13,10 @@ import (
 
 // Config is who may use the API.
 type Config struct {
-	Token    *token.List // nil: everybody may read, and Loopback decides about writes
-	Hosts    httpd.Hosts // ADMIN_HOSTS: names of the bridge, beside localhost and any address
-	Loopback bool        // only this machine reaches the listener
+	Token    *token.List     // nil: everybody may read, and Loopback decides about writes
+	Refusals *token.Refusals // of requests without the token; not nil with one
+	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
+	Loopback bool            // only this machine reaches the listener
 }
 
 // Handler serves the admin API for subs.
@@ -29,14 +30,7 @@ func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
 		write(w, map[string]any{"subscriptions": views})
 	})
 	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
-	mux.HandleFunc("POST /subscriptions/{name}/pause", named(subs, func(w http.ResponseWriter, s *pump.Subscription) {
-		s.Pause("paused by an operator")
-		write(w, s.View())
-	}))
-	mux.HandleFunc("POST /subscriptions/{name}/resume", named(subs, func(w http.ResponseWriter, s *pump.Subscription) {
-		s.Resume()
-		write(w, s.View())
-	}))
+	cfg.pauses(mux, subs)
 	repairs(mux, subs)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})

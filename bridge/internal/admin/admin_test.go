@@ -147,18 +147,48 @@ func TestWhoMayWhat(t *testing.T) {
 		"bearer in lower case":                 {admin.Config{Token: tokens(t, secret)}, []string{"Authorization: bearer " + secret}, 200, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
-			for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
-				got := ask(t, h, what, c.headers...)
-				if got.Code != want {
-					t.Errorf("%s = %d, want %d", what, got.Code, want)
+			synctest.Test(t, func(t *testing.T) { // failed attempts are slowed down
+				c.cfg.Refusals = token.NewRefusals(nil, slog.New(slog.DiscardHandler))
+				h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
+				for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
+					got := ask(t, h, what, c.headers...)
+					if got.Code != want {
+						t.Errorf("%s = %d, want %d", what, got.Code, want)
+					}
+					if challenged := got.Header().Get("WWW-Authenticate") != ""; challenged != (want == 401) {
+						t.Errorf("%s: WWW-Authenticate %v with %d", what, challenged, want)
+					}
 				}
-				if challenged := got.Header().Get("WWW-Authenticate") != ""; challenged != (want == 401) {
-					t.Errorf("%s: WWW-Authenticate %v with %d", what, challenged, want)
-				}
-			}
+			})
 		})
 	}
+}
+
+// A guess is counted, and its answer takes so long that guessing is slow.
+func TestWrongTokensAreCountedAndSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		h := admin.Handler(nil, admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
+		began := time.Now()
+		ask(t, h, read)
+		ask(t, h, pause, "Authorization: Bearer "+secret+"0")
+		ask(t, h, pause, "Authorization: Bearer "+secret+"1")
+		ask(t, h, read, "Authorization: Bearer "+secret)
+		if took := time.Since(began); took < 500*time.Millisecond {
+			t.Errorf("three guesses took %v", took)
+		}
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, m := range families[0].GetMetric() {
+			got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+		if diff := cmp.Diff(map[string]float64{"missing": 1, "signature": 0, "token": 2}, got); diff != "" {
+			t.Errorf("%s by reason (-want +got):\n%s", families[0].GetName(), diff)
+		}
+	})
 }
 
 func TestSinksAreShownWithoutSecrets(t *testing.T) {
@@ -179,7 +209,7 @@ func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := admin.Handler(nil, admin.Config{Token: list, Loopback: true})
+		h := admin.Handler(nil, admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
 		for _, step := range []struct {
 			change func() error
 			want   int
@@ -214,6 +244,44 @@ func TestMistakesInATokenFile(t *testing.T) {
 		}
 		if diff := cmp.Diff(path+": "+want, got); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+func TestAPauseSaysWhoAndWhy(t *testing.T) {
+	s := subscription(t)
+	h := admin.Handler([]*pump.Subscription{s}, admin.Config{Loopback: true})
+	for _, c := range []struct {
+		body, media string
+		want        int
+		reason, by  string
+	}{
+		{``, "", 200, "paused by an operator", "operator from 127.0.0.1"},
+		{`{"reason":"the sink moves"}`, "application/json", 200, "the sink moves", "operator from 127.0.0.1"},
+		{`{"reason":"the sink moves","by":"alice"}`, "application/json", 200, "the sink moves", "alice from 127.0.0.1"},
+		{`{"reason":"a\nb"}`, "application/json", 422, "", ""},
+		{`{"by":"\u001b[2J"}`, "application/json", 422, "", ""},
+		{`{"reason":"` + strings.Repeat("x", 501) + `"}`, "application/json", 422, "", ""},
+		{`{"why":"x"}`, "application/json", 400, "", ""},
+		{`reason=x`, "application/x-www-form-urlencoded", 415, "", ""},
+	} {
+		if err := s.Resume(t.Context(), "r", "b"); err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/subscriptions/audit/pause", strings.NewReader(c.body))
+		r.Host, r.RemoteAddr = "localhost:8001", "127.0.0.1:40000"
+		if c.media != "" {
+			r.Header.Set("Content-Type", c.media)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		paused := s.View().Paused
+		if w.Code != c.want || (paused != nil) != (c.want == 200) {
+			t.Errorf("%s = %d, paused: %v: %s", c.body, w.Code, paused != nil, w.Body)
+			continue
+		}
+		if paused != nil && (paused.Reason != c.reason || paused.By != c.by) {
+			t.Errorf("%s: paused by %q because %q", c.body, paused.By, paused.Reason)
 		}
 	}
 }

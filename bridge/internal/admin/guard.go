@@ -17,6 +17,7 @@ func (c Config) guard(next http.Handler) http.Handler {
 	authorized := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case c.Token != nil && !c.allows(r):
+			c.Refusals.Add(w, r, token.Failed(r.Header))
 			w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
 			refuse(http.StatusUnauthorized, "want Authorization: Bearer TOKEN, with the token of ADMIN_TOKEN_FILE")(w, r)
 		case c.Token == nil && !isRead(r) && !c.fromHere(r):

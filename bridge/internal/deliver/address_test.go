@@ -1,10 +1,14 @@
 package deliver_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,13 +44,66 @@ func TestWhereNoSinkMayBe(t *testing.T) {
 // name gets around it.
 func TestAMetadataAddressIsNotDialed(t *testing.T) {
 	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[fe80::1%25lo]", "[fd00:ec2::254]"} {
-		start := time.Now()
 		got := attempt(t, "http://"+host+"/latest/meta-data/")
 		var err *deliver.RefusedError
-		if got.Outcome != deliver.Retry || !errors.As(got.Err, &err) || !strings.Contains(got.Err.Error(), "list it in SINK_ALLOW") {
-			t.Errorf("%s after %v = %+v, want that it is refused", host, time.Since(start), got)
+		if got.Outcome != deliver.SinkFault || !errors.As(got.Err, &err) || !strings.Contains(got.Err.Error(), "list it in SINK_ALLOW") {
+			t.Errorf("%s = %+v, want that it is refused", host, got)
 		}
 	}
+}
+
+// A name can lead anywhere, and somewhere else from one moment to the next. It is
+// the address that is wrong, not the event.
+func TestANameThatLeadsToAMetadataAddressIsNotDialed(t *testing.T) {
+	for _, addr := range []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("100.100.100.200")} {
+		c, err := deliver.New(deliver.Config{URL: "http://sink.example/", Timeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Resolve(resolver(t, addr))
+		got := c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")})
+		if got.Outcome != deliver.SinkFault || !strings.Contains(got.Err.Error(), "sink.example") ||
+			!strings.Contains(got.Err.Error(), addr.String()) || !strings.Contains(got.Err.Error(), "SINK_ALLOW") {
+			t.Errorf("a name for %s = %+v, want a sink fault that names it and SINK_ALLOW", addr, got)
+		}
+		c.Close()
+	}
+}
+
+// resolver answers every question for an IPv4 address with addr.
+func resolver(t *testing.T, addr netip.Addr) *net.Resolver {
+	t.Helper()
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = server.Close(); <-done })
+	go func() {
+		defer close(done)
+		buf := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			end := 12 + bytes.IndexByte(buf[12:n], 0) + 5 // of the question: a name, its type and class
+			answer := slices.Clone(buf[:end])
+			answer[2], answer[3] = 0x81, 0x80 // an answer, without an error
+			copy(answer[6:12], make([]byte, 6))
+			if buf[end-3] == 1 { // A
+				ip := addr.As4()
+				answer[7] = 1
+				answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
+				answer = append(answer, ip[:]...)
+			}
+			_, _ = server.WriteTo(answer, from)
+		}
+	}()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
 }
 
 func TestAnAllowedAddressIsDialed(t *testing.T) {

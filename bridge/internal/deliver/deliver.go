@@ -5,6 +5,7 @@ package deliver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ type Config struct {
 	Timeout time.Duration    // of one attempt, from dial to the end of the answer
 	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
 	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Headers *Headers         // fixed extra ones; nil for none
+	TLS     *TLS             // nil for the system's roots and no client certificate
 	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
 }
 
@@ -40,11 +43,13 @@ type Client struct {
 	timeout time.Duration
 	signing *webhook.Secrets
 	bearer  *token.Own
-	http    *http.Transport
+	headers *Headers
+	tls     *TLS
+	dialer  *net.Dialer
+	http    *connections
 }
 
-// New returns a client that keeps as many connections as posts were ever in flight at once.
-// It follows no redirects, uses no proxy and requests no compression.
+// New returns a client; it opens no connection.
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
@@ -53,24 +58,20 @@ func New(cfg Config) (*Client, error) {
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	return &Client{url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, http: &http.Transport{
-		DialContext:            failpoint.HalfWrites("B2", (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}).DialContext),
-		MaxIdleConnsPerHost:    1 << 16, // the posts in flight bound the connections; all are worth keeping
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-		ForceAttemptHTTP2:      true,
-	}}, nil
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}
+	return &Client{
+		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
+		http: newConnections(failpoint.HalfWrites("B2", dialer.DialContext), cfg.TLS),
+	}, nil
 }
 
 // Close closes the idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.http.close() }
 
 // Signs reports whether posts are signed, and so need a WebhookID.
 func (c *Client) Signs() bool { return c.signing != nil }
 
-// Ready is nil when the secret and the token that posts need can be used.
+// Ready is nil when the files that posts need can be used.
 func (c *Client) Ready() error {
 	var errs []error
 	if c.signing != nil {
@@ -78,6 +79,12 @@ func (c *Client) Ready() error {
 	}
 	if c.bearer != nil {
 		errs = append(errs, c.bearer.Err())
+	}
+	if c.headers != nil {
+		errs = append(errs, c.headers.Err())
+	}
+	if c.tls != nil {
+		errs = append(errs, c.tls.Err())
 	}
 	return errors.Join(errs...)
 }
@@ -114,7 +121,7 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	}
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
-		return Result{Outcome: Retry, Err: fmt.Errorf("post: %w", err)}
+		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
 	var excerpt strings.Builder
@@ -125,6 +132,24 @@ func (c *Client) Attempt(ctx context.Context, p Post) Result {
 	if res.Outcome != Accepted {
 		res.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 		res.Err = describe(resp, excerpt.String())
+	}
+	return res
+}
+
+// unanswered is the result of an attempt to which no answer came.
+func (c *Client) unanswered(err error) Result {
+	var address *RefusedError
+	var cert *tls.CertificateVerificationError
+	res := Result{Outcome: classifyError(err)}
+	switch {
+	case errors.As(err, &address):
+		res.Err = fmt.Errorf("not posted: the host of the sink, %s, leads to an address that no sink may have: %w", c.url.Hostname(), address)
+	case errors.As(err, &cert):
+		res.Err = fmt.Errorf("not posted: the certificate of the sink is not good, see tls.ca_file and tls.server_name: %w", err)
+	case res.Outcome == SinkFault:
+		res.Err = fmt.Errorf("no answer, the sink or the settings for it are wrong: %w", err)
+	default:
+		res.Err = fmt.Errorf("post: %w", err)
 	}
 	return res
 }
@@ -158,6 +183,11 @@ func (c *Client) request(ctx context.Context, p Post) *http.Request {
 // authenticate adds what the sink may ask for. The time is the attempt's, so that
 // a late retry is no older than a first one.
 func (c *Client) authenticate(h http.Header, p Post) error {
+	if c.headers != nil {
+		if err := c.headers.add(h); err != nil {
+			return err
+		}
+	}
 	if c.bearer != nil {
 		bearer, err := c.bearer.Get()
 		if err != nil {

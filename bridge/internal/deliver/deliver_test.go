@@ -32,7 +32,8 @@ func attempt(t *testing.T, url string) deliver.Result {
 func TestWhatAnAnswerMeans(t *testing.T) {
 	want := map[deliver.Outcome][]int{
 		deliver.Accepted:  {200, 201, 202, 204},
-		deliver.Retry:     {408, 425, 429, 500, 501, 502, 503, 504, 599},
+		deliver.Retry:     {408, 425, 500, 501, 502, 503, 504, 599},
+		deliver.Throttled: {429},
 		deliver.SinkFault: {203, 205, 206, 299, 300, 301, 302, 303, 304, 307, 308, 401, 403, 404, 405, 407},
 		deliver.Gone:      {410},
 		deliver.Rejected:  {400, 402, 406, 409, 411, 413, 415, 422, 451},

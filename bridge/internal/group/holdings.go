@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 )
@@ -122,12 +121,11 @@ func (s *Session) rejoin(ctx context.Context) {
 	default:
 	}
 	for backoff := newBackoff(); ; {
-		sent := time.Now()
 		g, err := s.m.joinOnce(ctx, s)
 		switch {
 		case err == nil:
 			s.m.succeed()
-			s.confirm(sent)
+			s.confirm(g.synced)
 			s.adopt(g)
 			return
 		case ctx.Err() != nil:

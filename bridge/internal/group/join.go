@@ -25,7 +25,8 @@ type generation struct {
 	memberID string
 	protocol string
 	assigned []int
-	marked   bool // by a leader that respects what others work on
+	marked   bool      // by a leader that respects what others work on
+	synced   time.Time // when the request for assigned was sent
 
 	// For the leader, which watches for new partitions: how many of each topic it
 	// assigned. dealt is nil for a static leader that came back and assigned nothing; it
@@ -101,6 +102,7 @@ func (m *Member) joinOnce(ctx context.Context, s *Session) (generation, error) {
 	if err != nil {
 		return generation{}, err
 	}
+	g.synced = time.Now()
 	g.assigned, g.marked, err = m.sync(ctx, g, plan)
 	return g, err
 }

@@ -191,7 +191,7 @@ func (l *live) cut(away time.Duration) {
 
 func (l *live) sever() {
 	l.dead.Store(true)
-	l.transport.Close()
+	l.transport.CloseIdleConnections()
 	for _, c := range l.conns.all() {
 		_ = c.Close()
 	}

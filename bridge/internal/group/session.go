@@ -49,7 +49,7 @@ func newSession(m *Member, work context.Context, g generation, revoke context.Ca
 	s.number.Store(g.number)
 	s.held.again = make(chan struct{}, 1)
 	s.held.add(work, g.assigned)
-	s.confirm(time.Now())
+	s.confirm(g.synced)
 	return s
 }
 

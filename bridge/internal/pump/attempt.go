@@ -15,26 +15,29 @@ import (
 // attempted is what became of one post.
 type attempted struct {
 	item *item
+	held bool // it was not posted: a 429 came first
 	deliver.Result
 }
 
 // attempt is a worker: it posts one item after the other until work is closed.
-// One that waits for its turn under the rate limit gives up when intake ends:
-// after a stop no post begins.
-func (p *partition) attempt(intake, posts context.Context) {
+// It looks for a hold once more, as late as it can: one from another partition
+// may have come after the loop chose the item.
+func (p *partition) attempt(posts context.Context) {
 	for it := range p.work {
-		if p.sub.limit != nil && p.sub.limit.Wait(intake) != nil {
-			it.state = dropped
-			p.results <- attempted{item: it}
+		start := time.Now()
+		if p.sub.pace.held(start) != nil {
+			p.results <- attempted{item: it, held: true}
 			continue
 		}
-		start := time.Now()
 		res := p.sub.sink.Attempt(posts, deliver.Post{
 			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
 		})
 		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
-		p.results <- attempted{it, res}
+		if res.Outcome == deliver.Throttled {
+			p.holdPosts(res, start)
+		}
+		p.results <- attempted{item: it, Result: res}
 	}
 }
 
@@ -43,7 +46,8 @@ func (p *partition) settle(r attempted, now time.Time) {
 	it := r.item
 	p.inFlight--
 	probe := p.breaker.ended(it.queue.key)
-	if it.state == dropped {
+	if r.held {
+		p.heldBack(it, now)
 		return
 	}
 	it.attempts++
@@ -51,6 +55,7 @@ func (p *partition) settle(r attempted, now time.Time) {
 	switch r.Outcome {
 	case deliver.Accepted:
 		failpoint.Hit("B3")
+		p.sub.pace.accepted(now)
 		p.recovered(now)
 		p.sub.log.Debug("delivered", p.attrs(it)...)
 		p.done(it)
@@ -58,6 +63,9 @@ func (p *partition) settle(r attempted, now time.Time) {
 		p.recovered(now) // the sink is well enough to refuse
 		it.fail(r.Err, now)
 		p.rejected(it, r, now)
+	case deliver.Throttled:
+		it.fail(r.Err, now)
+		p.throttled(it, now)
 	default:
 		it.fail(r.Err, now)
 		p.failed(it, r, probe, now)
@@ -91,7 +99,7 @@ func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
 		it.counted++
 	}
 	if r.Outcome == deliver.Gone {
-		p.sub.Pause(r.Err.Error())
+		p.sub.gate.Gone(r.Err)
 	}
 	if it.skip != nil && !it.notice {
 		p.setAside(it, deadletter.Skipped, now)

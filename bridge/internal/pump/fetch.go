@@ -201,7 +201,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: rec.Record}
 	it.size = len(rec.Key) + len(rec.Value) + itemCost
-	e, mode, err := event.FromRecord(it.record)
+	e, mode, err := p.read(it.record, it.offset)
 	if err != nil {
 		it.state, it.err = malformed, err
 		return it

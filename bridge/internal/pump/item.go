@@ -13,7 +13,7 @@ import (
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
 //	                       ├─▶ writing ─▶ done   refused or exhausted
-//	                       └─▶ dropped    a stop came before the post
+//	                       └─▶ queued     not begun: the sink has asked for a pause
 type state uint8
 
 const (
@@ -23,7 +23,6 @@ const (
 	posting                // with a worker
 	waiting                // failed; posted again when it is due
 	writing                // its dead letter is being written, or waits for that
-	dropped                // its offset stays in flight; the next generation posts it
 	done
 )
 

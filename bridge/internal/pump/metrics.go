@@ -86,7 +86,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 // does not exist yet would miss the first event that it counts.
 func (m *Metrics) add(s *Subscription) {
 	name := s.cfg.Name
-	for _, outcome := range []deliver.Outcome{deliver.Accepted, deliver.Retry, deliver.SinkFault, deliver.Gone, deliver.Rejected} {
+	for _, outcome := range []deliver.Outcome{deliver.Accepted, deliver.Retry, deliver.Throttled, deliver.SinkFault, deliver.Gone, deliver.Rejected} {
 		m.attempts.WithLabelValues(name, string(outcome))
 	}
 	for _, reason := range []string{deadletter.Rejected, deadletter.Exhausted, deadletter.Malformed, deadletter.Expired, deadletter.Skipped} {

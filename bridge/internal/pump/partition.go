@@ -50,6 +50,7 @@ type partition struct {
 	pending  []*item        // fetched, waiting for room in the window; rest of a slice
 	workers  int            // started; each posts one item at a time
 	inFlight int            // posts under way
+	turn     turn           // under the rate of the subscription
 	next     int64          // offset after the last slice
 	end      int64          // of the partition; -1 when not known yet
 	fetchErr error          // of the last fetch, if it failed
@@ -103,8 +104,9 @@ func (p *partition) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(ctx, posts) }) })
+	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
 	failpoint.Hit("B7")
+	p.turn.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -118,7 +120,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		paused, changed := p.sub.gate.get()
+		pause, changed := p.sub.gate.Get()
+		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
 		p.committer.start(now)
@@ -130,7 +133,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		}
 		var post, letter *item
 		var work, letterWork chan<- *item // nil when nothing may start
-		if paused == "" && p.session.Confirmed() {
+		if !paused && p.session.Confirmed() {
 			post, work = p.nextPost(now)
 			if post != nil && p.workers == p.inFlight {
 				p.workers++
@@ -147,6 +150,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.fetchFault(err)
 		case work <- post:
 			p.window.take()
+			p.turn.use()
 			p.inFlight++
 			p.breaker.started(post.queue.key)
 		case letterWork <- letter:
@@ -219,22 +223,25 @@ func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
 		return nil, nil
 	}
 	it := p.window.next(now)
-	if it == nil {
+	if it == nil || p.turn.take(p.sub.pace, now).After(now) {
 		return nil, nil
 	}
 	return it, p.work
 }
 
 // sleep is how long nothing can happen by the clock alone.
-func (p *partition) sleep(now time.Time, paused string) time.Duration {
+func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	d := checkEvery
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
-	if paused != "" {
+	if paused {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
+		if turn := p.turn.earliest(p.sub.pace, now); turn.After(at) {
+			at = turn
+		}
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))

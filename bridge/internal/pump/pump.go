@@ -20,10 +20,11 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, attempt.go posts them and judges the answer, breaker.go
-// tells a bad sink from a bad event, letters.go writes dead letters, committer.go
-// takes what is done and commits.go stores it for all partitions, seal.go holds
-// partitions whose offset somebody else has committed, skip.go sets events aside
-// for an operator, and status.go and metrics.go show all of it.
+// tells a bad sink from a bad event, pace.go holds back posts that would be too
+// many, letters.go writes dead letters, committer.go takes what is done and
+// commits.go stores it for all partitions, seal.go holds partitions whose offset
+// somebody else has committed, skip.go sets events aside for an operator, and
+// status.go and metrics.go show all of it.
 package pump
 
 import (
@@ -38,6 +39,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/time/rate"
 
+	"github.com/taskwire/taskwire/bridge/internal/control"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
@@ -64,9 +66,12 @@ type Config struct {
 	Name        string
 	Group       string
 	Topic       string
+	Wrap        bool // the records are no CloudEvents: each becomes one
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Headers     *deliver.Headers // nil for none
+	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Order       Order
@@ -77,8 +82,9 @@ type Config struct {
 	For         time.Duration // after which an event is exhausted, whatever the cause
 	Block       bool          // wait instead of dead-lettering what is refused or exhausted
 	DeadLetter  string        // topic
-	Rate        float64       // posts per second; 0 for no limit
+	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
+	Gate *control.Gate    // shut while the subscription is paused; nil for one of its own, which forgets
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
 
 	InstanceID   string // static membership; "" for none
@@ -96,9 +102,9 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
-	limit   *rate.Limiter
+	pace    *pace
 	log     *slog.Logger
-	gate    gate
+	gate    *control.Gate
 
 	mu         sync.Mutex
 	partitions map[int]*partition // this member's
@@ -107,15 +113,14 @@ type Subscription struct {
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, log: log, partitions: map[int]*partition{}}
-	s.gate.changed = make(chan struct{})
-	if cfg.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
+	if s.gate = cfg.Gate; s.gate == nil {
+		s.gate = control.Alone()
 	}
 	s.member = group.New(group.Config{
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Sticky: true, Log: log,
@@ -129,7 +134,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 // it drains, commits and leaves.
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
-	if err := s.awaitTopics(ctx); err != nil {
+	if s.awaitTopics(ctx) != nil || s.gate.Await(ctx) != nil {
 		return nil // only the end of ctx ends the waiting
 	}
 	return s.member.Run(ctx, s.handle)
@@ -209,6 +214,9 @@ func (s *Subscription) Ready() error {
 	if missing != nil {
 		return missing
 	}
+	if err := s.gate.Unread(); err != nil {
+		return err
+	}
 	state, err := s.member.State()
 	if state != group.Stable {
 		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
@@ -216,31 +224,15 @@ func (s *Subscription) Ready() error {
 	return nil
 }
 
-// Pause stops new posts, for reason, until Resume.
-func (s *Subscription) Pause(reason string) { s.gate.set(reason) }
-
-// Resume lets posts go on.
-func (s *Subscription) Resume() { s.gate.set("") }
-
-// gate holds posts back. changed is closed and replaced at every change.
-type gate struct {
-	mu      sync.Mutex
-	shut    string // why; "" when open
-	changed chan struct{}
+// Pause stops new posts on all replicas, until Resume. With an error it is not
+// known to have happened.
+func (s *Subscription) Pause(ctx context.Context, reason, by string) error {
+	return s.gate.Pause(ctx, reason, by)
 }
 
-func (g *gate) set(reason string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shut = reason
-	close(g.changed)
-	g.changed = make(chan struct{})
-}
-
-func (g *gate) get() (shut string, changed <-chan struct{}) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.shut, g.changed
+// Resume lets posts go on, on all replicas.
+func (s *Subscription) Resume(ctx context.Context, reason, by string) error {
+	return s.gate.Resume(ctx, reason, by)
 }
 
 // Name is the subscription's.

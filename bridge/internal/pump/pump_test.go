@@ -567,7 +567,7 @@ func TestPauseHoldsAndResumeGoesOn(t *testing.T) {
 	if got := s.accepted(); len(got) != 2 {
 		t.Errorf("accepted %v before the pause", got)
 	}
-	sub.Resume()
+	_ = sub.Resume(t.Context(), "done", "test")
 	b.untilCommitted(5)
 	stop()
 }

@@ -64,11 +64,11 @@ func (p *partition) request(ctx context.Context, s *skip) error {
 	}
 }
 
-var errNotTried = errors.New("not tried: it waited for a sink that is down")
+var errNotTried = errors.New("not tried: it waited for the sink")
 
 // skip begins what an operator asked for, or refuses it. An event that is being
 // posted is set aside when that has failed once more.
-func (p *partition) skip(s *skip, now time.Time, paused string) {
+func (p *partition) skip(s *skip, now time.Time, paused bool) {
 	it := p.window.find(s.Offset)
 	if why := p.unskippable(it, paused); why != "" {
 		s.answer <- &RefusedError{why}
@@ -91,9 +91,9 @@ func (p *partition) skip(s *skip, now time.Time, paused string) {
 // unskippable is why an item cannot be skipped, "" when it can. Only what has
 // failed, or holds the commit back, may be: anything else would be a way to lose
 // events without need.
-func (p *partition) unskippable(it *item, paused string) string {
+func (p *partition) unskippable(it *item, paused bool) string {
 	switch {
-	case paused != "":
+	case paused:
 		return "the subscription is paused; resume it first"
 	case it == nil:
 		return "there is no event of this offset in hand: it is done already, or was not fetched yet"
@@ -141,7 +141,7 @@ const TypeSkipped = "taskwire.bridge.skipped"
 // skipped twice, when the bridge dies in between.
 func (p *partition) notice(it *item, now time.Time) ([]byte, event.Event, error) {
 	digest := sha256.Sum256(it.record.Value)
-	of, _, _ := event.FromRecord(it.record) // it was one when it came
+	of, _, _ := p.read(it.record, it.offset) // it was one when it came
 	subject, _ := event.Attribute(of, "subject")
 	key, _ := event.Attribute(of, event.PartitionKey)
 	source, _ := event.Attribute(of, "source")

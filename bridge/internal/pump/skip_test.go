@@ -109,11 +109,11 @@ func TestAnOperatorSkipsABlockingEvent(t *testing.T) {
 					t.Errorf("Skip(%+v) = %v, want a refusal: %s", c.wish, err, c.want)
 				}
 			}
-			sub.Pause("maintenance")
+			_ = sub.Pause(t.Context(), "maintenance", "test")
 			if err := sub.Skip(t.Context(), pump.Skip{Offset: 1}); err == nil || !strings.Contains(err.Error(), "paused") {
 				t.Errorf("Skip while paused = %v, want a refusal", err)
 			}
-			sub.Resume()
+			_ = sub.Resume(t.Context(), "done", "test")
 			if err := sub.Skip(t.Context(), pump.Skip{Offset: 1, Reason: "the sink will never take it", By: "alice from 127.0.0.1"}); err != nil {
 				t.Fatalf("Skip = %v", err)
 			}

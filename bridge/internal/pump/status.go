@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/taskwire/taskwire/bridge/internal/control"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 )
@@ -39,7 +40,7 @@ type statusBox struct {
 }
 
 // publish writes the status, not more often than is worth its cost.
-func (p *partition) publish(now time.Time, paused string) {
+func (p *partition) publish(now time.Time, paused bool) {
 	b := &p.status
 	if now.Sub(b.published) < 50*time.Millisecond {
 		return
@@ -54,6 +55,9 @@ func (p *partition) publish(now time.Time, paused string) {
 	if it := p.window.lowest(); it != nil {
 		oldest = it.received
 		s.Blocking, blocked = p.blocking(it)
+		if h := p.sub.pace.held(now); h != nil && it.state != writing {
+			s.Blocking, blocked = &Block{Offset: it.offset, Key: it.queue.key, EventID: it.event, Attempts: it.attempts, Reason: h.String()}, "rate_limited"
+		}
 	}
 	var tooLarge *fetch.TooLargeError
 	switch {
@@ -61,7 +65,7 @@ func (p *partition) publish(now time.Time, paused string) {
 		blocked = "offset_out_of_range"
 	case errors.As(p.fetchErr, &tooLarge):
 		blocked = "record_too_large"
-	case paused != "":
+	case paused:
 		blocked = "paused"
 	}
 	b.mu.Lock()
@@ -105,13 +109,14 @@ func (p *partition) snapshot(now time.Time) (Status, string) {
 
 // View is what an operator wants to know of a subscription.
 type View struct {
-	Name       string   `json:"name"`
-	Group      string   `json:"group"`
-	Topic      string   `json:"topic"`
-	Sink       string   `json:"sink"`
-	State      string   `json:"state"` // joining, stable, draining, stopped, paused
-	Reason     string   `json:"reason,omitempty"`
-	Partitions []Status `json:"partitions"`
+	Name       string         `json:"name"`
+	Group      string         `json:"group"`
+	Topic      string         `json:"topic"`
+	Sink       string         `json:"sink"`
+	State      string         `json:"state"` // joining, stable, draining, stopped, paused
+	Reason     string         `json:"reason,omitempty"`
+	Paused     *control.Pause `json:"paused"` // null when it is not
+	Partitions []Status       `json:"partitions"`
 }
 
 // View is the state of the subscription now.
@@ -122,8 +127,11 @@ func (s *Subscription) View() View {
 	if err != nil {
 		v.Reason = err.Error()
 	}
-	if shut, _ := s.gate.get(); shut != "" {
-		v.State, v.Reason = "paused", shut
+	if pause, _ := s.gate.Get(); pause != nil && s.gate.Unread() == nil {
+		v.State, v.Reason, v.Paused = "paused", pause.Reason, pause
+	}
+	if err := s.gate.Unread(); err != nil {
+		v.Reason = err.Error()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,6 +139,9 @@ func (s *Subscription) View() View {
 		v.Reason = s.missing.Error()
 	}
 	now := time.Now()
+	if h := s.pace.held(now); h != nil && v.Reason == "" {
+		v.Reason = h.String()
+	}
 	for _, p := range s.partitions {
 		status, _ := p.snapshot(now)
 		v.Partitions = append(v.Partitions, status)

@@ -58,13 +58,8 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err 
 	if a.tokens == nil || public(r.URL.Path) {
 		return o, nil
 	}
-	given := token.FromHeader(r.Header)
-	if o.Actor, ok = a.tokens.Name(given); !ok {
-		reason := token.Unknown
-		if given == "" {
-			reason = token.Missing
-		}
-		a.refusals.Add(w, r, reason)
+	if o.Actor, ok = a.tokens.Name(token.FromHeader(r.Header)); !ok {
+		a.refusals.Add(w, r, token.Failed(r.Header))
 		return o, refuse(http.StatusUnauthorized, "This call needs the header Authorization: Bearer TOKEN with a known token.").
 			with("WWW-Authenticate", `Bearer realm="taskapi"`)
 	}
