@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -306,6 +307,30 @@ func TestStickyStopInRebalance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestStickyCommitWhileJoining: a commit that meets the change of the generation is tried
+// again in the next one; it ends no session.
+func TestStickyCommitWhileJoining(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		b := newBench(t)
+		ra, a := w.sticky("", b, 0)
+		rc, c := w.sticky("", b, 8*time.Second)
+		settled(t, 6, a, c)
+		rd, d := w.sticky("", b, 0)
+		time.Sleep(6 * time.Second) // a has given one up and waits in its second join for the drain of c
+		if n := len(c.has()); n != 3 {
+			t.Fatalf("the slow member has %d partitions, want 3", n)
+		}
+		fault(t, w, kmsg.OffsetCommit, kerr.IllegalGeneration, 1)
+		id := a.has()[0]
+		if err := a.s.Commit(t.Context(), map[int]group.Offset{id: {Offset: b.count[id]}}); err != nil || isLost(a.s) {
+			t.Errorf("Commit = %v, session lost: %t", err, isLost(a.s))
+		}
+		settled(t, 6, a, c, d)
+		a.stayed(a.has())
+		_, _, _ = ra.stop(), rc.stop(), rd.stop()
+	})
 }
 
 // TestStickyWithRange: when a consumer joins that knows range alone, the group goes over to
