@@ -394,12 +394,13 @@ func TestStickyTaken(t *testing.T) {
 		rc, c := w.sticky("", b, time.Hour)
 		settled(t, 6, a, c)
 		lost, kept := c.session(), c.has()
-		id := lost.MemberID
+		id, once := lost.MemberID, false
 		w.ControlKey(int16(kmsg.SyncGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
-			if req.(*kmsg.SyncGroupRequest).MemberID != id {
-				w.KeepControl()
+			w.KeepControl()
+			if req.(*kmsg.SyncGroupRequest).MemberID != id || once {
 				return nil, nil, false
 			}
+			once = true
 			var plan kmsg.ConsumerMemberAssignment // without the mark
 			plan.Topics = []kmsg.ConsumerMemberAssignmentTopic{{Topic: topic, Partitions: []int32{int32(kept[0])}}}
 			res := req.ResponseKind().(*kmsg.SyncGroupResponse)
