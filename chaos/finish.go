@@ -85,7 +85,8 @@ func (y *system) rebalances() int {
 		}
 		for line := range bytes.Lines(log) {
 			var g generation
-			if json.Unmarshal(line, &g) == nil && g.Msg == "consumer group joined" && !strings.HasSuffix(g.Group, ".dlq") {
+			if json.Unmarshal(line, &g) == nil && (g.Msg == "consumer group joined" || g.Msg == "consumer group rebalanced") && !strings.HasSuffix(g.Group, ".dlq") {
+				g.Msg = ""
 				joined[g], groups[g.Group] = true, true
 			}
 		}

@@ -55,8 +55,7 @@ func strikes() []strike {
 	all = append(all,
 		strike{name: "B6", program: "bridge-1", most: 2, plans: []string{"B6:kill@%d"}, provoke: (*system).sendMalformed},
 		strike{name: "B7", program: "bridge-1", most: 1, plans: []string{"B7:kill@%d"}, refused: true,
-			provoke: func(y *system, _ context.Context) error { return y.bridges[1].Down(syscall.SIGTERM) },
-			after:   func(y *system) error { return y.bridges[1].Up() }},
+			provoke: (*system).takePartitions},
 		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"}, refused: true,
 			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
 			after:   func(y *system) error { return y.bridges[0].Up() }})
@@ -182,6 +181,21 @@ func sweepReport(s settings, rep *check.Report, stdout io.Writer) error {
 		return errVerdict
 	}
 	return nil
+}
+
+// takePartitions makes the first bridge lose partitions to the other one: that one stops,
+// and when the first has all, it comes back.
+func (y *system) takePartitions(ctx context.Context) error {
+	if err := y.bridges[1].Down(syscall.SIGTERM); err != nil {
+		return err
+	}
+	has := func() bool { // in both subscriptions
+		return len(samples(ctx, y.ops[y.bridges[0].name], "taskwire_bridge_lag")) == 2*partitions
+	}
+	if !until(ctx, has) {
+		return errors.Join(errors.New("the bridge did not get all partitions"), y.bridges[1].Up())
+	}
+	return y.bridges[1].Up()
 }
 
 // armed has the plans for the next starts of each process.

@@ -44,7 +44,7 @@ func Describe(ctx context.Context, client *kafkago.Client, group, topic string) 
 		}
 		d.Members += len(g.Members)
 		for _, m := range g.Members {
-			ids, err := decodeAssignment(m.MemberAssignment, topic)
+			ids, _, err := decodeAssignment(m.MemberAssignment, topic)
 			if err != nil {
 				return Description{}, fmt.Errorf("describe group %s: %w", group, err)
 			}

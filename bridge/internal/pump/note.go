@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -82,9 +84,6 @@ func (n note) age(now time.Time) float64 {
 
 // writeNotes writes down what has changed, until ctx ends.
 func (s *Subscription) writeNotes(ctx context.Context, session *group.Session) {
-	if len(session.Partitions) == 0 {
-		return
-	}
 	ticker := time.NewTicker(noteEvery)
 	defer ticker.Stop()
 	report := rate.Sometimes{Interval: 10 * time.Minute}
@@ -129,7 +128,11 @@ func sleepUntil(ctx context.Context, tick <-chan time.Time, ticks int) bool {
 func (s *Subscription) note(ctx context.Context, session *group.Session, written map[int]note, now time.Time) error {
 	var commits []kafkago.OffsetCommit
 	fresh := map[int]note{}
-	for _, p := range s.current() {
+	mine := s.current()
+	maps.DeleteFunc(written, func(id int, _ note) bool { // another member may have written since
+		return !slices.ContainsFunc(mine, func(p *partition) bool { return p.id == id })
+	})
+	for _, p := range mine {
 		status, _ := p.snapshot(now)
 		n := note{Member: session.MemberID, InFlight: status.InFlight, Oldest: status.OldestSeconds, Blocking: status.Blocking}
 		if old, ok := written[p.id]; ok && n.same(old, now) {

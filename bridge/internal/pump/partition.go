@@ -11,6 +11,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // checkEvery bounds a turn of the loop: by then it looks at its membership and
@@ -20,7 +21,7 @@ const checkEvery = 250 * time.Millisecond
 // errTooLong is about what would be posted: no sink takes it, however often.
 var errTooLong = fmt.Errorf("the event is longer than %d bytes in the form in which it would be posted", event.MaxBytes)
 
-// partition is the loop of one partition in one generation. Its fields are owned
+// partition is the loop of one partition for as long as this member has it. Its fields are owned
 // by the goroutine of run, but for the channels and status.
 type partition struct {
 	sub         *Subscription
@@ -110,6 +111,7 @@ func (p *partition) run(ctx context.Context) {
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
 	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	failpoint.Hit("B7")
 	p.turn.giveBack()
 	p.slower.giveBack()
 	p.drain(posts, abandon)

@@ -50,7 +50,6 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
-	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/internal/token"
@@ -123,7 +122,7 @@ type Subscription struct {
 	consent   *consent
 
 	mu         sync.Mutex
-	partitions map[int]*partition // those of the current generation
+	partitions map[int]*partition // this member's
 	missing    error              // why it has not joined yet
 }
 
@@ -143,7 +142,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	s.member = group.New(group.Config{
-		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
+		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Sticky: true, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
 	s.standings = newStandings()
@@ -197,36 +196,38 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
 }
 
-// handle serves one generation: a loop for each partition, until all have
-// drained, and then the end of their commits.
+// handle serves a session: a loop for each partition, from when it is this
+// member's until it has drained, and commits until all have.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
 	commits := newCommits(s, session)
 	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
-	var wg, worker sync.WaitGroup
+	var worker sync.WaitGroup
 	worker.Go(func() { commits.run(storing) })
-	s.mu.Lock()
-	for _, claimed := range session.Partitions {
-		p := newPartition(s, session, commits, claimed)
-		s.partitions[claimed.ID] = p
-		commits.partitions.Add(1)
-		wg.Go(func() {
-			defer commits.partitions.Add(-1)
-			p.run(ctx)
-		})
-	}
-	s.mu.Unlock()
 	if s.pass == nil {
-		wg.Go(func() { s.writeNotes(ctx, session) })
+		worker.Go(func() { s.writeNotes(ctx, session) })
 	}
-	<-ctx.Done()
-	failpoint.Hit("B7")
-	wg.Wait()
+	session.Each(ctx, func(ctx context.Context, claimed group.Partition) {
+		p := newPartition(s, session, commits, claimed)
+		s.show(claimed.ID, p)
+		defer s.show(claimed.ID, nil)
+		commits.partitions.Add(1)
+		defer commits.partitions.Add(-1)
+		p.run(ctx)
+	})
 	stored()
 	worker.Wait()
-	s.mu.Lock()
-	clear(s.partitions)
-	s.mu.Unlock()
 	return nil
+}
+
+// show makes a partition visible to operators; nil hides it.
+func (s *Subscription) show(id int, p *partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == nil {
+		delete(s.partitions, id)
+		return
+	}
+	s.partitions[id] = p
 }
 
 // Ready is nil when the subscription has its partitions and may deliver.
