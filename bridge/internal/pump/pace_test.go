@@ -2,6 +2,7 @@ package pump_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -74,7 +75,7 @@ type limited struct {
 
 func newLimited(t *testing.T, refuse int, header http.Header) *limited {
 	l := &limited{refuse: refuse, release: make(chan struct{})}
-	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()
 		l.at = append(l.at, time.Now())
 		nth := len(l.at)
@@ -86,7 +87,11 @@ func newLimited(t *testing.T, refuse int, header http.Header) *limited {
 		l.mu.Unlock()
 		switch {
 		case nth < 3:
-			<-l.release
+			_, _ = io.Copy(io.Discard, r.Body) // or the end of the connection is not noticed
+			select {
+			case <-l.release:
+			case <-r.Context().Done(): // the test has failed
+			}
 		case throttle:
 			for name, values := range header {
 				w.Header()[name] = values
