@@ -73,7 +73,7 @@ func TestARebalanceInterruptsOnlyWhatMoves(t *testing.T) {
 // of is the partitions that a subscription works on.
 func of(s *pump.Subscription) []int {
 	var ids []int
-	for _, p := range s.View().Partitions {
+	for _, p := range s.Status() {
 		ids = append(ids, p.Partition)
 	}
 	slices.Sort(ids)
