@@ -130,8 +130,10 @@ func TestTheSinkAgreesLater(t *testing.T) {
 		t.Error("it delivers without consent")
 	}
 	s.agrees.Store(true) // from now on a post is right
-	if !sub.Consent(secret, deliver.Consent{PerMinute: 300}) || !sub.Consent(secret, deliver.Consent{PerMinute: 300}) {
-		t.Error("the address that the sink was told does nothing")
+	for range 2 { // the sink may call twice
+		if !sub.Consent(secret, deliver.Consent{PerMinute: 300}) {
+			t.Error("the address that the sink was told does nothing")
+		}
 	}
 	b.untilCommitted(3)
 	stop()
