@@ -130,7 +130,7 @@ func TestTheSinkAgreesLater(t *testing.T) {
 		t.Error("it delivers without consent")
 	}
 	s.agrees.Store(true) // from now on a post is right
-	for range 2 { // the sink may call twice
+	for range 2 {        // the sink may call twice
 		if !sub.Consent(secret, deliver.Consent{PerMinute: 300}) {
 			t.Error("the address that the sink was told does nothing")
 		}
