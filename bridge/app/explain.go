@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
@@ -38,12 +39,16 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 	if err != nil {
 		return err
 	}
-	e, err := readEvent(*path)
+	body, err := readEvent(*path)
 	if err != nil {
 		return err
 	}
 	all := []explanation{}
 	for _, s := range cfg.Subscriptions {
+		e, err := s.event(body)
+		if err != nil {
+			return err
+		}
 		x, err := s.explain(e)
 		if err != nil {
 			return err
@@ -62,21 +67,33 @@ func explain(_ context.Context, lookup env.Lookup, args []string, stdout, stderr
 	return nil
 }
 
-// readEvent reads the event as the bridge would from a record. What cannot be read
-// is a mistake of the caller's, and so is an event that no subscription would get.
-func readEvent(path string) (event.Event, error) {
+func readEvent(path string) ([]byte, error) {
 	in := os.Stdin
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return event.Event{}, process.Usagef("--event: %v", err)
+			return nil, process.Usagef("--event: %v", err)
 		}
 		defer f.Close()
 		in = f
 	}
 	body, err := io.ReadAll(io.LimitReader(in, event.MaxBytes+1))
 	if err != nil {
-		return event.Event{}, process.Usagef("--event: %v", err)
+		return nil, process.Usagef("--event: %v", err)
+	}
+	return body, nil
+}
+
+// event is what the bridge would read from a record with this value: the first one
+// of the topic, where each becomes an event. What cannot be read is a mistake of
+// the caller's.
+func (s Subscription) event(body []byte) (event.Event, error) {
+	if s.Records == recordsAreWrapped {
+		e, err := event.Wrap(s.Topic, 0, 0, event.Record{Value: body, Time: time.Now()})
+		if err != nil {
+			return e, process.Usagef("--event: it would be a dead letter: %v", err)
+		}
+		return e, nil
 	}
 	e, _, err := event.FromRecord(event.Record{Value: body, Headers: []event.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}})
 	if err != nil {

@@ -59,6 +59,17 @@ neither: no
 	}
 }
 
+// What a subscription wraps need not be an event, and is never read as one.
+func TestExplainWrapsWhatTheBridgeWraps(t *testing.T) {
+	config := "topic: orders\nsubscriptions: [{name: s, group: g, sink: 'http://x/', records: wrap, filters: [{exact: {type: kafka.record, source: 'kafka:orders'}}]}]\n"
+	for _, value := range []string{`{"total": 5}`, "text", updated} {
+		out, _, err := run(t.Context(), t, map[string]string{"BRIDGE_CONFIG": write(t, config)}, "explain", "--event", write(t, value))
+		if err != nil || out != "s: yes, to http://x/\n" {
+			t.Errorf("explain of %q printed %q, %v", value, out, err)
+		}
+	}
+}
+
 func TestExplainInJSON(t *testing.T) {
 	out, _, err := run(t.Context(), t, map[string]string{"BRIDGE_CONFIG": write(t, filtered)}, "explain", "--json", "--event", write(t, updated))
 	if err != nil {
