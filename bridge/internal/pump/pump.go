@@ -124,6 +124,7 @@ type Subscription struct {
 	mu         sync.Mutex
 	partitions map[int]*partition // this member's
 	missing    error              // why it has not joined yet
+	life       context.Context    //nolint:containedctx // of Run; nil before it
 }
 
 // New returns a subscription; it opens no connection.
@@ -153,6 +154,9 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 // it drains, commits and leaves.
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
+	s.mu.Lock()
+	s.life = ctx
+	s.mu.Unlock()
 	s.metrics.add(s)
 	defer s.metrics.drop(s)
 	if s.awaitTopics(ctx) != nil || s.gate.Await(ctx) != nil {

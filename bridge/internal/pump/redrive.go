@@ -91,6 +91,9 @@ var redriveOutcomes = []string{"delivered", "deadletter", "filtered", "ignored"}
 // errMet says that two passes have joined the group at once.
 var errMet = errors.New("another pass has joined the group")
 
+// errEnded is the cause when the subscription does not run any more.
+var errEnded = &RefusedError{"the configuration of the subscription has changed, or the bridge stops; ask again"}
+
 // errThrough is the cause with which a complete pass ends.
 var errThrough = errors.New("the pass is complete")
 
@@ -137,7 +140,7 @@ func (s *Subscription) tryRedrive(ctx context.Context, r *Redrive) error {
 		return refusedPaused(why)
 	}
 	s.mu.Lock()
-	missing := s.missing
+	missing, life := s.missing, s.life
 	s.mu.Unlock()
 	if missing != nil && r.posts() {
 		return &RefusedError{fmt.Sprintf("the subscription does not deliver yet: %v", missing)}
@@ -148,6 +151,9 @@ func (s *Subscription) tryRedrive(ctx context.Context, r *Redrive) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	if life != nil { // its settings are not those of the subscription that comes after it
+		defer context.AfterFunc(life, func() { stop(errEnded) })()
+	}
 	r.mu.Lock()
 	r.stop, r.lost, r.full = stop, nil, ""
 	r.mu.Unlock()

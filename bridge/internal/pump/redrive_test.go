@@ -75,7 +75,7 @@ func TestARedriveDeliversWhatWasRefused(t *testing.T) {
 		t.Errorf("%d letters are open after the redrive, want none", n)
 	}
 	if got := b.redrive(sub, &pump.Redrive{Select: everyLetter}); got.Delivered != 0 || len(s.accepted()) != 100 {
-		t.Errorf("a second redrive delivered %d, %d accepted in everyLetter; want nothing twice", got.Delivered, len(s.accepted()))
+		t.Errorf("a second redrive delivered %d, %d accepted in all; want nothing twice", got.Delivered, len(s.accepted()))
 	}
 }
 
@@ -187,5 +187,30 @@ func TestTwoRedrivesExcludeEachOther(t *testing.T) {
 	}
 	if n := len(s.accepted()); n != 2 {
 		t.Errorf("%d posts of two letters, want each once", n)
+	}
+}
+
+// A changed configuration replaces the subscription, and a redrive must not go on
+// to the sink of before.
+func TestARedriveEndsWithItsSubscription(t *testing.T) {
+	var status atomic.Int32
+	status.Store(422)
+	s := newSink(t, func(string, int) int { return int(status.Load()) })
+	b := setup(t, s.server.URL)
+	b.produce(events(3, 3)...)
+	sub, stop := b.run()
+	b.untilCommitted(3)
+	status.Store(503)
+	ended := make(chan error, 1)
+	r := &pump.Redrive{Select: everyLetter}
+	go func() { ended <- sub.Redrive(t.Context(), r) }()
+	until(t, "the redrive meets the sink", func() bool { return r.Progress().Problem != "" })
+	stop()
+	var refused *pump.RefusedError
+	if err := <-ended; !errors.As(err, &refused) {
+		t.Errorf("Redrive = %v, want a refusal", err)
+	}
+	if n := len(b.open()); n != 3 {
+		t.Errorf("%d open letters, want 3", n)
 	}
 }
