@@ -47,8 +47,8 @@ lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet 
 build: ## the four programs into bin/, with version and revision
 	go build -trimpath -buildvcs=auto -o bin/ $(SERVICES)
 
-chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=...)
-	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED))
+chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=... BROKERS=3)
+	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED)) $(if $(BROKERS),-brokers $(BROKERS))
 
 sweep: ## kill the right process at each step between two effects, TIMES (3) times each
 	go run ./chaos sweep -times $(or $(TIMES),3) $(if $(SEED),-seed $(SEED))

@@ -75,11 +75,11 @@ func (r *rig) plain(ctx context.Context, delay time.Duration) (seconds, cpu floa
 }
 
 // bridge starts the bridge with one subscription to url.
-func (r *rig) bridge(ctx context.Context, broker, url string, concurrency int) (*proc, error) {
+func (r *rig) bridge(ctx context.Context, broker, url string, concurrency int, more ...string) (*proc, error) {
 	config := filepath.Join(r.sub("bridge"), "bridge.yaml")
-	err := os.WriteFile(config, []byte(join(
-		"topic: task-events", "subscriptions:", "  - name: bench", "    group: bench", "    sink: "+url,
-		fmt.Sprintf("    concurrency: %d", concurrency), "    order: key", "    exhausted: block")), 0o600)
+	lines := append([]string{"topic: task-events", "subscriptions:", "  - name: bench", "    group: bench", "    sink: " + url,
+		fmt.Sprintf("    concurrency: %d", concurrency), "    order: key", "    exhausted: block"}, more...)
+	err := os.WriteFile(config, []byte(join(lines...)), 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -120,7 +120,6 @@ func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (t *target) arrived(body []byte) {
 	now := time.Now()
-	key := eventID(body)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.posts++
@@ -128,23 +127,37 @@ func (t *target) arrived(body []byte) {
 		t.first = now
 	}
 	t.last = now
-	if _, ok := t.seen[key]; ok {
+	if !bytes.HasPrefix(body, []byte("[")) {
+		t.note(eventID(body), now)
 		return
 	}
-	t.seen[key] = now
+	for i := 0; i >= 0; i = bytes.Index(body, []byte(idMark)) { // each event of a batch
+		body = body[i:]
+		t.note(eventID(body), now)
+		body = body[min(len(body), bytes.Index(body, []byte(idMark))+len(idMark)):]
+	}
+}
+
+// note is called with mu held.
+func (t *target) note(id string, now time.Time) {
+	if _, ok := t.seen[id]; ok {
+		return
+	}
+	t.seen[id] = now
 	if len(t.seen) == t.want {
 		close(t.full)
 	}
 }
 
+const idMark = `"id":"`
+
 // eventID finds the id without decoding the body: the sink must cost as little as possible.
 func eventID(body []byte) string {
-	const mark = `"id":"`
-	i := bytes.Index(body, []byte(mark))
+	i := bytes.Index(body, []byte(idMark))
 	if i < 0 {
 		return string(body)
 	}
-	rest := body[i+len(mark):]
+	rest := body[i+len(idMark):]
 	j := bytes.IndexByte(rest, '"')
 	return string(rest[:max(j, 0)])
 }

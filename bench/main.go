@@ -1,16 +1,17 @@
 // Command bench prints the figures of taskwire as ratios against a bare
 // yardstick measured in the same run, on the same machine and with the same sink:
 //
-//	go run ./bench              all sections but commits and fetch, which need Java
+//	go run ./bench              all sections but commits, fetch and storm, which need Java
 //	go run ./bench bridge e2e   only those named
 //
-// Sections: bridge (deliveries against a plain net/http client), restart
-// (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
+// Sections: bridge (deliveries against a plain net/http client), batch (the same
+// in batches against single posts), restart (SIGKILL and an immediate restart of the bridge), latency (Kafka ack to
 // sink against a bare poll-and-post loop), audit (acknowledged appends against
 // a bare batched append and fsync), create (acknowledged changes), e2e (201
 // received to entry on disk), memory (of the bridge with a backlog), commits
 // (their load on a real Apache Kafka, and what is posted again after a SIGKILL)
-// and fetch (of many subscriptions of one topic).
+// and fetch (of many subscriptions of one topic), storm (half a million events
+// while bridges join, stop and die; fails when one is lost or out of order).
 //
 // The services run in processes of their own, so that their CPU time can be
 // measured; the embedded broker, the sinks and the load run in this one.
@@ -35,9 +36,10 @@ type section struct {
 }
 
 var sections = []section{
-	{name: "bridge", run: benchBridge}, {name: "restart", run: benchRestart}, {name: "latency", run: benchLatency},
+	{name: "bridge", run: benchBridge}, {name: "batch", run: benchBatch}, {name: "restart", run: benchRestart}, {name: "latency", run: benchLatency},
 	{name: "audit", run: benchAudit}, {name: "create", run: benchCreate}, {name: "e2e", run: benchEndToEnd}, {name: "memory", run: benchMemory},
 	{name: "commits", run: benchCommits, named: true}, {name: "fetch", run: benchFetch, named: true},
+	{name: "storm", run: benchStorm, named: true},
 }
 
 func main() {
@@ -60,7 +62,7 @@ func exit(err error) {
 func run(ctx context.Context, only []string) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e, memory, commits, fetch", name)
+			return fmt.Errorf("unknown section %q: choose from bridge, restart, latency, audit, create, e2e, memory, commits, fetch, storm", name)
 		}
 	}
 	dir, err := os.MkdirTemp("", "taskwire-bench-")

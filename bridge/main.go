@@ -6,10 +6,14 @@
 //	bridge init --topic T --sink URL  print a configuration with comments; see Your own topics
 //	bridge check                 read BRIDGE_CONFIG, print it with defaults filled in; exit 0, or 2 with every mistake
 //	bridge schema                the JSON Schema of the configuration, for editors
-//	bridge explain --event FILE  which subscriptions get an event, and why the others do not; exit 1 if it is malformed
-//	bridge dlq list              dead letters, one line each
-//	bridge dlq show -offset N    one dead letter in full
-//	bridge dlq watch             dead letters, then each new one, until it is stopped
+//	bridge explain --event FILE  which subscriptions get an event, and why the others do not, with --json for
+//	                             programs; FILE - is the standard input; exit 2 if there is no event in it
+//	bridge dlq list              open dead letters, one line each; see Dead letters
+//	bridge dlq show ID           the dead letters of an event, or the one at PARTITION/OFFSET, in full
+//	bridge dlq watch             open dead letters, then each new one, until it is stopped
+//	bridge dlq redrive           deliver dead letters again
+//	bridge dlq ignore            give dead letters up
+//	bridge top                   live view of all subscriptions and partitions; one snapshot if it is no terminal
 //	bridge pause, bridge resume  hold a subscription back on all bridges, let it go on; see Pauses
 //	bridge offsets accept        let a subscription go on from offsets that the bridge has not sealed
 //	bridge skip                  set one blocking event aside, as a dead letter; see Repairs
@@ -17,12 +21,19 @@
 //
 // Admin API on the public port:
 //
-//	GET  /subscriptions, /subscriptions/{name}     state; per partition committed, end, lag, in flight, blocking event
+//	GET  /subscriptions, /subscriptions/{name}     of the whole group, whichever bridge is asked: state, who paused it and why;
+//	                                               per partition committed, end, lag, owner, in flight, blocking event
 //	POST /subscriptions/{name}/pause, .../resume   {"reason": TEXT, "by": NAME}, or no body; writes need the token of
 //	                                               ADMIN_TOKEN_FILE, and are refused without one unless
 //	                                               LISTEN_ADDR is a loopback address such as 127.0.0.1:8001
 //	POST /subscriptions/{name}/offsets/accept      {"by": NAME, "partition": N}; partition may be left out
 //	POST /subscriptions/{name}/skip                {"by": NAME, "partition": N, "offset": N, "reason": TEXT}
+//	GET  /deadletters?subscription=NAME            open letters, a page at a time; also done, payload, limit, after, and a selection
+//	POST /deadletters/redrive, /deadletters/ignore {"subscription": NAME, "by": NAME, "select": {...} or "all": true, "dry_run": true,
+//	                                               "rate": N, "reason": TEXT}; select has ids, types, reasons, statuses, keys, since, until
+//	GET  /deadletters/jobs, /deadletters/jobs/{id} what they do and did; ?wait=N waits up to N seconds for the end
+//	DELETE /deadletters/jobs/{id}                  cancels one
+//	GET, POST /handshake/SECRET                    a sink agrees to deliveries, see below; no token
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
 // Settings, all from the environment:
@@ -50,10 +61,15 @@
 //	                         Each running process needs its own
 //	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
 //	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
-//	BRIDGE_CONFIG            file with subscriptions in YAML              the two below
+//	BRIDGE_CONFIG            file with subscriptions in YAML, re-read     the two below
+//	                         when it changes and on SIGHUP
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
 //	AUDITOR_URL              sink of group audit-service                  http://localhost:8003/
 //	WEBHOOK_SECRET_FILE      secrets that sign the posts of these two     none
+//	WEBHOOK_ORIGIN           name of all replicas together in the         bridge.taskwire
+//	                         handshake with sinks, see below
+//	WEBHOOK_CALLBACK_URL     address of the public port for sinks that    none
+//	                         agree later, see below; for one replica
 //	SINK_ALLOW               link-local and metadata addresses or         none
 //	                         prefixes that sinks may have, comma-separated
 //	BRIDGE_STATE_KEY_FILE    keys that seal commits, one a line, the first  none
@@ -62,9 +78,10 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
-//	ADMIN_URL                for the commands under Pauses and Repairs; a   http://localhost:8001
-//	                         repair goes to the bridge that has the
-//	                         partition; or --admin URL
+//	ADMIN_URL                for bridge top, dlq redrive and ignore, and the  http://localhost:8001
+//	                         commands under Pauses and Repairs; a repair
+//	                         goes to the bridge that has the partition;
+//	                         or --admin URL
 //
 // On a loopback address both ports answer 403 unless they are called localhost or
 // by an address, the public one also by a name of ADMIN_HOSTS.
@@ -83,6 +100,11 @@
 // application/json or application/octet-stream. A tombstone has neither data nor
 // datacontenttype. traceparent and tracestate carry over; other headers do not.
 //
+// The file is read again within a few seconds of a change, and at once on SIGHUP.
+// Subscriptions that are the same go on undisturbed; others drain, commit, leave
+// their group and start with their new settings. A file with a mistake changes
+// nothing: the log, GET /subscriptions and taskwire_bridge_config_ok say so.
+//
 // # Signatures and seals
 //
 // Posts of a subscription are signed, as Standard Webhooks has it, with
@@ -93,6 +115,66 @@
 // empty, missing or wrong, nothing is posted, no event is given up before retry.for,
 // and /readyz says so.
 //
+// A subscription gets the events that pass all of its filters, in the dialects of
+// the CloudEvents Subscriptions API, and its types if it has any:
+//
+//	filters:
+//	  - exact: {source: task-api}          # so prefix and suffix; all attributes must match
+//	  - any: [{suffix: {type: .created}}, {not: {exact: {actor: robot}}}]    # so all
+//	  - sql: EXISTS actor AND (type LIKE 'task.%' OR taskversion IN (1, 2))
+//
+// An attribute that an event lacks matches nothing. In sql, which is CloudEvents SQL
+// 1.0, it is an error, as is text that is no number where one is wanted; EXISTS asks
+// first. An expression that fails for an event is false. It is counted in
+// taskwire_bridge_filter_errors_total, logged now and then, and shown by bridge
+// explain. AND, OR and XOR are equals: use parentheses. NOT takes the next value
+// only, and needs parentheses before a comparison.
+//
+// "mode: structured" posts each event as JSON, unchanged if it was that on Kafka.
+// "mode: binary" posts its data as the body and its attributes in percent-encoded
+// ce- headers; a signature then covers the data alone. "mode: batch" posts what is
+// ready, without waiting for more, as a JSON array in offset order, at most
+// "batch: {size: 100, bytes: 512KiB}" and never two events of one key. An answer
+// with an array of {"status"}, one for each event, gives each its own outcome; any
+// other 200, 201, 202 or 204 accepts all of them. A batch that is refused as a whole
+// is posted again in halves, until the event that is refused is alone. Records in
+// another CloudEvents format, such as application/cloudevents+avro, are posted as
+// they are in mode structured without types and filters, and malformed elsewhere.
+//
+// An event whose expirytime
+// has passed is not posted: it becomes a dead letter with reason expired, also with
+// "exhausted: block". An expirytime that is no RFC 3339 time is passed on and ignored.
+//
+// "headers: {X-Key: file:PATH, X-Tenant: acme}" are sent with each post. What the
+// bridge sets itself, or belongs to a connection, is refused. The content of the
+// files is treated like the token above.
+//
+// "tls: {ca_file: PATH, cert_file: PATH, key_file: PATH, server_name: NAME}" of an
+// https sink, all PEM: the authorities that its certificate must be from instead of
+// the system's, the certificate that the bridge shows, and the name to look for
+// instead of the host. A change of the files ends the connections of before, each
+// when its posts have ended. HTTP/2 is used where the sink offers it, TLS 1.2 or
+// newer always. A sink that is not who it should be, or does not believe the bridge,
+// gets nothing; no event is given up for that before retry.for.
+//
+// "rate: N" is posts per second of this process, all partitions together. After a
+// 429 the subscription posts nothing at all until Retry-After, at most ten times
+// retry.max, or the back-off is over: taskwire_bridge_blocked says rate_limited,
+// and the attempt does not count against the event. Each replica has its own rate
+// and its own pause.
+//
+// With "handshake: true" the sink is asked first, by OPTIONS as the CloudEvents
+// webhook specification has it, with WebHook-Request-Origin: WEBHOOK_ORIGIN and,
+// when a rate is set, WebHook-Request-Rate. Until it answers with that origin or *
+// in WebHook-Allowed-Origin, the bridge does not join the group, taskwire_bridge_blocked
+// says handshake, and /readyz and /subscriptions say why; it is asked again after the
+// back-off. Of its WebHook-Allowed-Rate and rate the lower one is in force. It is
+// asked again at each start. With WEBHOOK_CALLBACK_URL it may agree later, by a GET
+// or POST, with WebHook-Allowed-Rate if it likes, of the address that
+// WebHook-Request-Callback names: WEBHOOK_CALLBACK_URL, handshake/ and a secret of
+// this process, which can be used for nothing else and needs no token. An address
+// of before a restart is answered with 404.
+//
 // With BRIDGE_STATE_KEY_FILE the metadata of every commit is sealed for its group,
 // topic, partition and offset. Without it, whoever may commit for a group can make
 // events vanish. A stored offset with no seal or a wrong one raises
@@ -100,6 +182,40 @@
 // events is ignored. A subscription with "exhausted: deadletter" goes on from
 // there; one with "exhausted: block" delivers the partition only when an operator
 // accepts the offset. That is also so for a group that was used without the key.
+//
+// # Dead letters
+//
+// Which letters are dealt with is the state of a consumer group of its own,
+// GROUP.dlq, on the dead-letter topic, so that Kafka's tools show open ones as lag.
+// Its offset is the oldest open letter; a map in its metadata has what is done
+// above. While letters of other subscriptions are on the topic, the lag counts those
+// that are newer than the oldest open one, too.
+//
+//	bridge dlq list [--subscription NAME] [--done] [selection]
+//	bridge dlq redrive --subscription NAME selection|--all [--dry-run] [--rate N] [--detach]
+//	bridge dlq ignore --subscription NAME selection|--all --reason TEXT [--dry-run]
+//
+// A selection is any of --id (an event's, or PARTITION/OFFSET), --type, --reason (with
+// ignore: --dlq-reason), --status, --key, each of which may be repeated, --since and
+// --until (a time, or how long ago). list, show and watch read Kafka; redrive and ignore
+// ask a running bridge, by ADMIN_URL or --admin, and show its progress. Ctrl-C cancels:
+// posts in flight finish and are marked. A lost connection does not. Whatever ends a
+// redrive, the same command goes on with what is open.
+//
+// A redrive posts to the same sink, in order per key, with the subscription's present
+// settings. A letter that is refused or exhausted again becomes a new one, with
+// dlq-redrives one higher. While the sink is down or wrong, letters stay as they are,
+// and after five minutes without an answer the redrive stops. It is refused while the
+// subscription is paused. At most one redrive or ignore of a subscription runs at a
+// time, in whichever bridge.
+//
+// A commit's metadata holds some 24,000 letters, in any pattern, from the oldest open
+// one; in long runs, any number. When it is full the command says so: deal with the
+// oldest ones first.
+// What a bridge has in flight it writes down for the others as the metadata of
+// offsets of a group that has no members and that nothing else depends on: the
+// subscription's group with .status at its end. For that, a Kafka that checks
+// rights must let the bridge Read and Describe this group, too.
 //
 // # Pauses
 //

@@ -19,7 +19,10 @@ import (
 // client, whose advertised address is that client's proxy; the embedded one
 // advertises a single address, so all clients share a proxy.
 func (y *system) startBroker(ctx context.Context) error {
-	if y.Kafka == "real" {
+	switch {
+	case y.Brokers == 3:
+		return y.startQuorum(ctx)
+	case y.Kafka == "real":
 		return y.startReal(ctx)
 	}
 	self, err := os.Executable()

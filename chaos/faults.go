@@ -44,6 +44,9 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"loop":     injectLoop,
 	"member":   injectMember,
 	"intruder": injectIntruder,
+	"redrive":  injectRedrive,
+	"reload":   injectReload,
+	"pause":    injectPause,
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"disk": func(y *system, ctx context.Context) (fault, error) {
@@ -67,15 +70,22 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 		}
 		return fault{target: "broker stop", last: y.between(2000, 6000), heal: resume(t)}, t.Signal(syscall.SIGSTOP)
 	},
-	latency:   onProxy(latency),
-	bandwidth: onProxy(bandwidth),
-	slowClose: onProxy(slowClose),
-	blackHole: onProxy(blackHole),
-	reset:     onProxy(reset),
-	cut:       onProxy(cut),
+	"leader":      onQuorum(injectLeader),
+	"coordinator": onQuorum(injectCoordinator),
+	"hang":        onQuorum(injectHang),
+	"majority":    onQuorum(injectMajority),
+	"rolling":     onQuorum(injectRolling),
+	"update":      injectUpdate,
+	latency:       onProxy(latency),
+	bandwidth:     onProxy(bandwidth),
+	slowClose:     onProxy(slowClose),
+	blackHole:     onProxy(blackHole),
+	reset:         onProxy(reset),
+	cut:           onProxy(cut),
 }
 
-var allFaults = strings.Join(slices.Sorted(maps.Keys(kinds)), ",")
+// allFaults are those of a system with one broker.
+var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return slices.Contains(quorumKinds, k) }), ",")
 
 var sinkFaults = []string{"disk", "sink"}
 
@@ -248,11 +258,18 @@ func (y *system) injectFaults(ctx context.Context) {
 	y.rand.Shuffle(len(turn), func(i, k int) { turn[i], turn[k] = turn[k], turn[i] })
 	deadline, _ := ctx.Deadline()
 	const round = 15 * time.Second // about the longest
-	for retry.Pause(ctx, y.between(1500, 4000)) == nil && len(all) > 0 && time.Until(deadline) > 3*time.Second {
+	pause := [2]int{1500, 4000}
+	if y.Once {
+		pause = [2]int{500, 1000}
+	}
+	for retry.Pause(ctx, y.between(pause[0], pause[1])) == nil && len(all) > 0 && time.Until(deadline) > 3*time.Second {
 		if len(first) > 0 {
 			y.injectRound(ctx, first[:1])
 			first = first[1:]
 			continue
+		}
+		if y.Once {
+			return
 		}
 		n := min(len(turn), 1+len(turn)*int(round)/int(time.Until(deadline)))
 		if time.Until(deadline) < 2*round {

@@ -28,14 +28,14 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	if err != nil {
 		build = []byte("unknown")
 	}
-	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Seconds: took.Seconds(),
-		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka, %d partitions, %d clients", y.Kafka, partitions, y.Workers),
+	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Redriven: y.redriven.Load(), Seconds: took.Seconds(),
+		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka of %d, %d partitions, %d clients", y.Kafka, max(1, y.Brokers), partitions, y.Workers),
 		Drained:  stuck == "", Stuck: stuck, Left: y.notInjected(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, y.panics())
+	errs = append(errs, y.panics(), y.pauses.err())
 	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
 }
 
@@ -58,7 +58,8 @@ func (y *system) panics() error {
 
 func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
-	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load())}
+	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load()),
+		"redriven": int(y.letters.Load()), "paused-restarts": int(y.pauses.restarted.Load())}
 	for _, p := range y.programs() {
 		p.mu.Lock()
 		c["starts"] += p.starts
@@ -84,7 +85,8 @@ func (y *system) rebalances() int {
 		}
 		for line := range bytes.Lines(log) {
 			var g generation
-			if json.Unmarshal(line, &g) == nil && g.Msg == "consumer group joined" {
+			if json.Unmarshal(line, &g) == nil && (g.Msg == "consumer group joined" || g.Msg == "consumer group rebalanced") && !strings.HasSuffix(g.Group, ".dlq") {
+				g.Msg = ""
 				joined[g], groups[g.Group] = true, true
 			}
 		}

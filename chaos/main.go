@@ -10,23 +10,34 @@
 //
 //	-duration 2m     load and faults; the drain follows
 //	-drain 90s       how long the system may take to catch up before it is STUCK
-//	-seed N          of the choice of faults and operations (random, printed)
+//	-seed N          of the choice of faults and operations (random, printed);
+//	                 when it is even the bridge delivers in batches
 //	-dir DIR         where everything is kept; without it a temporary folder that
 //	                 is removed when the verdict is GREEN
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java
+//	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
+//	                 min.insync.replicas 2, and all bridges are static members
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):
 //	                   kill, term, stop   one process; loop: ten kills in a row;
 //	                   pair: two at once; all: every process but Kafka
+//	                   reload             a bridge's configuration changes, and is bad for a while
 //	                   member             an extra bridge joins and leaves
 //	                   broker             Kafka is killed, stopped or shut down
 //	                   sink, notices      the auditor, the notifier give wrong answers
+//	                   redrive            the notifier refuses, and a bridge redrives the dead letters, or is killed at it
+//	                   pause              a subscription is paused, bridges are killed, and it is
+//	                                      resumed; one that starts meanwhile must post nothing to it
 //	                   intruder           posts forged events to the auditor, unsigned
 //	                   disk               the auditor's disk is full (Linux, root)
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut
 //	                                      of the connection between two of client, taskapi,
 //	                                      kafka, bridge, notifier and auditor
+//	                 with -brokers 3 also:
+//	                   leader, coordinator, hang  that broker is killed; one is stopped
+//	                   majority           two are killed, in a run of 2m or longer for 30 s
+//	                   rolling, update    each broker, each bridge is restarted in turn
 //	-answers LIST    what a faulty sink does: 500,503,302,hang,cut,cut-after (all)
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
@@ -113,10 +124,12 @@ type settings struct {
 	Duration, Drain time.Duration
 	Seed            uint64
 	Dir, Kafka, Bin string
+	Brokers         int // 3, or one
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
 	First           []string // faults to begin with, each alone
+	Once            bool     // end the load after them
 
 	Points  string         // of a sweep
 	Strikes []strike       // of the points, instead of faults at random
@@ -145,12 +158,13 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.Uint64Var(&s.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "")
 		f.StringVar(&s.Dir, "dir", "", "")
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
+		f.IntVar(&s.Brokers, "brokers", 1, "")
 		f.StringVar(&s.Bin, "bin", "", "")
 		f.IntVar(&s.Workers, "workers", 8, "")
 		f.IntVar(&s.Acks, "acks", 0, "")
 		f.Float64Var(&s.Rate, "rate", 20, "")
 		f.StringVar(&s.Answers, "answers", allAnswers, "")
-		f.StringVar(&s.Faults, "faults", allFaults, "")
+		f.StringVar(&s.Faults, "faults", anyFault, "")
 	})
 	switch {
 	case err != nil:
@@ -160,10 +174,8 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	case s.Duration < 10*time.Second || s.Workers < 1 || s.Rate <= 0:
 		return &usageError{"-duration must be at least 10s, -workers and -rate more than 0"}
 	}
-	for _, kind := range strings.Split(s.Faults, ",") {
-		if kind != "" && kinds[kind] == nil {
-			return &usageError{fmt.Sprintf("-faults: unknown kind %q: choose from %s", kind, allFaults)}
-		}
+	if err := s.chooseFaults(); err != nil {
+		return err
 	}
 	for _, answer := range strings.Split(s.Answers, ",") {
 		if !strings.Contains(","+allAnswers+",", ","+answer+",") {
@@ -173,12 +185,35 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
 		return err
 	}
+	if s.Brokers != 1 && (s.Brokers != 3 || s.Kafka != "real") {
+		return &usageError{"-brokers must be 1, or 3 with a real Kafka"}
+	}
 	rep, err := run(ctx, s, stdout)
 	if err != nil {
 		return err
 	}
 	if rep.Verdict != check.Green {
 		return errVerdict
+	}
+	return nil
+}
+
+// anyFault is the default; "all" is a kind.
+const anyFault = "*"
+
+// chooseFaults completes and checks the list of kinds.
+func (s *settings) chooseFaults() error {
+	possible := allFaults
+	if s.Brokers == 3 {
+		possible += "," + strings.Join(quorumKinds, ",")
+	}
+	if s.Faults == anyFault {
+		s.Faults = possible
+	}
+	for kind := range strings.SplitSeq(s.Faults, ",") {
+		if kind != "" && !strings.Contains(","+possible+",", ","+kind+",") {
+			return &usageError{fmt.Sprintf("-faults: unknown kind %q: choose from %s", kind, possible)}
+		}
 	}
 	return nil
 }

@@ -32,6 +32,12 @@ func (y *system) need() map[string]int {
 	if slices.Contains(plan, "intruder") {
 		n["forged-refused"] = 1
 	}
+	if slices.Contains(plan, "redrive") {
+		n["redriven"] = 1
+	}
+	if slices.Contains(plan, "pause") {
+		n["paused-restarts"] = 1
+	}
 	if slices.Contains(plan, "disk") {
 		n["refused-full"] = 1
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -35,6 +34,8 @@ type recorder struct {
 	serving  sync.WaitGroup
 	addr     string
 	mode     atomic.Pointer[string] // nil = forward
+	paused   atomic.Pointer[starts] // nil = the subscription may post
+	pauses   *pauses
 	inFlight atomic.Int64
 	refused  atomic.Int64 // answers of a sink that cannot store
 	turn     int          // of the modes; owned by injectFaults
@@ -100,6 +101,9 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.inFlight.Add(1)
 	defer r.inFlight.Add(-1)
 	d := check.Delivery{Start: r.clock.now(), Via: strings.Trim(req.URL.Path, "/")}
+	if known := r.paused.Load(); known != nil && known.breaks(d.Via) {
+		r.pauses.broken.Add(1)
+	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return // the bridge was killed, or its connection was
@@ -108,53 +112,56 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	var e cloudEvent
-	if err := json.Unmarshal(body, &e); err != nil {
+	d.Partition, _ = strconv.Atoi(req.Header.Get("Taskwire-Partition"))
+	d.Attempt, _ = strconv.Atoi(req.Header.Get("Taskwire-Attempt"))
+	p, err := contents(req, body, d)
+	if err != nil {
 		r.fail(err)
 	}
-	d.Source, d.Event, d.Task = e.Source, e.ID, e.Subject
-	d.Partition, _ = strconv.Atoi(req.Header.Get("Taskwire-Partition"))
-	d.Offset, _ = strconv.ParseInt(req.Header.Get("Taskwire-Offset"), 10, 64)
-	d.Attempt, _ = strconv.Atoi(req.Header.Get("Taskwire-Attempt"))
 	mode := ""
 	// A quarter gets through, so that delivered and failed events mix.
 	if m := r.mode.Load(); m != nil && rand.IntN(4) > 0 {
 		mode = *m
 	}
-	r.answer(w, req, body, d, mode)
+	r.answer(w, req, body, p, mode)
 }
 
-func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte, d check.Delivery, mode string) {
+func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte, p posted, mode string) {
 	switch mode {
-	case "500", "503", "302":
-		d.Status, _ = strconv.Atoi(mode)
+	case "500", "503", "302", "422":
+		status, _ := strconv.Atoi(mode)
 		w.Header().Set("Retry-After", "1")
 		w.Header().Set("Location", "/login")
-		r.record(d)
-		w.WriteHeader(d.Status)
+		p.answered(status, nil)
+		r.record(p)
+		w.WriteHeader(status)
 		return
 	case "hang":
 		_ = retry.Pause(req.Context(), 8*time.Second) // the bridge gives up earlier
 		fallthrough
 	case "cut":
-		r.record(d)
+		r.record(p)
 		panic(http.ErrAbortHandler)
 	}
 	status, answer := r.forward(req, body)
-	d.Sink, d.Status = status, status
 	if status == http.StatusServiceUnavailable || status == http.StatusInsufficientStorage {
 		r.refused.Add(1)
 	}
+	p.answered(status, answer)
+	for i := range p {
+		p[i].Sink = p[i].Status
+	}
 	if status == 0 {
-		d.Status = http.StatusBadGateway
+		status = http.StatusBadGateway
+		p.answered(status, nil)
 	}
 	if mode == "cut-after" || req.Context().Err() != nil {
-		d.Status = 0
-		r.record(d)
+		p.answered(0, nil)
+		r.record(p)
 		panic(http.ErrAbortHandler)
 	}
-	r.record(d) // before the answer: a commit caused by it comes later
-	w.WriteHeader(d.Status)
+	r.record(p) // before the answer: a commit caused by it comes later
+	w.WriteHeader(status)
 	_, _ = w.Write(answer)
 }
 
@@ -178,12 +185,15 @@ func (r *recorder) forward(req *http.Request, body []byte) (int, []byte) {
 	return resp.StatusCode, answer
 }
 
-func (r *recorder) record(d check.Delivery) {
+func (r *recorder) record(p posted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.End = r.clock.now()
-	if d.Status/100 == 2 {
-		r.acks = append(r.acks, d.End)
+	end := r.clock.now()
+	for _, d := range p {
+		d.End = end
+		if d.Status/100 == 2 {
+			r.acks = append(r.acks, end)
+		}
+		r.err = errors.Join(r.err, r.file.write(d))
 	}
-	r.err = errors.Join(r.err, r.file.write(d))
 }

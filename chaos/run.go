@@ -94,9 +94,15 @@ func (y *system) play(ctx context.Context) error {
 	injecting, stopFaults := context.WithTimeout(loading, y.Duration-min(5*time.Second, y.Duration/5))
 	defer stopFaults()
 	y.injectFaults(injecting)
+	if y.Once {
+		stopLoad()
+	}
 	err = errors.Join(y.heal(), clients.Wait())
 	y.printf("load ended, draining")
 	stuck := y.drain(ctx)
+	if stuck == "" && y.redrives() {
+		stuck = y.redriveRest(ctx)
+	}
 	stopWatch()
 	err = errors.Join(err, watchers.Wait())
 	if ctx.Err() != nil {

@@ -47,6 +47,27 @@ func TestShortRun(t *testing.T) {
 	if kafkatest.IsReal() {
 		s.Kafka = "real"
 	}
+	green(t, s)
+}
+
+// TestSeveralBrokers loses brokers and bridges one after the other, with three
+// replicas of which two must acknowledge, and judges what is left.
+func TestSeveralBrokers(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("only with a real Kafka")
+	}
+	s := settings{Duration: 5 * time.Minute, Drain: 2 * time.Minute, Seed: 1, Kafka: "real", Brokers: 3, Bin: build(t), Workers: 4, Rate: 10, Once: true,
+		First: []string{"leader", "coordinator", "majority", "rolling", "update"}, Need: map[string]int{"acks": 200, "snapshots": 1, "commits": 1}}
+	s.Faults = strings.Join(s.First, ",")
+	for _, kind := range s.First {
+		s.Need["effective:"+kind], s.Need["recovered:"+kind] = 1, 1
+	}
+	green(t, s)
+}
+
+// green runs s, whose folder is kept and named in the output if it is not GREEN.
+func green(t *testing.T, s settings) {
+	t.Helper()
 	var out bytes.Buffer
 	rep, err := run(t.Context(), s, &out)
 	t.Logf("%s", out.Bytes())

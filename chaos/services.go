@@ -103,7 +103,11 @@ func (y *system) startSink(name, file string, env ...string) (*recorder, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newRecorder(y.clock, "http://"+addr+"/", f)
+	r, err := newRecorder(y.clock, "http://"+addr+"/", f)
+	if err == nil {
+		r.pauses = &y.pauses
+	}
+	return r, err
 }
 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {
@@ -136,31 +140,45 @@ func (y *system) newBridge(name string) (*program, error) {
 		return nil, err
 	}
 	addr := freeport.Addr()
-	y.ops[name] = freeport.Addr()
+	y.ops[name], y.admin[name] = freeport.Addr(), addr
 	p := &program{name: name, path: filepath.Join(y.Bin, "bridge"), dir: y.Dir}
+	config := &bridgeFile{path: y.path(name + ".yaml")}
 	p.env = func(start int) ([]string, error) {
-		config := y.path(name + ".yaml")
 		via := fmt.Sprintf("%s.%d", name, start)
-		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile))
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		text := subscriptions("http://"+audit.addr+"/"+via, "http://"+notify.addr+"/"+via, y.path(secretFile), y.modes())
+		if err := config.begin(text); err != nil {
 			return nil, err
 		}
-		env := y.environment(name, addr, "BRIDGE_CONFIG="+config)
-		if name == "bridge-1" { // one member is static, the others are not
+		env := y.environment(name, addr, "BRIDGE_CONFIG="+config.path)
+		if name == "bridge-1" || y.quorum != nil { // one member is static, the others are not; with several brokers all are
 			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
 		}
 		return env, nil
 	}
-	y.bridges = append(y.bridges, p)
+	y.bridges, y.configs = append(y.bridges, p), append(y.configs, config)
 	return p, nil
 }
 
-func subscriptions(audit, notify, secret string) string {
+// modes are how the auditor and the notifier get their events: in batches when
+// the seed is even, the notifier in every other of those runs.
+func (y *system) modes() [2]string {
+	modes := [2]string{"structured", "structured"}
+	if y.Seed%2 == 0 {
+		modes[0] = "batch"
+	}
+	if y.Seed%4 == 0 {
+		modes[1] = "batch"
+	}
+	return modes
+}
+
+func subscriptions(audit, notify, secret string, modes [2]string) string {
 	return fmt.Sprintf(`topic: %s
 subscriptions:
   - name: audit
     group: %s
     sink: %s
+    mode: %s
     exhausted: block
     signing: {secret_file: %s}
     timeout: 3s
@@ -168,11 +186,12 @@ subscriptions:
   - name: notifications
     group: %s
     sink: %s
+    mode: %s
     types: [%s]
     signing: {secret_file: %s}
     timeout: 3s
     retry: {initial: 50ms, max: 1s}
-`, topic, auditGroup, audit, secret, noticeGroup, notify, strings.Join(noticeTypes, ", "), secret)
+`, topic, auditGroup, audit, modes[0], secret, noticeGroup, notify, modes[1], strings.Join(noticeTypes, ", "), secret)
 }
 
 // awaitReady returns when the API, a bridge and the auditor are ready.

@@ -55,11 +55,14 @@ func strikes() []strike {
 	all = append(all,
 		strike{name: "B6", program: "bridge-1", most: 2, plans: []string{"B6:kill@%d"}, provoke: (*system).sendMalformed},
 		strike{name: "B7", program: "bridge-1", most: 1, plans: []string{"B7:kill@%d"}, refused: true,
-			provoke: func(y *system, _ context.Context) error { return y.bridges[1].Down(syscall.SIGTERM) },
-			after:   func(y *system) error { return y.bridges[1].Up() }},
+			provoke: (*system).takePartitions},
 		strike{name: "B8", program: "bridge-1", most: 1, plans: []string{"B8:kill@%d"}, refused: true,
 			provoke: func(y *system, _ context.Context) error { return y.bridges[0].Down(syscall.SIGTERM) },
 			after:   func(y *system) error { return y.bridges[0].Up() }})
+	all = append(all,
+		strike{name: "D1", program: "bridge-1", most: 5, plans: []string{"D1:kill@%d"}, provoke: redriveUntilKilled("")},
+		strike{name: "D2", program: "bridge-1", most: 5, plans: []string{"D2:kill@%d"}, provoke: redriveUntilKilled("422"),
+			after: func(y *system) error { y.notices.mode.Store(nil); return nil }})
 	all = append(all,
 		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
 		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
@@ -144,6 +147,8 @@ func needOf(s settings) map[string]int {
 			need["republished"]++
 		case "B6":
 			need["dead-letters"] = s.Times
+		case "D1", "D2":
+			need["redriven"] = 1
 		case "B7", "B1-stop", "B3-stop":
 			need["rebalances"] += s.Times
 		}
@@ -176,6 +181,21 @@ func sweepReport(s settings, rep *check.Report, stdout io.Writer) error {
 		return errVerdict
 	}
 	return nil
+}
+
+// takePartitions makes the first bridge lose partitions to the other one: that one stops,
+// and when the first has all, it comes back.
+func (y *system) takePartitions(ctx context.Context) error {
+	if err := y.bridges[1].Down(syscall.SIGTERM); err != nil {
+		return err
+	}
+	has := func() bool { // in both subscriptions
+		return len(samples(ctx, y.ops[y.bridges[0].name], "taskwire_bridge_lag")) == 2*partitions
+	}
+	if !until(ctx, has) {
+		return errors.Join(errors.New("the bridge did not get all partitions"), y.bridges[1].Up())
+	}
+	return y.bridges[1].Up()
 }
 
 // armed has the plans for the next starts of each process.

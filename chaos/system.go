@@ -39,17 +39,23 @@ type system struct {
 	targets     []target  // in the order of their start
 	extraBridge *program  // joins and leaves; not among the targets
 	bridges     []*program
+	configs     []*bridgeFile // of the bridges, in their order
 	proxies     []*proxy
 	disk        *disk  // the auditor's; nil without one
 	noDisk      string // why there is none
 	logDir      string // the audit log's folder
 
+	quorum    *quorum           // nil with one broker; else the first target
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
 	ops       map[string]string // operator address, by process
+	admin     map[string]string // of the admin API, by bridge
+	pauses    pauses
 	watch     *watch
 
 	forgedRefused atomic.Int64 // posts of the intruder that were answered with 401
+	letters       atomic.Int64 // dead letters that were redriven
+	redriven      atomic.Bool  // none is left
 
 	// powerLoss: a failpoint may drop what the auditor has written and not
 	// synced, so an image of its log is no proof now.
@@ -69,7 +75,7 @@ type system struct {
 // open builds and starts everything. When it fails it stops what it started.
 func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
 	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{},
-		ops: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
+		ops: map[string]string{}, admin: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
 	err := y.build(ctx)
 	if err == nil {
 		err = y.startBroker(ctx)

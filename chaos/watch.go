@@ -163,20 +163,27 @@ func (w *watch) waiting(ctx context.Context) string {
 }
 
 // metric returns the sum of all samples of a name.
-func metric(ctx context.Context, addr, name string) (float64, bool) {
+func metric(ctx context.Context, addr, name string) (sum float64, found bool) {
+	all := samples(ctx, addr, name)
+	for _, v := range all {
+		sum += v
+	}
+	return sum, len(all) > 0
+}
+
+// samples returns all samples of a name; none when the process does not answer.
+func samples(ctx context.Context, addr, name string) (all []float64) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {
-		return 0, false
+		return nil
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
-		return 0, false
+		return nil
 	}
 	defer resp.Body.Close()
-	var sum float64
-	found := false
 	lines := bufio.NewScanner(io.LimitReader(resp.Body, 1<<20))
 	for lines.Scan() {
 		rest, ok := strings.CutPrefix(lines.Text(), name)
@@ -185,10 +192,10 @@ func metric(ctx context.Context, addr, name string) (float64, bool) {
 		}
 		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
 		if err == nil {
-			sum, found = sum+v, true
+			all = append(all, v)
 		}
 	}
-	return sum, found
+	return all
 }
 
 // measure updates the peaks of memory and open files, where there is a /proc.

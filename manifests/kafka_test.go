@@ -124,7 +124,7 @@ func rightsOffTheTable(w *world) (f findings) {
 		want["bridge"] = append(want["bridge"], "topic "+dead+": Describe Read Write")
 	}
 	for _, s := range w.bridge().Subscriptions {
-		want["bridge"] = append(want["bridge"], "group "+s.Group+": Describe Read")
+		want["bridge"] = append(want["bridge"], "group "+s.Group+": Describe Read", "group "+s.Group+".status: Describe Read", "group "+s.Group+".dlq: Describe Read")
 	}
 	users := w.of("KafkaUser")
 	f.addIf(w.guarded() != (len(users) > 0), "brokers check rights = %v with %d users", w.guarded(), len(users))

@@ -15,6 +15,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/control"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -31,7 +32,8 @@ type Service struct {
 	http      *httpd.Server
 	transport *kafka.Transport
 	control   *control.Control
-	subs      []*pump.Subscription
+	reload    *reload
+	jobs      *redrive.Jobs
 }
 
 // New binds the ports; it connects to nothing and delivers nothing yet. Run waits
@@ -60,21 +62,21 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		keys = get
 		server.Ready(httpd.Check{Name: "BRIDGE_STATE_KEY_FILE", Func: check})
 	}
-	for _, c := range cfg.Subscriptions {
+	fleet := &fleet{forget: metrics.Forget, build: func(c Subscription) (*pump.Subscription, error) {
 		settings, err := cfg.pump(c, log)
 		if err != nil {
-			return nil, errors.Join(err, server.Close())
+			return nil, err
 		}
 		settings.Keys, settings.Gate = keys, s.control.Gate(c.Name)
-		sub, err := pump.New(settings, client, letters, budget, metrics, log)
-		if err != nil {
-			return nil, errors.Join(err, server.Close())
-		}
-		s.subs = append(s.subs, sub)
-		server.Ready(httpd.Check{Name: "subscription " + c.Name, Func: sub.Ready})
+		return pump.New(settings, client, letters, budget, metrics, log)
+	}}
+	if _, err := fleet.apply(cfg.Subscriptions); err != nil {
+		return nil, errors.Join(err, server.Close())
 	}
+	server.ReadyEach(fleet.checks)
+	s.reload = newReload(cfg, fleet, server.Registry(), log)
 	route := func(r *http.Request) string { return r.Pattern }
-	door := admin.Config{Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
+	door := admin.Config{File: s.reload.State, Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
 	if cfg.AdminTokenFile == "" {
 		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
 	} else {
@@ -86,7 +88,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		server.Ready(httpd.Check{Name: "ADMIN_TOKEN_FILE", Func: door.Token.Err})
 	}
 	server.PublicHosts(door.Hosts)
-	handler := admin.Handler(s.subs, door)
+	s.jobs = redrive.New(fleet.subscriptions, log)
+	door.Jobs = s.jobs
+	handler := callbacks(fleet.subscriptions, admin.Handler(fleet.subscriptions, door))
 	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
 	return s, nil
 }
@@ -100,6 +104,14 @@ func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 // Close releases what New acquired, for a service that never ran.
 func (s *Service) Close() error { return s.http.Close() }
 
+// Reload has the configuration file read again, soon.
+func (s *Service) Reload() {
+	select {
+	case s.reload.ask <- struct{}{}:
+	default: // it will be already
+	}
+}
+
 // Run delivers until ctx ends; then posts in flight finish, finished offsets are
 // committed, and the members leave their groups. If one part fails, the others
 // stop too.
@@ -107,9 +119,8 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
+	group.Go(func() error { return s.jobs.Run(ctx) })
 	group.Go(func() error { s.control.Run(ctx); return nil })
-	for _, sub := range s.subs {
-		group.Go(func() error { return sub.Run(ctx) })
-	}
+	group.Go(func() error { s.reload.run(ctx, group); return nil })
 	return group.Wait()
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/internal/env"
-	"github.com/taskwire/taskwire/internal/process"
 )
 
 func write(t *testing.T, text string) string {
@@ -32,7 +31,7 @@ func TestWithoutAFileThereAreTheTwoSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	usual := app.Subscription{
-		Topic: "task-events", Records: "cloudevents", Mode: "structured", Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
+		Topic: "task-events", Records: "cloudevents", Mode: "structured", Batch: app.Batch{Size: 100, Bytes: 512 << 10}, Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
 		Retry:     app.Retry{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second, Attempts: 10, For: time.Hour},
 		Exhausted: "deadletter", DeadLetter: "task-events-dlq",
 	}
@@ -183,8 +182,8 @@ func TestEveryMistakeOfTheFileIsNamed(t *testing.T) {
 	_, err := app.FromEnv(env.Map(map[string]string{"KAFKA_TOPIC": "bad topic", "BRIDGE_CONFIG": write(t, `
 topic: "also bad"
 subscriptions:
-  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: batch, exhausted: drop}
-  - {name: a, group: g, sink: "http://x/", retry: {multiplier: 0.5}, filters: [{sql: "TRUE"}, {}], rate: -1, deadletter: "!"}
+  - {name: a, group: g, sink: "ftp://x", order: random, concurrency: -1, timeout: 1ns, mode: both, exhausted: drop}
+  - {name: a, group: g, sink: "http://x/", retry: {multiplier: 0.5}, filters: [{sql: "TRUE OR"}, {}], rate: -1, deadletter: "!"}
   - {}
 `)}))
 	if err == nil {
@@ -194,36 +193,6 @@ subscriptions:
 		"retry.multiplier:", "filters[0].sql:", "filters[1]:", "rate:", "deadletter:", "subscriptions[2].name: is missing", "subscriptions[2].sink:"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not named in\n%v", want, err)
-		}
-	}
-}
-
-func TestExplain(t *testing.T) {
-	path := write(t, `{"specversion":"1.0","id":"1","source":"task-api","type":"task.updated"}`)
-	out, _, err := run(t.Context(), t, nil, "explain", "--event", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "notifications: no, the event does not pass any of (exact type=task.created; exact type=task.completed)\naudit: yes, to http://localhost:8003/\n"
-	if diff := cmp.Diff(want, out); diff != "" {
-		t.Errorf("explain printed (-want +got):\n%s", diff)
-	}
-
-	var usage *process.UsageError
-	if _, _, err := run(t.Context(), t, nil, "explain"); !errors.As(err, &usage) {
-		t.Errorf("explain without a file = %v, want a usage error", err)
-	}
-}
-
-func TestExplainFailsForAMalformedEvent(t *testing.T) {
-	for name, text := range map[string]string{"not JSON": "hello", "no id": `{"specversion":"1.0","source":"task-api","type":"task.updated"}`} {
-		out, _, err := run(t.Context(), t, nil, "explain", "--event", write(t, text))
-		var usage *process.UsageError
-		if err == nil || errors.As(err, &usage) || !strings.Contains(err.Error(), "malformed") {
-			t.Errorf("%s: explain = %v, want an error that is no usage error", name, err)
-		}
-		if out != "" {
-			t.Errorf("%s: explain printed %q for an event that no subscription gets", name, out)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -27,6 +28,7 @@ type Config struct {
 	HTTP           httpd.Config
 	Kafka          kafka.Config // its Topic is for the file and the subscriptions that name none
 	File           string       // with the subscriptions; "" for the two default ones
+	seen           fs.FileInfo  // of File, before it was read
 	Topic          string       // of the subscriptions that name none
 	Subscriptions  []Subscription
 	InstanceID     string         // group.instance.id; "" for a dynamic member
@@ -34,6 +36,8 @@ type Config struct {
 	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
 	StateKeyFile   string         // keys that seal commits; "" trusts every commit
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
+	Origin         string         // the bridge's name in the handshake with sinks
+	Callback       string         // address of the public port for sinks; "" for none
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
@@ -46,7 +50,8 @@ type Subscription struct {
 	Sink        string          `yaml:"sink"`
 	Types       []string        `yaml:"types,omitempty"`
 	Filters     []filter.Filter `yaml:"filters,omitempty"`
-	Mode        string          `yaml:"mode"`
+	Mode        pump.Mode       `yaml:"mode"`
+	Batch       Batch           `yaml:"batch"`
 	Order       pump.Order      `yaml:"order"`
 	Concurrency int             `yaml:"concurrency"`
 	Timeout     time.Duration   `yaml:"timeout"`
@@ -58,6 +63,7 @@ type Subscription struct {
 	Auth        Auth            `yaml:"auth,omitempty"`
 	Headers     Headers         `yaml:"headers,omitempty"`
 	TLS         TLS             `yaml:"tls,omitempty"`
+	Handshake   bool            `yaml:"handshake"`
 }
 
 // Signing is how posts are signed, as Standard Webhooks has it.
@@ -91,12 +97,15 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		StateKeyFile:   stateKeyFile(r),
 		AdminHosts:     adminHosts(r),
 		SinkAllow:      sinkAllow(r),
+		Origin:         origin(r),
+		Callback:       callback(r),
 	}
 	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
 	if cfg.File == "" {
 		cfg.Topic, cfg.Subscriptions = cfg.Kafka.Topic, cfg.defaults(r)
 		return cfg, r.Err()
 	}
+	cfg.seen = stat(cfg.File)
 	f, wrong := cfg.read()
 	cfg.Topic, cfg.Subscriptions = f.Topic, f.Subscriptions
 	for _, w := range wrong {
@@ -187,7 +196,8 @@ func (s Subscription) filled(topic string) Subscription {
 	}
 	orString(&s.Topic, topic)
 	orString(&s.Records, recordsAreEvents)
-	orString(&s.Mode, "structured")
+	orString((*string)(&s.Mode), string(pump.Structured))
+	s.Batch = s.Batch.filled()
 	orString((*string)(&s.Order), string(pump.ByKey))
 	orString(&s.Exhausted, "deadletter")
 	orString(&s.DeadLetter, s.Topic+"-dlq")
@@ -220,7 +230,7 @@ func (s Subscription) check() []string {
 		wrong = append(wrong, "sink: "+err.Error())
 	}
 	report(s.Records != recordsAreEvents && s.Records != recordsAreWrapped, "records: want cloudevents or wrap")
-	report(s.Mode != "structured", "mode: want structured; binary and batch are not supported")
+	wrong = append(wrong, s.checkMode()...)
 	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
@@ -248,9 +258,6 @@ func (s Subscription) check() []string {
 	wrong = append(wrong, s.checkSink()...)
 	if err := kafka.CheckTopic(s.DeadLetter); err != nil {
 		wrong = append(wrong, "deadletter: "+err.Error())
-	}
-	for i, f := range s.Filters {
-		wrong = append(wrong, f.Check(fmt.Sprintf("filters[%d]", i))...)
 	}
 	return wrong
 }
@@ -285,9 +292,13 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	if err != nil {
 		return cfg, fmt.Errorf("subscription %s: %w", s.Name, err)
 	}
+	origin := ""
+	if s.Handshake {
+		origin = c.Origin
+	}
 	return pump.Config{
-		Signing: signing, Bearer: bearer, Headers: headers, TLS: tls,
-		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Order: s.Order, Concurrency: s.Concurrency,
+		Signing: signing, Bearer: bearer, Origin: origin, Callback: c.Callback, Headers: headers, TLS: tls,
+		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,

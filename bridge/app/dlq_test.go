@@ -35,7 +35,7 @@ func TestDLQListReportsThatThereAreNone(t *testing.T) {
 	topic := c.Topic(t, 1)
 	vars := map[string]string{"KAFKA_BOOTSTRAP_SERVERS": strings.Join(c.Brokers, ",")}
 	out, errs, err := run(t.Context(), t, vars, "dlq", "list", "-topic", topic)
-	if err != nil || out != "" || errs != "no dead letters in topic "+topic+"\n" {
+	if err != nil || out != "" || errs != "no open dead letters in topic "+topic+"\n" {
 		t.Errorf("dlq list of an empty topic = %v, stdout %q, stderr %q; want the message on stderr alone", err, out, errs)
 	}
 
@@ -52,6 +52,27 @@ func TestDLQNamesAMissingTopic(t *testing.T) {
 	_, _, err := run(t.Context(), t, map[string]string{"KAFKA_BOOTSTRAP_SERVERS": strings.Join(c.Brokers, ",")}, "dlq", "list", "-topic", topic)
 	if err == nil || !strings.Contains(err.Error(), "topic "+topic+" does not exist") {
 		t.Errorf("dlq list = %v, want that the topic does not exist", err)
+	}
+}
+
+// TestDLQShowsWhatATerminalWouldObey as escapes, and finds a letter by its place.
+func TestDLQShowsWhatATerminalWouldObey(t *testing.T) {
+	c := kafkatest.Start(t)
+	topic := c.Topic(t, 1)
+	p := kafka.NewProducer(c.Client(t), slog.New(slog.DiscardHandler))
+	letter := deadletter.Letter{Topic: "task-events", Offset: 3, Group: "g", Subscription: "notifications", Reason: deadletter.Malformed, Error: "\x1b[2J"}
+	if err := deadletter.Write(t.Context(), p, topic, event.Record{Key: []byte("\u202ekey"), Value: []byte("{\"a\":\"\u009b2J\u202e\"}")}, letter); err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]string{"KAFKA_BOOTSTRAP_SERVERS": strings.Join(c.Brokers, ",")}
+	for _, args := range [][]string{{"list", "-topic", topic}, {"show", "-topic", topic, "0/0"}, {"show", "0/0", "-topic", topic}} {
+		out, _, err := run(t.Context(), t, vars, "dlq", args...)
+		if err != nil || out == "" || strings.ContainsAny(out, "\x1b\u009b\u202e") {
+			t.Errorf("dlq %v = %v, %q; want everything escaped", args, err, out)
+		}
+	}
+	if _, _, err := run(t.Context(), t, vars, "dlq", "show", "0/1", "-topic", topic); err == nil || !strings.Contains(err.Error(), "no dead letter 0/1") {
+		t.Errorf("dlq show of no letter = %v", err)
 	}
 }
 

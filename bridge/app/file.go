@@ -106,6 +106,7 @@ func (r *reader) fail(at *token.Token, where, text string) {
 // value decodes node, found at where, into v.
 func (r *reader) value(where string, node ast.Node, v reflect.Value) {
 	if node.Type() == ast.NullType {
+		r.filter(where, node, v)
 		return // the default
 	}
 	switch v.Kind() {
@@ -113,7 +114,11 @@ func (r *reader) value(where string, node ast.Node, v reflect.Value) {
 		v.Set(reflect.New(v.Type().Elem()))
 		r.value(where, node, v.Elem())
 	case reflect.Struct, reflect.Map:
+		wrong := len(r.wrong)
 		r.entries(where, node, v)
+		if len(r.wrong) == wrong {
+			r.filter(where, node, v)
+		}
 	case reflect.Slice:
 		r.items(where, node, v)
 	default:
@@ -142,15 +147,15 @@ func (r *reader) entries(where string, node ast.Node, v reflect.Value) {
 		r.fail(node.GetToken(), where, "want keys and values, have "+found(node))
 		return
 	}
+	if v.Kind() == reflect.Map {
+		v.Set(reflect.MakeMap(v.Type())) // also an empty one is there
+	}
 	for entry := m.MapRange(); entry.Next(); {
 		key := entry.Key().GetToken()
 		at := strings.TrimPrefix(where+"."+key.Value, ".")
 		if v.Kind() == reflect.Map {
 			value := reflect.New(v.Type().Elem()).Elem()
 			r.value(at, entry.Value(), value)
-			if v.IsNil() {
-				v.Set(reflect.MakeMap(v.Type()))
-			}
 			v.SetMapIndex(reflect.ValueOf(key.Value), value)
 			continue
 		}
@@ -183,7 +188,12 @@ func wanted(t reflect.Type) string {
 	if t == reflect.TypeFor[time.Duration]() {
 		return "a duration such as 15s"
 	}
+	if t == reflect.TypeFor[Size]() {
+		return "a size such as 512KiB"
+	}
 	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Int:
 		return "a whole number"
 	case reflect.Float64:

@@ -130,6 +130,7 @@ func TestAPauseOutlivesTwoKilledBridges(t *testing.T) {
 	for p := range 2 {
 		produceTo(t, client, topic, p, "k", fmt.Sprint("later", p))
 	}
+	refusedElsewhere(t, urls, name)
 	for _, p := range processes {
 		p.Signal(os.Kill)
 		p.Exit()
@@ -191,4 +192,25 @@ func TestASinkThatIsGonePausesForGood(t *testing.T) {
 func startBridge(t *testing.T, settings map[string]string) *apptest.App {
 	t.Helper()
 	return apptest.Start(t, "bridge", app.FromEnv, app.New, settings)
+}
+
+// refusedElsewhere: a repair is for the bridge that has the partition, and the
+// other one says which that is.
+func refusedElsewhere(t *testing.T, urls []string, name string) {
+	t.Helper()
+	var owners []string
+	for _, url := range urls {
+		for p := range 2 {
+			body := fmt.Sprintf(`{"by":"alice","reason":"r","partition":%d,"offset":0}`, p)
+			status, text := call(t, http.MethodPost, url+"/subscriptions/"+name+"/skip", body)
+			if status == http.StatusMisdirectedRequest {
+				_, owner, _ := strings.Cut(text, "belongs to the bridge ")
+				owner, _, _ = strings.Cut(owner, " at ")
+				owners = append(owners, owner)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"bridge-1", "bridge-0"}, owners); diff != "" {
+		t.Errorf("bridges to ask instead (-want +got):\n%s", diff)
+	}
 }

@@ -1,22 +1,16 @@
 package app
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
-	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/env"
-	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/process"
 )
 
@@ -70,20 +64,19 @@ func skip(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr 
 // repair is what both commands have in common.
 type repair struct {
 	flags            *flag.FlagSet
-	lookup           env.Lookup
+	api              *adminAPI
 	subscription, by string
-	admin            string
 	partition        int
 }
 
 func newRepair(name string, lookup env.Lookup, stderr io.Writer) *repair {
 	r := env.NewReader(lookup)
-	c := &repair{flags: flag.NewFlagSet(name, flag.ContinueOnError), lookup: lookup}
+	c := &repair{flags: flag.NewFlagSet(name, flag.ContinueOnError)}
+	c.api = newAdminAPI(c.flags, lookup)
 	c.flags.SetOutput(stderr)
 	c.flags.StringVar(&c.subscription, "subscription", "", "its name")
 	c.flags.IntVar(&c.partition, "partition", 0, "of the topic")
 	c.flags.StringVar(&c.by, "by", r.String("USER", ""), "who you are, for the log")
-	c.flags.StringVar(&c.admin, "admin", r.String("ADMIN_URL", "http://localhost:8001"), "admin API of the bridge that has the partition")
 	return c
 }
 
@@ -92,64 +85,18 @@ func (c *repair) isSet(name string) (set bool) {
 	return set
 }
 
-// post asks the bridge. An answer other than 2xx is an error with the bridge's reason.
-func (c *repair) post(ctx context.Context, what string, in, out any) error {
+// check is for after the flags are parsed.
+func (c *repair) check() error {
 	if c.by == "" {
 		return process.Usagef("say who you are with --by NAME; it is logged")
 	}
-	if err := env.CheckURL(c.admin); err != nil {
-		return process.Usagef("ADMIN_URL or --admin: %v", err)
-	}
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		strings.TrimSuffix(c.admin, "/")+"/subscriptions/"+url.PathEscape(c.subscription)+"/"+what, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if err := c.authorize(req); err != nil {
-		return err
-	}
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("the admin API of the bridge does not answer; set ADMIN_URL or --admin: %w", err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("read the answer of the bridge: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var p httpd.Problem
-		_ = json.Unmarshal(answer, &p) // without a problem the status says enough
-		return fmt.Errorf("the bridge answered %d: %s", resp.StatusCode, p.Detail)
-	}
-	return json.Unmarshal(answer, out)
+	return nil
 }
 
-// authorize adds the first token of ADMIN_TOKEN_FILE, the file that the bridge
-// itself reads.
-func (c *repair) authorize(req *http.Request) error {
-	path, _ := c.lookup("ADMIN_TOKEN_FILE")
-	if path == "" {
-		return nil
+// post asks the bridge. An answer other than 200 is an error with the bridge's reason.
+func (c *repair) post(ctx context.Context, what string, in, out any) error {
+	if err := c.check(); err != nil {
+		return err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("ADMIN_TOKEN_FILE: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			req.Header.Set("Authorization", "Bearer "+line)
-			return nil
-		}
-	}
-	return fmt.Errorf("ADMIN_TOKEN_FILE: %s holds no token", path)
+	return c.api.ask(ctx, http.MethodPost, "/subscriptions/"+url.PathEscape(c.subscription)+"/"+what, in, out)
 }

@@ -120,7 +120,7 @@ func TestRepairs(t *testing.T) {
 			t.Errorf("not logged: %s", line)
 		}
 	}
-	shown, _, err := run(t.Context(), t, settings, "dlq", "show", "-topic", letters, "-offset", "0")
+	shown, _, err := run(t.Context(), t, settings, "dlq", "show", "-topic", letters, "0/0")
 	if err != nil || !strings.Contains(shown, `"dlq-skipped-by": "alice from 127.0.0.1"`) || !strings.Contains(shown, `"dlq-reason": "skipped"`) {
 		t.Errorf("dlq show = %v, %s", err, shown)
 	}

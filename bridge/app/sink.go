@@ -4,10 +4,35 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"strings"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/internal/env"
 )
+
+var hostName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+
+// origin is the name of all replicas together, as the webhook specification wants it.
+func origin(r *env.Reader) string {
+	name := r.String("WEBHOOK_ORIGIN", "bridge.taskwire")
+	if len(name) > 253 || !hostName.MatchString(name) {
+		r.Fail("WEBHOOK_ORIGIN", "want a name such as bridge.example.com, without scheme, port and path")
+	}
+	return name
+}
+
+// callback is where sinks reach this process.
+func callback(r *env.Reader) string {
+	address := r.String("WEBHOOK_CALLBACK_URL", "")
+	if address == "" {
+		return ""
+	}
+	if err := env.CheckURL(address); err != nil || strings.Contains(address, "?") {
+		r.Fail("WEBHOOK_CALLBACK_URL", "want the address of the public port for sinks, such as https://bridge.example.com/, without credentials and query")
+	}
+	return address
+}
 
 // TLS is how an https sink is known, and the bridge is known to it. The files are
 // read again when they change.

@@ -19,6 +19,7 @@ func TestMistakesInWhatASinkGets(t *testing.T) {
 		"sink: http://h/\n    headers: {ce-id: x}":                                                              "(a).headers.ce-id: is set by the bridge",
 		"sink: http://h/\n    headers: {X-Key: \"file:/none\"}":                                                 "(a).headers.X-Key: /none: no such file",
 		"sink: http://h/\n    headers: {authorization: Basic x}\n    auth: {bearer_file: " + key[:0] + "/none}": "(a).headers.authorization: auth.bearer_file sets this header",
+		"sink: http://h/\n    handshake: 3":                                                                     "subscriptions[0].handshake: want true or false, have a number",
 		"sink: http://h/\n    headers: [x]":                                                                     "subscriptions[0].headers: want keys and values, have a list",
 		"sink: http://h/\n    headers: {\"hunter2\\r\\n\": x}":                                                  "(a).headers.a name is not that of a header",
 		"sink: http://h/\n    headers: {X-Key: \"hunter2\\r\\nX-Other: 1\"}":                                    "(a).headers.X-Key: its value has a character",
@@ -43,5 +44,17 @@ func TestCheckShowsNoValueOfAHeader(t *testing.T) {
 	}
 	if wrong := mistakes(t, write(t, printed)); !strings.Contains(strings.Join(wrong, "\n"), "X-Plain: its value is empty") {
 		t.Errorf("what check prints is taken as a configuration without the value: %q", wrong)
+	}
+}
+
+func TestTheOriginIsAName(t *testing.T) {
+	cfg, err := app.FromEnv(env.Map(map[string]string{"WEBHOOK_ORIGIN": "bridge.example.com"}))
+	if err != nil || cfg.Origin != "bridge.example.com" {
+		t.Errorf("FromEnv = %q, %v", cfg.Origin, err)
+	}
+	for _, bad := range []string{"http://h", "h:1", "a b", "*", "-a", "h/", "a..b", "a\r\nb"} {
+		if _, err := app.FromEnv(env.Map(map[string]string{"WEBHOOK_ORIGIN": bad})); err == nil || !strings.HasPrefix(err.Error(), "WEBHOOK_ORIGIN: ") {
+			t.Errorf("%q: %v", bad, err)
+		}
 	}
 }

@@ -53,6 +53,7 @@ type Run struct {
 	Group    string         `json:"group"`
 	Notify   []string       `json:"notify,omitempty"`   // types of events that the notifier must get
 	Notifier string         `json:"notifier,omitempty"` // its group
+	Redriven bool           `json:"redriven,omitempty"` // no dead letter of the notifier is open, so each must have been accepted
 	Drained  bool           `json:"drained"`
 	Stuck    string         `json:"stuck,omitempty"`  // what the drain still waited for
 	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected, and why

@@ -170,6 +170,7 @@ var planted = []struct {
 	{"a notice dropped", owed(func(w *world) { w.notices = w.notices[1:] }), "LOST", "notice"},
 	{"a notice refused", owed(func(w *world) { w.notices[0].Sink, w.notices[0].Status = 500, 500 }), "LOST", "notice"},
 	{"a notice among the dead letters", owed(func(w *world) { w.bury("notify") }), "", ""},
+	{"a notice among dead letters of which none is open", owed(func(w *world) { w.bury("notify"); w.run.Redriven = true }), "LOST", "notice"},
 	{"a notice among the dead letters of another group", owed(func(w *world) { w.bury("audit") }), "LOST", "notice"},
 
 	{"drain did not end", func(w *world) { w.run.Drained, w.run.Stuck = false, "outbox 3" }, "STUCK", "outbox 3"},

@@ -4,6 +4,7 @@
 package env
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -107,6 +108,16 @@ func (r *Reader) Bytes(key string, def, low int64) int64 {
 	if v == "" {
 		return def
 	}
+	n, err := ParseBytes(v)
+	if err != nil || n < low {
+		r.Fail(key, "want a size such as 256MiB, at least %d MiB, have %q", low>>20, v)
+		return def
+	}
+	return n
+}
+
+// ParseBytes reads a number of bytes, with KiB, MiB or GiB behind it or nothing.
+func ParseBytes(v string) (int64, error) {
 	digits, shift := v, 0
 	for i, unit := range []string{"KiB", "MiB", "GiB"} {
 		if before, ok := strings.CutSuffix(v, unit); ok {
@@ -114,11 +125,10 @@ func (r *Reader) Bytes(key string, def, low int64) int64 {
 		}
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>shift || n<<shift < low {
-		r.Fail(key, "want a size such as 256MiB, at least %d MiB, have %q", low>>20, v)
-		return def
+	if err != nil || n < 0 || n > math.MaxInt64>>shift {
+		return 0, errors.New("is not a size such as 256MiB")
 	}
-	return n << shift
+	return n << shift, nil
 }
 
 // Enum accepts one of allowed.

@@ -66,7 +66,7 @@ func TestWireForms(t *testing.T) {
 	golden(t, "kafka-structured", recordText(structured(t, e)))
 	golden(t, "kafka-binary", recordText(binary))
 	golden(t, "http-structured", messageText(structuredHTTP(e)))
-	golden(t, "http-binary", messageText(binaryHTTP(e)))
+	golden(t, "http-binary", messageText(event.BinaryHTTP(e)))
 	golden(t, "http-batch", messageText(batchHTTP(e, e)))
 }
 
@@ -161,7 +161,7 @@ func everyForm(t testing.TB, e event.Event) map[string]event.Event {
 	}
 	for name, form := range map[string]func(event.Event) (http.Header, []byte, error){
 		"http structured": structuredHTTP,
-		"http binary":     binaryHTTP,
+		"http binary":     event.BinaryHTTP,
 		"http batch":      func(e event.Event) (http.Header, []byte, error) { return batchHTTP(e) },
 	} {
 		h, body, err := form(e)

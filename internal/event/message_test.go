@@ -4,17 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"net/http"
+	"net/http/httptest"
 	"net/textproto"
-	"strings"
 	"testing"
 
+	sdk "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/taskwire/taskwire/internal/event"
 )
 
-// The HTTP forms as a sender writes them. Only the tests need all of them: the
-// bridge posts structured bytes as it finds or makes them.
+// The HTTP forms as a sender writes them, beside event.BinaryHTTP: the bridge
+// posts structured bytes as it finds or makes them.
 
 func structuredHTTP(e event.Event) (http.Header, []byte, error) {
 	body, err := event.Append(nil, e)
@@ -33,34 +34,6 @@ func batchHTTP(events ...event.Event) (http.Header, []byte, error) {
 		}
 	}
 	return http.Header{"Content-Type": {"application/cloudevents-batch+json; charset=utf-8"}}, append(body, ']'), nil
-}
-
-func binaryHTTP(e event.Event) (http.Header, []byte, error) {
-	h := http.Header{}
-	for _, name := range event.Attributes(e) {
-		text, _ := event.Attribute(e, name)
-		if name == "datacontenttype" {
-			h.Set("Content-Type", text)
-			continue
-		}
-		h.Set("ce-"+name, percentEncode(text))
-	}
-	return h, e.DataEncoded, nil
-}
-
-// percentEncode encodes a header value as the HTTP binding asks: spaces, double
-// quotes, percent signs and everything that is not printable ASCII, byte by byte.
-func percentEncode(s string) string {
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c > ' ' && c < 0x7f && c != '"' && c != '%' {
-			b.WriteByte(c)
-		} else {
-			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
-		}
-	}
-	return b.String()
 }
 
 // TestMessagesAreRead reads messages from files, so that a mistake that the
@@ -109,5 +82,40 @@ func TestContentTypes(t *testing.T) {
 		if _, err := event.FromHTTP(http.Header{"Content-Type": {contentType}}, body); err != nil {
 			t.Errorf("a message of %s: %v", contentType, err)
 		}
+	}
+}
+
+// TestTheSDKReadsTheBinaryForm: other receivers must understand it. The SDK
+// decodes no percent signs, so the values are plain.
+func TestTheSDKReadsTheBinaryForm(t *testing.T) {
+	e, err := event.Parse([]byte(`{` + good + `,"subject":"a/b","time":"2025-01-15T10:30:00Z","taskversion":7,"datacontenttype":"text/plain","data":"plain"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, body, err := event.BinaryHTTP(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := httptest.NewRequest("POST", "/", bytes.NewReader(body))
+	req.Header = h
+	got, err := sdk.NewEventFromHTTPRequest(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := facts(e)
+	if diff := cmp.Diff(want, facts(*got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestAMessageInAMessageHasNoBinaryForm: a sink would take the data for the event.
+func TestAMessageInAMessageHasNoBinaryForm(t *testing.T) {
+	for _, contentType := range []string{"application/cloudevents+json", " Application/CloudEvents-batch+json; charset=utf-8", "application/cloudevents+avro"} {
+		e, err := event.Parse([]byte(`{` + good + `,"datacontenttype":"` + contentType + `","data_base64":"e30="}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = event.BinaryHTTP(e)
+		wantInvalid(t, err, "datacontenttype", "cannot carry")
 	}
 }

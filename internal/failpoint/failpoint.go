@@ -22,6 +22,8 @@
 //	B1 fetched                     B2 half a request sent           B3 2xx read, not committed
 //	B4 commit sent, no answer      B5 committed                     B6 dead letter written, not committed
 //	B7 partitions revoked          B8 drained, last commit not sent
+//	D1 dead letter redriven, not marked as done
+//	D2 dead letter failed again, new one written, old one not marked as done
 //	U1 body read                   U2 half a line written           U3 written, not synced
 //	U4 synced, not in the index    U5 before the answer             U6 half an answer
 //	U7 in recovery, before the torn end is cut, and before the cut is synced

@@ -72,7 +72,8 @@ type Server struct {
 	handler  http.Handler // set before Serve, or while unavailable; so are the checks
 	live     []Check
 	ready    []Check
-	hosts    Hosts // see PublicHosts
+	each     func() []Check // see ReadyEach; nil for none
+	hosts    Hosts          // see PublicHosts
 	stopping atomic.Bool
 
 	unavailable atomic.Pointer[error] // why there is nothing to serve yet
@@ -129,6 +130,10 @@ func (s *Server) Live(checks ...Check) { s.live = append(s.live, checks...) }
 
 // Ready adds checks to /readyz: can the service take work?
 func (s *Server) Ready(checks ...Check) { s.ready = append(s.ready, checks...) }
+
+// ReadyEach adds checks to /readyz that change while the service runs: f returns
+// those of the moment.
+func (s *Server) ReadyEach(f func() []Check) { s.each = f }
 
 // SetUnavailable is for a service that waits for its files: it is alive, not
 // ready for this reason, and every public route answers 503 until

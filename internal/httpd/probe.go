@@ -3,6 +3,7 @@ package httpd
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,11 @@ func (s *Server) probes(mux *http.ServeMux) {
 			answer(w, nil, append(missing, (*reason).Error()))
 			return
 		}
-		answer(w, s.ready, missing)
+		checks := s.ready
+		if s.each != nil {
+			checks = slices.Concat(checks, s.each())
+		}
+		answer(w, checks, missing)
 	})
 }
 

@@ -143,9 +143,9 @@ func bytesSize(v []byte) int {
 // varintSize is the length of n as a zigzag varint; n is not negative.
 func varintSize(n int) int { return (bits.Len64(uint64(n)<<1|1) + 6) / 7 }
 
-// partitionOf is the partition, of n, in which Java producers place key, so that
+// PartitionOf is the partition, of n, in which Java producers place key, so that
 // this producer and others of the topic agree.
-func partitionOf(key []byte, n int) int { return int(murmur2(key)&0x7fffffff) % n }
+func PartitionOf(key []byte, n int) int { return int(murmur2(key)&0x7fffffff) % n }
 
 // murmur2 is the hash of Java's default partitioner.
 func murmur2(data []byte) uint32 {

@@ -18,6 +18,3 @@ func (p *Producer) LastEpoch(topic string, id int) {
 	defer p.mu.Unlock()
 	p.partitions[place{topic, id}].id.epoch = 1<<15 - 1
 }
-
-// PartitionOf returns the partition of a key.
-func PartitionOf(key []byte, n int) int { return partitionOf(key, n) }

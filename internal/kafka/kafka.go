@@ -11,6 +11,8 @@
 //     Forget, retry.
 //   - A change of leader is noticed when the metadata expires, seconds later,
 //     unless Forget is called on the first error.
+//   - A broker that hangs is noticed after one to three seconds, whatever the
+//     deadline of a request; see pulse.
 package kafka
 
 import (
@@ -34,7 +36,7 @@ const (
 // Transport is the connection pool of one process.
 type Transport struct {
 	*kafkago.Transport
-	open connections
+	open *connections
 }
 
 // NewTransport returns a pool that dials when it is first used. Close it after its
@@ -45,8 +47,9 @@ func NewTransport(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{}
+	t.open = newConnections(cfg, dial, func() { t.CloseIdleConnections() })
 	t.Transport = &kafkago.Transport{
-		Dial:        t.open.tracked(dial),
+		Dial:        t.open.connect,
 		DialTimeout: dialTimeout,
 		MetadataTTL: metadataTTL,
 		ClientID:    cfg.ClientID,

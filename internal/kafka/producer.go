@@ -71,7 +71,7 @@ func (p *Producer) Produce(ctx context.Context, topic string, recs []event.Recor
 	if len(recs) == 0 {
 		return nil
 	}
-	n, err := p.count(ctx, topic)
+	n, err := p.Partitions(ctx, topic)
 	if err != nil {
 		return produceError(topic, len(recs), []share{{index: upTo(len(recs)), err: err}})
 	}
@@ -99,8 +99,8 @@ func (p *Producer) partition(at place) *partition {
 	return pt
 }
 
-// count returns the number of partitions of topic.
-func (p *Producer) count(ctx context.Context, topic string) (int, error) {
+// Partitions returns the number of partitions of topic. It retries as Produce does.
+func (p *Producer) Partitions(ctx context.Context, topic string) (int, error) {
 	var delay time.Duration
 	pace := retry.Backoff{Min: backoffMin, Max: backoffMax}
 	for try := 1; ; try++ {

@@ -29,7 +29,7 @@ func (p *Producer) split(topic string, recs []event.Record, n int) []share {
 	for i := range recs {
 		to := keyless
 		if recs[i].Key != nil {
-			to = partitionOf(recs[i].Key, n)
+			to = PartitionOf(recs[i].Key, n)
 		}
 		target[i] = int32(to)
 		ends[to+1]++

@@ -33,9 +33,10 @@ func (e *MissingTopicError) Error() string {
 // Unwrap makes errors.Is match the broker's own code.
 func (e *MissingTopicError) Unwrap() error { return kafkago.UnknownTopicOrPartition }
 
-// EnsureTopic returns when topic exists and every partition has a leader. A
-// missing topic is created with this number of partitions and the cluster's
-// default replication factor; unless create is set, it is a *MissingTopicError.
+// EnsureTopic returns when topic exists. A missing topic is created with this
+// number of partitions and the cluster's default replication factor, and then each
+// partition has a leader; unless create is set, it is a *MissingTopicError. In a
+// topic that existed a partition may be without a leader: the others can be used.
 func EnsureTopic(ctx context.Context, client *kafkago.Client, topic string, partitions int, create bool) error {
 	return ensure(ctx, client, kafkago.TopicConfig{Topic: topic, NumPartitions: max(1, partitions), ReplicationFactor: -1}, create)
 }
@@ -77,7 +78,7 @@ func ensure(ctx context.Context, client *kafkago.Client, want kafkago.TopicConfi
 	topic := want.Topic
 	n, err := lookUpNow(ctx, client, topic)
 	switch {
-	case err == nil && n > 0:
+	case n > 0:
 		return nil
 	case !errors.Is(err, kafkago.UnknownTopicOrPartition) && !errors.Is(err, kafkago.LeaderNotAvailable):
 		return fmt.Errorf("look up topic %s: %w", topic, err)

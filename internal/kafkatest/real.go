@@ -42,8 +42,10 @@ type Real struct {
 	// Listeners has the address of each listener of Options, unchanged by Restart.
 	Listeners map[string]string
 
-	opts  Options
-	ports [2]int // broker, controller
+	opts   Options
+	ports  [2]int  // broker, controller
+	quorum *quorum // nil for a node on its own
+	node   int
 
 	mu    sync.Mutex // guards the fields below
 	jvm   *exec.Cmd  // nil when stopped
@@ -72,7 +74,7 @@ func OpenReal(ctx context.Context, opts Options) (*Real, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Real{Java: java, Libs: libs, opts: opts}
+	r := &Real{Java: java, Libs: libs, opts: opts, node: 1}
 	for tries := 3; ; tries-- {
 		// The formatted folder contains the controller's port, so a fixed port for
 		// the broker needs a fixed one for the controller.
@@ -142,8 +144,8 @@ func (r *Real) configure(ctx context.Context) error {
 	}
 	lines := append([]string{
 		"process.roles=broker,controller",
-		"node.id=1",
-		"controller.quorum.bootstrap.servers=" + loopback(r.ports[1]),
+		fmt.Sprintf("node.id=%d", r.node),
+		r.quorum.property(r.ports[1]),
 		"listeners=" + listeners,
 		"advertised.listeners=" + advertised,
 		"controller.listener.names=CONTROLLER",
@@ -174,20 +176,30 @@ func (r *Real) configure(ctx context.Context) error {
 	if _, err := os.Stat(r.path("data/meta.properties")); err == nil {
 		return nil // formatted before, with its own id
 	}
-	id := make([]byte, 16)
-	rand.Read(id) // never fails
-	id[0] &= 0x7f // a leading dash would look like an option
-	format := r.command(ctx, "kafka.tools.StorageTool", "format", "--standalone",
-		"-t", base64.RawURLEncoding.EncodeToString(id), "-c", r.path("server.properties"))
+	args := []string{"kafka.tools.StorageTool", "format", "-c", r.path("server.properties"), "-t"}
+	if r.quorum != nil {
+		args = append(args, r.quorum.id)
+	} else {
+		args = append(args, newID(), "--standalone")
+	}
+	format := r.command(ctx, args...)
 	if out, err := format.CombinedOutput(); err != nil {
 		return fmt.Errorf("format the folder of Apache Kafka: %w\n%s", err, lastLines(out))
 	}
 	return nil
 }
 
+// newID returns the id of a cluster.
+func newID() string {
+	id := make([]byte, 16)
+	rand.Read(id) // never fails
+	id[0] &= 0x7f // a leading dash would look like an option
+	return base64.RawURLEncoding.EncodeToString(id)
+}
+
 func (r *Real) command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, r.Java, append([]string{
-		"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+		"-Xmx" + r.quorum.heap(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", r.Libs + "/*",
 	}, args...)...)
 }

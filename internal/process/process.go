@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/taskwire/taskwire/internal/build"
@@ -30,6 +31,12 @@ const (
 type Service interface {
 	Run(ctx context.Context) error
 	Addr() net.Addr
+}
+
+// Reloader is a service that reads its configuration again when SIGHUP asks for it.
+// For any other service the signal ends the process.
+type Reloader interface {
+	Reload() // must not block
 }
 
 // Sub is a subcommand. When Run fails the program exits with ExitFault, or with
@@ -105,6 +112,12 @@ func (p program[C, S]) known() string {
 func (p program[C, S]) serve(ctx context.Context, lookup env.Lookup, stderr io.Writer) int {
 	format, level := LogSettings(lookup)
 	log := NewLogger(stderr, format, level, p.name)
+	hangups := make(chan os.Signal, 1)
+	var kind S
+	if _, ok := any(kind).(Reloader); ok {
+		signal.Notify(hangups, syscall.SIGHUP) // from the start: one that comes while opening must not kill
+		defer signal.Stop(hangups)
+	}
 	cfg, err := p.fromEnv(lookup)
 	if err != nil {
 		return status(p.name, err, stderr)
@@ -119,12 +132,32 @@ func (p program[C, S]) serve(ctx context.Context, lookup env.Lookup, stderr io.W
 		log.Error("cannot start", "err", err)
 		return ExitFault
 	}
+	defer reloads(service, hangups)()
 	if err := service.Run(ctx); err != nil {
 		log.Error("service failed", "err", err)
 		return ExitFault
 	}
 	log.Info("stopped")
 	return ExitOK
+}
+
+// reloads passes hangups on to a service that is a Reloader, until stop.
+func reloads(service any, hangups chan os.Signal) (stop func()) {
+	r, ok := service.(Reloader)
+	if !ok {
+		return func() {}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range hangups {
+			r.Reload()
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		wg.Wait()
+	}
 }
 
 // status prints err, one line for each mistake, and chooses the exit status.

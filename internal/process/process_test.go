@@ -80,6 +80,36 @@ func TestSIGTERMEndsRunsContext(t *testing.T) {
 	}
 }
 
+// reloadable counts what SIGHUP asks of it.
+type reloadable struct {
+	service
+	asked chan struct{}
+}
+
+func (r reloadable) Reload() { r.asked <- struct{}{} }
+
+// TestSIGHUPReloads: also one that comes while the service opens is not lost, and
+// does not end the process.
+func TestSIGHUPReloads(t *testing.T) {
+	hangUp := func() error { return syscall.Kill(syscall.Getpid(), syscall.SIGHUP) }
+	r := reloadable{asked: make(chan struct{}, 8)}
+	r.service = service{run: func(context.Context) error {
+		<-r.asked
+		if err := hangUp(); err != nil {
+			return err
+		}
+		<-r.asked
+		return nil
+	}}
+	p := program[struct{}, reloadable]{
+		fromEnv: func(env.Lookup) (struct{}, error) { return struct{}{}, nil },
+		open:    func(context.Context, struct{}, *slog.Logger) (reloadable, error) { return r, hangUp() },
+	}
+	if got := p.run(nil, env.Map(nil), io.Discard, io.Discard); got != ExitOK {
+		t.Errorf("exit %d, want 0", got)
+	}
+}
+
 // A service may be stopped while it loads. Another error at that moment is still
 // an error.
 func TestSIGTERMWhileOpening(t *testing.T) {

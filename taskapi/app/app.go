@@ -106,8 +106,14 @@ func (s *Service) newRelay() *outbox.Relay {
 	}, s.store, publisher{kafka.NewProducer(client, s.log)})
 }
 
-// publisher translates the error of a partly stored batch for the relay.
+// publisher is the producer as the relay sees it.
 type publisher struct{ producer *kafka.Producer }
+
+func (p publisher) Partitions(ctx context.Context, topic string) (int, error) {
+	return p.producer.Partitions(ctx, topic)
+}
+
+func (p publisher) Partition(key string, n int) int { return kafka.PartitionOf([]byte(key), n) }
 
 func (p publisher) Produce(ctx context.Context, topic string, recs []event.Record) error {
 	err := p.producer.Produce(ctx, topic, recs)

@@ -1,12 +1,18 @@
 // Package admin is the bridge's HTTP API for operators: the state of each
-// subscription, pause and resume, and the repairs that need an operator.
+// subscription, pause and resume, the repairs that need an operator, and what becomes
+// of dead letters.
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/token"
 )
@@ -17,30 +23,56 @@ type Config struct {
 	Refusals *token.Refusals // of requests without the token; not nil with one
 	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
 	Loopback bool            // only this machine reaches the listener
+	File     func() File     // the configuration; nil shows none
+	Jobs     *redrive.Jobs   // on the dead letters of the subscriptions; nil: no routes for them
 }
 
-// Handler serves the admin API for subs.
-func Handler(subs []*pump.Subscription, cfg Config) http.Handler {
+// File is what became of the configuration file.
+type File struct {
+	Path     string    `json:"path,omitempty"`  // "" without a file
+	LoadedAt time.Time `json:"loaded_at"`       // what is in force
+	Error    string    `json:"error,omitempty"` // why a later one is not in force
+}
+
+// Handler serves the admin API for the subscriptions that subs returns at each request.
+func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, _ *http.Request) {
-		views := make([]pump.View, len(subs))
-		for i, s := range subs {
-			views[i] = s.View()
+	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, r *http.Request) {
+		answer := map[string]any{"subscriptions": views(r.Context(), subs())}
+		if cfg.File != nil {
+			answer["config"] = cfg.File()
 		}
-		write(w, map[string]any{"subscriptions": views})
+		write(w, answer)
 	})
-	mux.HandleFunc("GET /subscriptions/{name}", named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View()) }))
+	mux.HandleFunc("GET /subscriptions/{name}", func(w http.ResponseWriter, r *http.Request) {
+		named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View(r.Context())) })(w, r)
+	})
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
+	if cfg.Jobs != nil {
+		deadLetters(mux, subs, cfg.Jobs)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
 	})
 	return cfg.guard(mux)
 }
 
-func named(subs []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {
+// views asks for a few subscriptions at a time: each of them asks the brokers.
+func views(ctx context.Context, subs []*pump.Subscription) []pump.View {
+	all := make([]pump.View, len(subs))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i, s := range subs {
+		group.Go(func() error { all[i] = s.View(ctx); return nil })
+	}
+	_ = group.Wait() // there are no errors
+	return all
+}
+
+func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		for _, s := range subs {
+		for _, s := range subs() {
 			if s.Name() == r.PathValue("name") {
 				f(w, s)
 				return

@@ -1,8 +1,11 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +22,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
@@ -26,11 +30,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "0123456789abcdef"
 
-// subscription delivers nothing: it is never run.
+func of(subs ...*pump.Subscription) func() []*pump.Subscription {
+	return func() []*pump.Subscription { return subs }
+}
+
+// subscription delivers nothing: it is never run, and no broker answers it.
 func subscription(t *testing.T) *pump.Subscription {
 	t.Helper()
+	cfg := kafka.Config{Brokers: []string{"no-broker.invalid:9092"}, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no broker") }}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.Close)
 	s, err := pump.New(pump.Config{Name: "audit", Group: "g", Topic: "t", Sink: "http://user:hunter2@sink/path?token=hunter2", Order: pump.ByKey, Concurrency: 1},
-		nil, nil, pump.NewBudget(16<<20), pump.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		kafka.NewClient(cfg, transport), nil, pump.NewBudget(16<<20), pump.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +101,7 @@ func ask(t *testing.T, h http.Handler, what string, headers ...string) *httptest
 
 func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 	audit := subscription(t)
-	h := admin.Handler([]*pump.Subscription{audit}, admin.Config{Loopback: true})
+	h := admin.Handler(of(audit), admin.Config{Loopback: true})
 	for _, headers := range [][]string{
 		{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"},
 		{"Sec-Fetch-Site: same-site"}, // another port of localhost
@@ -98,7 +112,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 			t.Errorf("pause with %q = %d, want 403", headers, got.Code)
 		}
 	}
-	if state := audit.View().State; state == "paused" {
+	if state := audit.View(t.Context()).State; state == "paused" {
 		t.Fatal("a page of another site has paused the audit")
 	}
 	for _, headers := range [][]string{nil, {"Sec-Fetch-Site: same-origin", "Origin: http://localhost:8001"}} {
@@ -106,7 +120,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 			t.Errorf("pause with %q = %d, want 200", headers, got.Code)
 		}
 	}
-	if state := audit.View().State; state != "paused" {
+	if state := audit.View(t.Context()).State; state != "paused" {
 		t.Errorf("state = %s, want paused", state)
 	}
 }
@@ -114,7 +128,7 @@ func TestAPageOfAnotherSiteCannotPause(t *testing.T) {
 // With DNS rebinding a page is of the same origin as the bridge; only Host tells.
 func TestTheBridgeIsCalledByAKnownName(t *testing.T) {
 	for _, loopback := range []bool{true, false} {
-		h := admin.Handler(nil, admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
+		h := admin.Handler(of(), admin.Config{Loopback: loopback, Hosts: httpd.Hosts{"bridge.taskwire"}})
 		for host, want := range map[string]int{
 			"localhost:8001": 200, "127.0.0.1": 200, "[::1]:8001": 200, "10.1.2.3:8001": 200, "bridge.taskwire:8001": 200, "Bridge.Taskwire": 200,
 			"evil.example": 403, "evil.example:8001": 403, "bridge.taskwire.evil.example": 403, "": 403,
@@ -149,7 +163,7 @@ func TestWhoMayWhat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // failed attempts are slowed down
 				c.cfg.Refusals = token.NewRefusals(nil, slog.New(slog.DiscardHandler))
-				h := admin.Handler([]*pump.Subscription{subscription(t)}, c.cfg)
+				h := admin.Handler(of(subscription(t)), c.cfg)
 				for what, want := range map[string]int{read: c.read, "GET /subscriptions/audit": c.read, pause: c.write, "POST /subscriptions/audit/resume": c.write} {
 					got := ask(t, h, what, c.headers...)
 					if got.Code != want {
@@ -168,7 +182,7 @@ func TestWhoMayWhat(t *testing.T) {
 func TestWrongTokensAreCountedAndSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		h := admin.Handler(nil, admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
+		h := admin.Handler(of(), admin.Config{Token: tokens(t, secret), Refusals: token.NewRefusals(reg, slog.New(slog.DiscardHandler))})
 		began := time.Now()
 		ask(t, h, read)
 		ask(t, h, pause, "Authorization: Bearer "+secret+"0")
@@ -192,7 +206,7 @@ func TestWrongTokensAreCountedAndSlow(t *testing.T) {
 }
 
 func TestSinksAreShownWithoutSecrets(t *testing.T) {
-	got := ask(t, admin.Handler([]*pump.Subscription{subscription(t)}, admin.Config{}), "GET /subscriptions/audit")
+	got := ask(t, admin.Handler(of(subscription(t)), admin.Config{}), "GET /subscriptions/audit")
 	var view struct{ Sink string }
 	if err := json.Unmarshal(got.Body.Bytes(), &view); err != nil {
 		t.Fatal(err)
@@ -209,7 +223,7 @@ func TestAnEmptiedTokenFileRevokes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := admin.Handler(nil, admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
+		h := admin.Handler(of(), admin.Config{Token: list, Refusals: token.NewRefusals(nil, slog.New(slog.DiscardHandler)), Loopback: true})
 		for _, step := range []struct {
 			change func() error
 			want   int
@@ -250,7 +264,7 @@ func TestMistakesInATokenFile(t *testing.T) {
 
 func TestAPauseSaysWhoAndWhy(t *testing.T) {
 	s := subscription(t)
-	h := admin.Handler([]*pump.Subscription{s}, admin.Config{Loopback: true})
+	h := admin.Handler(of(s), admin.Config{Loopback: true})
 	for _, c := range []struct {
 		body, media string
 		want        int
@@ -275,7 +289,7 @@ func TestAPauseSaysWhoAndWhy(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		paused := s.View().Paused
+		paused := s.View(t.Context()).Paused
 		if w.Code != c.want || (paused != nil) != (c.want == 200) {
 			t.Errorf("%s = %d, paused: %v: %s", c.body, w.Code, paused != nil, w.Body)
 			continue

@@ -18,12 +18,12 @@ type PauseRequest struct {
 
 // pauses adds the routes that hold a subscription back and let it go on. They
 // answer when that is stored for all replicas, with the state that follows.
-func (c Config) pauses(mux *http.ServeMux, subs []*pump.Subscription) {
+func (c Config) pauses(mux *http.ServeMux, subs func() []*pump.Subscription) {
 	mux.HandleFunc("POST /subscriptions/{name}/pause", c.pause(subs, "paused by an operator", (*pump.Subscription).Pause))
 	mux.HandleFunc("POST /subscriptions/{name}/resume", c.pause(subs, "resumed by an operator", (*pump.Subscription).Resume))
 }
 
-func (c Config) pause(subs []*pump.Subscription, reason string, set func(s *pump.Subscription, ctx context.Context, reason, by string) error) http.HandlerFunc {
+func (c Config) pause(subs func() []*pump.Subscription, reason string, set func(s *pump.Subscription, ctx context.Context, reason, by string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		in := PauseRequest{}
 		if r.ContentLength != 0 && !decode(w, r, &in) {
@@ -38,7 +38,7 @@ func (c Config) pause(subs []*pump.Subscription, reason string, set func(s *pump
 				fail(w, err)
 				return
 			}
-			write(w, s.View())
+			write(w, s.View(r.Context()))
 		})(w, r)
 	}
 }

@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -36,7 +38,7 @@ type SkipRequest struct {
 // repairs adds the routes with which an operator decides what the bridge must
 // not decide by itself. Each of them is logged with who asked for it: the name
 // that the caller gives, which nobody has checked, and its address.
-func repairs(mux *http.ServeMux, subs []*pump.Subscription) {
+func repairs(mux *http.ServeMux, subs func() []*pump.Subscription) {
 	mux.HandleFunc("POST /subscriptions/{name}/offsets/accept", func(w http.ResponseWriter, r *http.Request) {
 		var in AcceptRequest
 		if !decode(w, r, &in) || !worded(w, "by", in.By) {
@@ -47,7 +49,7 @@ func repairs(mux *http.ServeMux, subs []*pump.Subscription) {
 			defer cancel()
 			accepted, err := s.Accept(ctx, in.Partition, who(r, in.By))
 			if err != nil {
-				fail(w, err)
+				failRepair(ctx, w, s, in.Partition, err)
 				return
 			}
 			write(w, map[string]any{"accepted": accepted})
@@ -67,12 +69,29 @@ func repairs(mux *http.ServeMux, subs []*pump.Subscription) {
 			defer cancel()
 			wish := pump.Skip{Partition: *in.Partition, Offset: *in.Offset, Reason: in.Reason, By: who(r, in.By)}
 			if err := s.Skip(ctx, wish); err != nil {
-				fail(w, err)
+				failRepair(ctx, w, s, in.Partition, err)
 				return
 			}
 			write(w, map[string]any{"skipped": wish})
 		})(w, r)
 	})
+}
+
+// failRepair names the bridge to ask when this one does not have the partition.
+func failRepair(ctx context.Context, w http.ResponseWriter, s *pump.Subscription, partition *int, err error) {
+	var refused *pump.RefusedError
+	if partition == nil || !errors.As(err, &refused) || s.Has(*partition) {
+		fail(w, err)
+		return
+	}
+	for _, p := range s.View(ctx).Partitions {
+		if p.Partition == *partition && p.Owner != nil {
+			httpd.WriteProblem(w, httpd.Problem{Status: http.StatusMisdirectedRequest, Detail: fmt.Sprintf(
+				"partition %d belongs to the bridge %s at %s; ask that one", p.Partition, cmp.Or(p.Owner.Instance, p.Owner.Member), p.Owner.Host)})
+			return
+		}
+	}
+	fail(w, err)
 }
 
 func who(r *http.Request, by string) string {

@@ -7,11 +7,10 @@ import (
 	"testing"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
-	"github.com/taskwire/taskwire/bridge/internal/pump"
 )
 
 func TestARepairSaysWhatAndWho(t *testing.T) {
-	h := admin.Handler([]*pump.Subscription{subscription(t)}, admin.Config{Loopback: true})
+	h := admin.Handler(of(subscription(t)), admin.Config{Loopback: true})
 	const accept, skip = "/subscriptions/audit/offsets/accept", "/subscriptions/audit/skip"
 	for _, c := range []struct {
 		path, media, body string
@@ -43,7 +42,7 @@ func TestARepairSaysWhatAndWho(t *testing.T) {
 		}
 	}
 	// A repair is a write like any other.
-	open := admin.Handler([]*pump.Subscription{subscription(t)}, admin.Config{})
+	open := admin.Handler(of(subscription(t)), admin.Config{})
 	for _, path := range []string{accept, skip} {
 		if got := ask(t, open, "POST "+path); got.Code != http.StatusForbidden {
 			t.Errorf("%s without a token = %d, want 403", path, got.Code)

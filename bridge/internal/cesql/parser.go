@@ -47,14 +47,19 @@ func (p *parser) advance() (err *Error) {
 	return err
 }
 
-// unexpected does not repeat text literals: in the wrong place they may be anything.
+// unexpected repeats no names, numbers and texts: in the wrong place they may be
+// anything, a password of the configuration file too.
 func (p *parser) unexpected(want string) *Error {
 	have := strconv.Quote(p.token.text)
-	switch p.token.kind {
-	case tokenEnd:
+	switch {
+	case p.token.kind == tokenEnd:
 		have = "the end"
-	case tokenString:
+	case p.token.kind == tokenString:
 		have = "a text in quotes"
+	case p.token.kind == tokenDigits:
+		have = "a number"
+	case p.token.kind == tokenName && !reserved(p.token):
+		have = "a name"
 	}
 	return parseError(p.token.at, "want "+want+", have "+have)
 }

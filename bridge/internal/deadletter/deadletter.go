@@ -56,6 +56,19 @@ func Write(ctx context.Context, p Producer, topic string, rec event.Record, l Le
 	return nil
 }
 
+// Original returns the record that Write was given.
+func Original(stored event.Record) event.Record {
+	out := event.Record{Key: stored.Key, Value: stored.Value, Time: stored.Time, Headers: Letter{}.strip(stored.Headers)}
+	for _, h := range stored.Headers {
+		if h.Key == Prefix+"timestamp" {
+			if at, err := time.Parse(time.RFC3339Nano, string(h.Value)); err == nil {
+				out.Time = at
+			}
+		}
+	}
+	return out
+}
+
 // strip drops the headers of an earlier dead letter, so that none is there twice.
 func (l Letter) strip(in []event.Header) []event.Header {
 	out := make([]event.Header, 0, len(in)+14)

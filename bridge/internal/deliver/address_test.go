@@ -61,7 +61,7 @@ func TestANameThatLeadsToAMetadataAddressIsNotDialed(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Resolve(resolver(t, addr))
-		got := c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")})
+		got := once(t, c, deliver.Post{Body: []byte("{}")})
 		if got.Outcome != deliver.SinkFault || !strings.Contains(got.Err.Error(), "sink.example") ||
 			!strings.Contains(got.Err.Error(), addr.String()) || !strings.Contains(got.Err.Error(), "SINK_ALLOW") {
 			t.Errorf("a name for %s = %+v, want a sink fault that names it and SINK_ALLOW", addr, got)
@@ -118,7 +118,7 @@ func TestAnAllowedAddressIsDialed(t *testing.T) {
 	}
 	defer c.Close()
 	var refused *deliver.RefusedError
-	if got := c.Attempt(t.Context(), deliver.Post{}); errors.As(got.Err, &refused) {
+	if got := once(t, c, deliver.Post{}); errors.As(got.Err, &refused) {
 		t.Errorf("an allowed address was refused: %v", got.Err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,12 +25,15 @@ import (
 // reused; a longer answer closes the connection.
 const drainLimit = 64 << 10
 
+const agent = "taskwire-bridge"
+
 // Config is how a sink is reached.
 type Config struct {
 	URL     string
 	Timeout time.Duration    // of one attempt, from dial to the end of the answer
 	Signing *webhook.Secrets // each signs every post; nil for unsigned posts
 	Bearer  *token.Own       // sent as Authorization: Bearer; nil for none
+	Origin  string           // who posts, for a sink that was asked by Handshake; "" for none
 	Headers *Headers         // fixed extra ones; nil for none
 	TLS     *TLS             // nil for the system's roots and no client certificate
 	Allow   []netip.Prefix   // link-local and metadata addresses that a sink may have all the same
@@ -41,6 +45,7 @@ type Client struct {
 	timeout time.Duration
 	signing *webhook.Secrets
 	bearer  *token.Own
+	origin  string
 	headers *Headers
 	tls     *TLS
 	dialer  *net.Dialer
@@ -58,7 +63,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second, Control: dialControl(cfg.Allow)}
 	return &Client{
-		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
+		url: u, timeout: cfg.Timeout, signing: cfg.Signing, bearer: cfg.Bearer, origin: cfg.Origin, headers: cfg.Headers, tls: cfg.TLS, dialer: dialer,
 		http: newConnections(failpoint.HalfWrites("B2", dialer.DialContext), cfg.TLS),
 	}, nil
 }
@@ -89,9 +94,11 @@ func (c *Client) Ready() error {
 
 // Post is one attempt.
 type Post struct {
-	WebhookID   string // of the event; "" when posts are not signed
-	ContentType string
+	WebhookID   string      // of the event; "" when posts are not signed
+	ContentType string      // "" when Header has it, or there is none
+	Header      http.Header // further headers, which win: the attributes of an event in the binary form
 	Body        []byte
+	Batch       *Batch // in place of Body: the events of a batch
 	TraceParent string // "" for none
 	TraceState  string
 	Attempt     int // 1 for the first
@@ -100,40 +107,63 @@ type Post struct {
 	Offset      int64
 }
 
+func (p Post) body() []byte {
+	if p.Batch != nil {
+		return p.Batch.body
+	}
+	return p.Body
+}
+
 // Result is the outcome of an attempt.
 type Result struct {
 	Outcome    Outcome
 	Status     int           // 0 when there was no answer
 	RetryAfter time.Duration // 0 when the sink did not ask for one
 	Err        error         // nil when accepted; otherwise for the operator
+
+	// Each is what the answer to a batch says of its events, in their order. Without
+	// it the outcome is that of the batch as a whole.
+	Each []Result
 }
 
 // attempt posts once, with send.
 func (c *Client) attempt(p Post, send func(http.Header) (*http.Response, error)) Result {
-	h := header(p)
+	h := c.header(p)
 	if err := c.authenticate(h, p); err != nil {
 		// Not sent: without its credentials it would only be refused.
 		return Result{Outcome: SinkFault, Err: fmt.Errorf("not posted, its credentials are missing: %w", err)}
 	}
 	resp, err := send(h)
 	if err != nil {
-		return c.unanswered(err)
+		return c.unanswered("post", err)
 	}
 	defer resp.Body.Close()
+	if p.Batch != nil {
+		return answeredBatch(resp, p.Batch.events)
+	}
 	var excerpt strings.Builder
 	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
-		return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+		return incomplete(resp, err)
 	}
+	return judge(resp, excerpt.String())
+}
+
+func incomplete(resp *http.Response, err error) Result {
+	return Result{Outcome: Retry, Status: resp.StatusCode, Err: fmt.Errorf("answer %d is incomplete: %w", resp.StatusCode, err)}
+}
+
+// judge is the outcome of a complete answer. excerpt is the beginning of its text.
+func judge(resp *http.Response, excerpt string) Result {
 	res := Result{Outcome: classify(resp.StatusCode), Status: resp.StatusCode}
 	if res.Outcome != Accepted {
 		res.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-		res.Err = describe(resp, excerpt.String())
+		res.Err = describe(resp, excerpt)
 	}
 	return res
 }
 
 // unanswered is the result of an attempt to which no answer came.
-func (c *Client) unanswered(err error) Result {
+func (c *Client) unanswered(doing string, err error) Result {
 	var address *RefusedError
 	var cert *tls.CertificateVerificationError
 	res := Result{Outcome: classifyError(err)}
@@ -145,21 +175,27 @@ func (c *Client) unanswered(err error) Result {
 	case res.Outcome == SinkFault:
 		res.Err = fmt.Errorf("no answer, the sink or the settings for it are wrong: %w", err)
 	default:
-		res.Err = fmt.Errorf("post: %w", err)
+		res.Err = fmt.Errorf("%s: %w", doing, err)
 	}
 	return res
 }
 
 // header is what every post has.
-func header(p Post) http.Header {
+func (c *Client) header(p Post) http.Header {
 	h := http.Header{
-		"Content-Type":       {p.ContentType},
 		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
 		"Taskwire-Topic":     {p.Topic},
 		"Taskwire-Partition": {p.Partition},
 		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
-		"User-Agent":         {"taskwire-bridge"},
+		"User-Agent":         {agent},
 	}
+	if c.origin != "" {
+		h[headerOrigin] = []string{c.origin}
+	}
+	if p.ContentType != "" {
+		h["Content-Type"] = []string{p.ContentType}
+	}
+	maps.Copy(h, p.Header)
 	if p.TraceParent != "" {
 		h["Traceparent"] = []string{p.TraceParent}
 		if p.TraceState != "" {
@@ -172,6 +208,17 @@ func header(p Post) http.Header {
 // authenticate adds what the sink may ask for. The time is the attempt's, so that
 // a late retry is no older than a first one.
 func (c *Client) authenticate(h http.Header, p Post) error {
+	if err := c.identify(h); err != nil {
+		return err
+	}
+	if c.signing != nil {
+		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
+	}
+	return nil
+}
+
+// identify adds what is the same for each request.
+func (c *Client) identify(h http.Header) error {
 	if c.headers != nil {
 		if err := c.headers.add(h); err != nil {
 			return err
@@ -183,9 +230,6 @@ func (c *Client) authenticate(h http.Header, p Post) error {
 			return err
 		}
 		h["Authorization"] = []string{"Bearer " + bearer}
-	}
-	if c.signing != nil {
-		return c.signing.Sign(h, p.WebhookID, time.Now(), p.Body)
 	}
 	return nil
 }
@@ -222,8 +266,10 @@ func quote(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return ""
 	}
-	return ": " + strings.Trim(strconv.QuoteToASCII(s[:min(len(s), 200)]), `"`)
+	return ": " + strings.Trim(quoted(s), `"`)
 }
+
+func quoted(s string) string { return strconv.QuoteToASCII(s[:min(len(s), 200)]) }
 
 // retryAfter parses seconds or an HTTP date; anything else, or a date in the past, is 0.
 func retryAfter(v string, now time.Time) time.Duration {

@@ -1,7 +1,6 @@
 package deliver_test
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +18,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// once is a worker that makes one post.
+func once(t *testing.T, c *deliver.Client, p deliver.Post) deliver.Result {
+	t.Helper()
+	w := c.Worker(t.Context())
+	defer w.Close()
+	return w.Attempt(p)
+}
+
 func attempt(t *testing.T, url string) deliver.Result {
 	t.Helper()
 	c, err := deliver.New(deliver.Config{URL: url, Timeout: 2 * time.Second})
@@ -26,7 +33,7 @@ func attempt(t *testing.T, url string) deliver.Result {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	return c.Attempt(t.Context(), deliver.Post{ContentType: "application/cloudevents+json", Body: []byte("{}"), Attempt: 3, Topic: "events", Partition: "7", Offset: 42, TraceParent: "00-a-b-01"})
+	return once(t, c, deliver.Post{ContentType: "application/cloudevents+json", Body: []byte("{}"), Attempt: 3, Topic: "events", Partition: "7", Offset: 42, TraceParent: "00-a-b-01"})
 }
 
 func TestWhatAnAnswerMeans(t *testing.T) {
@@ -134,7 +141,7 @@ func TestASinkThatHangsTimesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if got := c.Attempt(context.Background(), deliver.Post{}); got.Outcome != deliver.Retry {
+	if got := once(t, c, deliver.Post{}); got.Outcome != deliver.Retry {
 		t.Errorf("Attempt = %+v, want retry", got)
 	}
 }

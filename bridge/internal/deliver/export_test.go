@@ -12,3 +12,9 @@ func (c *Client) Resolve(r *net.Resolver) { c.dialer.Resolver = r }
 func (c *Client) PingAfter(d time.Duration) {
 	c.http.pings.SendPingTimeout, c.http.pings.PingTimeout = d, d
 }
+
+// AnsweredBatch is for a fuzz test.
+var AnsweredBatch = answeredBatch
+
+// Shared is what a worker does for an https sink.
+var Shared = (*Client).shared

@@ -74,7 +74,7 @@ func TestFixedHeadersAreSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	post := func() deliver.Result { return c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}) }
+	post := func() deliver.Result { return once(t, c, deliver.Post{Body: []byte("{}")}) }
 	if got := post(); got.Outcome != deliver.Accepted || !slices.Equal(seen.Load().([]string), []string{"one", "f"}) {
 		t.Errorf("Attempt = %+v with %v", got, seen.Load())
 	}

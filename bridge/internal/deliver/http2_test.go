@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,6 +30,7 @@ func http2(t *testing.T, streams int, handler http.HandlerFunc) (url string, fil
 	}))
 	s.TLS, s.EnableHTTP2 = ours.server("", later), true
 	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.URL, deliver.TLSFiles{CA: file(t, t.TempDir(), "ca.pem", ours.pem)}
@@ -48,7 +50,7 @@ func TestMorePostsThanStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range posts {
 		wg.Go(func() {
-			if got := c.Attempt(t.Context(), deliver.Post{Body: fmt.Append(nil, i)}); got.Outcome != deliver.Accepted {
+			if got := once(t, c, deliver.Post{Body: fmt.Append(nil, i)}); got.Outcome != deliver.Accepted {
 				t.Errorf("post %d = %+v, want accepted", i, got)
 			}
 		})
@@ -77,7 +79,7 @@ func TestAStreamThatIsCut(t *testing.T) {
 		},
 	} {
 		url, files := http2(t, 0, handler)
-		if got := client(t, url, files).Attempt(t.Context(), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Retry || got.Err == nil {
+		if got := once(t, client(t, url, files), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Retry || got.Err == nil {
 			t.Errorf("cut %s = %+v, want retry", name, got)
 		}
 	}
@@ -92,7 +94,7 @@ func TestASinkThatSaysGoAway(t *testing.T) {
 	})
 	c := client(t, url, files)
 	for range 5 {
-		if got := c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted {
+		if got := once(t, c, deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted {
 			t.Errorf("Attempt = %+v, want accepted", got)
 		}
 	}
@@ -113,12 +115,12 @@ func TestADeadHTTP2ConnectionIsLeft(t *testing.T) {
 	settings.ServerName = "127.0.0.1"
 	c := client(t, "https://"+p.addr, settings)
 	c.PingAfter(200 * time.Millisecond)
-	if got := c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted {
+	if got := once(t, c, deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted {
 		t.Fatalf("Attempt = %+v, want accepted", got)
 	}
 	p.swallow()
 	apptest.Await(t, "a post on a new connection", func() bool {
-		return c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}).Outcome == deliver.Accepted
+		return once(t, c, deliver.Post{Body: []byte("{}")}).Outcome == deliver.Accepted
 	})
 }
 

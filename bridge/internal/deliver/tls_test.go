@@ -58,18 +58,18 @@ func TestWhoASinkIs(t *testing.T) {
 		files  deliver.TLSFiles
 		says   string // "" when it is good
 	}{
-		"own CA":                    {ours.server("", later), deliver.TLSFiles{CA: ca}, ""},
-		"own CA and its own name":   {ours.server("sink.example", later), deliver.TLSFiles{CA: ca, ServerName: "sink.example"}, ""},
-		"another name":              {ours.server("other.example", later), deliver.TLSFiles{CA: ca}, "tls.server_name"},
-		"another name than is set":  {ours.server("other.example", later), deliver.TLSFiles{CA: ca, ServerName: "sink.example"}, "other.example"},
-		"expired":                   {ours.server("", time.Now().Add(-time.Minute)), deliver.TLSFiles{CA: ca}, "expired"},
-		"another CA":                {theirs.server("", later), deliver.TLSFiles{CA: ca}, "tls.ca_file"},
-		"a CA the system lacks":     {ours.server("", later), deliver.TLSFiles{ServerName: "127.0.0.1"}, "tls.ca_file"},
-		"a protocol that is broken": {&tls.Config{Certificates: ours.server("", later).Certificates, MaxVersion: tls.VersionTLS11}, deliver.TLSFiles{CA: ca}, "protocol version"},
+		"own CA":                   {ours.server("", later), deliver.TLSFiles{CA: ca}, ""},
+		"own CA and its own name":  {ours.server("sink.example", later), deliver.TLSFiles{CA: ca, ServerName: "sink.example"}, ""},
+		"another name":             {ours.server("other.example", later), deliver.TLSFiles{CA: ca}, "tls.server_name"},
+		"another name than is set": {ours.server("other.example", later), deliver.TLSFiles{CA: ca, ServerName: "sink.example"}, "other.example"},
+		"expired":                  {ours.server("", time.Now().Add(-time.Minute)), deliver.TLSFiles{CA: ca}, "expired"},
+		"another CA":               {theirs.server("", later), deliver.TLSFiles{CA: ca}, "tls.ca_file"},
+		"a CA the system lacks":    {ours.server("", later), deliver.TLSFiles{ServerName: "127.0.0.1"}, "tls.ca_file"},
+		"an old protocol":          {&tls.Config{Certificates: ours.server("", later).Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, deliver.TLSFiles{CA: ca}, "protocol version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url, posts := secure(t, c.server, accept)
-			got := client(t, url, c.files).Attempt(t.Context(), deliver.Post{Body: []byte("{}")})
+			got := once(t, client(t, url, c.files), deliver.Post{Body: []byte("{}")})
 			if c.says == "" {
 				if got.Outcome != deliver.Accepted {
 					t.Errorf("Attempt = %+v, want accepted", got)
@@ -108,13 +108,13 @@ func TestAClientCertificate(t *testing.T) {
 				cert, key := a.issue("bridge", until)
 				return deliver.TLSFiles{CA: ca, Cert: file(t, dir, "cert.pem", cert), Key: file(t, dir, "key.pem", key)}
 			}
-			if got := client(t, url, with(ours, later)).Attempt(t.Context(), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted || posts.Load() != 1 {
+			if got := once(t, client(t, url, with(ours, later)), deliver.Post{Body: []byte("{}")}); got.Outcome != deliver.Accepted || posts.Load() != 1 {
 				t.Fatalf("Attempt = %+v, want accepted", got)
 			}
 			for why, files := range map[string]deliver.TLSFiles{
 				"none": {CA: ca}, "of another authority": with(theirs, later), "expired": with(ours, time.Now().Add(-time.Minute)),
 			} {
-				got := client(t, url, files).Attempt(t.Context(), deliver.Post{Body: []byte("{}")})
+				got := once(t, client(t, url, files), deliver.Post{Body: []byte("{}")})
 				// In TLS 1.3 a sink refuses after the bridge has begun to post, and then
 				// closes: what is read of its alert is up to the network.
 				if got.Outcome != deliver.SinkFault && (version == tls.VersionTLS12 || got.Outcome != deliver.Retry) {
@@ -142,7 +142,7 @@ func TestTheFilesChange(t *testing.T) {
 	cert, key := ours.issue("before", later)
 	files := deliver.TLSFiles{CA: file(t, dir, "ca.pem", ours.pem), Cert: file(t, dir, "cert.pem", cert), Key: file(t, dir, "key.pem", key)}
 	c := client(t, url, files)
-	post := func() deliver.Result { return c.Attempt(t.Context(), deliver.Post{Body: []byte("{}")}) }
+	post := func() deliver.Result { return once(t, c, deliver.Post{Body: []byte("{}")}) }
 	if got := post(); got.Outcome != deliver.Accepted || shown.Load() != "before" {
 		t.Fatalf("Attempt = %+v as %v", got, shown.Load())
 	}

@@ -50,15 +50,15 @@ func (w *Worker) Close() {
 // Attempt posts once. An answer counts only when it is complete.
 func (w *Worker) Attempt(p Post) Result {
 	if w.conn == nil {
-		return w.client.Attempt(w.ctx, p)
+		return w.client.shared(w.ctx, p)
 	}
 	deadline := time.Now().Add(w.client.timeout)
 	return w.client.attempt(p, func(h http.Header) (*http.Response, error) {
-		head, err := w.write(h, len(p.Body))
+		head, err := w.write(h, len(p.body()))
 		if err != nil {
 			return nil, err
 		}
-		return w.conn.Post(deadline, head, p.Body)
+		return w.conn.Post(deadline, head, p.body())
 	})
 }
 
@@ -88,21 +88,29 @@ func printable(value string) bool {
 	return true
 }
 
-// Attempt is Worker.Attempt over connections that all callers share.
-func (c *Client) Attempt(ctx context.Context, p Post) Result {
+// shared posts once, over connections that all workers share.
+func (c *Client) shared(ctx context.Context, p Post) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return c.attempt(p, func(h http.Header) (*http.Response, error) { return c.http.RoundTrip(c.request(ctx, h, p.Body)) })
+	return c.attempt(p, func(h http.Header) (*http.Response, error) { return c.http.RoundTrip(c.request(ctx, h, p)) })
 }
 
 // request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.
-func (c *Client) request(ctx context.Context, h http.Header, content []byte) *http.Request {
-	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+func (c *Client) request(ctx context.Context, h http.Header, p Post) *http.Request {
+	body := func() (io.ReadCloser, error) {
+		if p.Batch != nil {
+			return p.Batch.reader(), nil
+		}
+		if len(p.Body) == 0 {
+			return http.NoBody, nil // of any other body a length of 0 means that it is not known
+		}
+		return io.NopCloser(bytes.NewReader(p.Body)), nil
+	}
 	first, _ := body()
 	req := &http.Request{
 		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		// GetBody lets the transport repeat a request whose idle connection had died before a byte was sent.
-		Body: first, GetBody: body, ContentLength: int64(len(content)),
+		Body: first, GetBody: body, ContentLength: int64(len(p.body())),
 	}
 	return req.WithContext(ctx)
 }

@@ -7,18 +7,28 @@ import (
 	"slices"
 )
 
-// protocolType and protocolName are those of Java consumers with the range assignor, so
-// that such consumers and this package can share a group, whoever leads it.
+// protocolType and protocolRange are those of Java consumers with the range assignor, so
+// that such consumers and this package can share a group, whoever leads it. protocolSticky
+// is this package's own; the coordinator chooses it when all members know it.
 const (
-	protocolType = "consumer"
-	protocolName = "range"
+	protocolType   = "consumer"
+	protocolRange  = "range"
+	protocolSticky = "taskwire-sticky"
 )
 
 // subscriber is a member of the group as described to its leader.
 type subscriber struct {
 	id       string
 	instance string
-	topics   []string
+	subscription
+}
+
+// subscription is what a member tells the leader: its topics, and what it works on and
+// goes on working on while the group rebalances, with the generation that assigned it.
+type subscription struct {
+	topics     []string
+	owned      map[string][]int
+	generation int32
 }
 
 // assign distributes the partitions of each topic among the members that subscribe to it,
@@ -65,33 +75,77 @@ func compare(a, b subscriber) int {
 }
 
 // The two structures that members exchange through the broker, which does not parse them.
-// Version 0 is written; of newer versions the part common to all is read.
+// Of a subscription version 2 is written, the first with owned partitions and their
+// generation, or 0 when there are none; of an assignment version 0. Of newer versions the
+// part that this package knows is read.
 
-func encodeSubscription(topic string) []byte {
-	b := []byte{0, 0}
+func encodeSubscription(topic string, owned []int, generation int32) []byte {
+	b := []byte{0, 2}
+	if len(owned) == 0 {
+		b = []byte{0, 0}
+	}
 	b = binary.BigEndian.AppendUint32(b, 1)
 	b = appendString(b, topic)
-	return binary.BigEndian.AppendUint32(b, 0xffffffff) // no user data
+	b = binary.BigEndian.AppendUint32(b, null) // no user data
+	if len(owned) == 0 {
+		return b
+	}
+	b = appendPartitions(b, map[string][]int{topic: owned})
+	return binary.BigEndian.AppendUint32(b, uint32(generation))
 }
 
-func decodeSubscription(b []byte) ([]string, error) {
+func decodeSubscription(b []byte) (subscription, error) {
 	r := reader{b: b}
-	r.uint16() // version
-	topics := make([]string, 0, 1)
+	s := subscription{topics: make([]string, 0, 1), generation: -1}
+	version := r.uint16()
 	for range r.length() {
-		topics = append(topics, r.string())
+		s.topics = append(s.topics, r.string())
 		if r.short {
 			break
 		}
 	}
-	if r.short {
-		return nil, errors.New("subscription is truncated")
+	if version >= 1 && !r.short {
+		r.bytes() // user data
+		s.owned = r.partitions()
 	}
-	return topics, nil
+	if version >= 2 {
+		s.generation = int32(r.uint32())
+	}
+	if r.short {
+		return subscription{}, errors.New("subscription is truncated")
+	}
+	return s, nil
 }
 
+// mark in the user data of an assignment says that its leader gives nobody what another
+// member still works on.
+const mark = "taskwire 1"
+
 func encodeAssignment(partitions map[string][]int) []byte {
-	b := []byte{0, 0}
+	b := appendPartitions([]byte{0, 0}, partitions)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(mark)))
+	return append(b, mark...)
+}
+
+// decodeAssignment returns the partitions of one topic, and whether the assignment has the
+// mark. A member without partitions may get no bytes at all.
+func decodeAssignment(b []byte, topic string) (ids []int, marked bool, err error) {
+	if len(b) == 0 {
+		return nil, false, nil
+	}
+	r := reader{b: b}
+	r.uint16()
+	ids = slices.Sorted(slices.Values(r.partitions()[topic]))
+	marked = string(r.bytes()) == mark
+	if r.short {
+		return nil, false, errors.New("assignment is truncated")
+	}
+	return ids, marked, nil
+}
+
+const null = 0xffffffff // length of what is not there
+
+func appendPartitions(b []byte, partitions map[string][]int) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(partitions)))
 	for topic, ids := range partitions {
 		b = appendString(b, topic)
@@ -100,34 +154,7 @@ func encodeAssignment(partitions map[string][]int) []byte {
 			b = binary.BigEndian.AppendUint32(b, uint32(id))
 		}
 	}
-	return binary.BigEndian.AppendUint32(b, 0xffffffff)
-}
-
-// decodeAssignment returns the partitions of one topic. A member without partitions may
-// get no bytes at all.
-func decodeAssignment(b []byte, topic string) ([]int, error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
-	var ids []int
-	r := reader{b: b}
-	r.uint16()
-	for range r.length() {
-		name := r.string()
-		for range r.length() {
-			if id := r.uint32(); name == topic && !r.short {
-				ids = append(ids, int(id))
-			}
-		}
-		if r.short {
-			return nil, errors.New("assignment is truncated")
-		}
-	}
-	if r.short {
-		return nil, errors.New("assignment is truncated")
-	}
-	slices.Sort(ids)
-	return ids, nil
+	return b
 }
 
 func appendString(b []byte, s string) []byte {
@@ -165,6 +192,31 @@ func (r *reader) uint32() uint32 {
 }
 
 func (r *reader) string() string { return string(r.take(int(r.uint16()))) }
+
+// bytes reads a nullable array of bytes.
+func (r *reader) bytes() []byte {
+	n := r.uint32()
+	if n == null {
+		return nil
+	}
+	return r.take(int(n))
+}
+
+func (r *reader) partitions() map[string][]int {
+	all := map[string][]int{}
+	for range r.length() {
+		topic := r.string()
+		for range r.length() {
+			if id := r.uint32(); !r.short {
+				all[topic] = append(all[topic], int(id))
+			}
+		}
+		if r.short {
+			return nil
+		}
+	}
+	return all
+}
 
 // length reads the length of an array. An element has at least two bytes, so that an
 // impossible length costs neither time nor memory.

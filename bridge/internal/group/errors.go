@@ -27,10 +27,14 @@ func codeError(code int16) error {
 	return kafkago.Error(code)
 }
 
-// fenced reports whether the coordinator no longer knows this member or generation.
-// No other answer affects the membership.
+// errTaken: a leader that knows of no claims has made a plan while this member worked.
+var errTaken = errors.New("another kind of member leads the group and has reassigned partitions")
+
+// fenced reports whether the coordinator no longer knows this member or generation, or has
+// given its partitions away. No other answer affects the membership.
 func fenced(err error) bool {
-	return errors.Is(err, kafkago.UnknownMemberId) ||
+	return errors.Is(err, errTaken) ||
+		errors.Is(err, kafkago.UnknownMemberId) ||
 		errors.Is(err, kafkago.IllegalGeneration) ||
 		errors.Is(err, kafkago.FencedInstanceID)
 }

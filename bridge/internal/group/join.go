@@ -23,7 +23,9 @@ import (
 type generation struct {
 	number   int32
 	memberID string
+	protocol string
 	assigned []int
+	marked   bool      // by a leader that respects what others work on
 	synced   time.Time // when the request for assigned was sent
 
 	// For the leader, which watches for new partitions: how many of each topic it
@@ -39,7 +41,7 @@ type generation struct {
 func (m *Member) join(ctx context.Context) (generation, error) {
 	given := false // whether the coordinator has already asked to join again with an id
 	for backoff := newBackoff(); ; {
-		g, err := m.joinOnce(ctx)
+		g, err := m.joinOnce(ctx, nil)
 		switch {
 		case err == nil:
 			m.succeed()
@@ -63,21 +65,23 @@ func (m *Member) join(ctx context.Context) (generation, error) {
 	}
 }
 
-func (m *Member) joinOnce(ctx context.Context) (generation, error) {
+// joinOnce joins the group. s is the session that goes on meanwhile, with all it works on;
+// nil when there is none.
+func (m *Member) joinOnce(ctx context.Context, s *Session) (generation, error) {
 	if err := m.probe(ctx); err != nil {
 		return generation{}, err
 	}
 	if m.id == "" && m.cfg.InstanceID != "" {
 		m.unnamed = true
 	}
-	res, err := await[*joinResponse](ctx, m, m.generation, &joinRequest{
+	res, err := await[*joinResponse](ctx, m, m.generation, s, &joinRequest{
 		GroupID:            m.cfg.Group,
 		SessionTimeoutMS:   int32(m.cfg.SessionTimeout.Milliseconds()),
 		RebalanceTimeoutMS: int32(m.cfg.RebalanceTimeout.Milliseconds()),
 		MemberID:           m.id,
 		GroupInstanceID:    m.cfg.InstanceID,
 		ProtocolType:       protocolType,
-		Protocols:          []joinProtocol{{Name: protocolName, Metadata: encodeSubscription(m.cfg.Topic)}},
+		Protocols:          m.protocols(s),
 	})
 	if err != nil {
 		return generation{}, err
@@ -90,14 +94,32 @@ func (m *Member) joinOnce(ctx context.Context) (generation, error) {
 		return generation{}, err
 	}
 	m.id, m.generation = res.MemberID, res.GenerationID
-	g := generation{number: res.GenerationID, memberID: res.MemberID, leader: res.LeaderID == res.MemberID}
+	if s != nil {
+		s.number.Store(res.GenerationID) // commits are refused in any other from here on
+	}
+	g := generation{number: res.GenerationID, memberID: res.MemberID, protocol: res.ProtocolName, leader: res.LeaderID == res.MemberID}
 	plan, err := m.plan(ctx, &g, res)
 	if err != nil {
 		return generation{}, err
 	}
 	g.synced = time.Now()
-	g.assigned, err = m.sync(ctx, g, plan)
+	g.assigned, g.marked, err = m.sync(ctx, g, plan)
 	return g, err
+}
+
+// protocols is what the coordinator may choose from, the preferred one first.
+func (m *Member) protocols(s *Session) []joinProtocol {
+	var owned []int
+	generation := int32(-1)
+	if s != nil {
+		owned, generation = s.owned(), s.g.number
+	}
+	subscription := encodeSubscription(m.cfg.Topic, owned, generation)
+	protocols := []joinProtocol{{Name: protocolRange, Metadata: subscription}}
+	if m.cfg.Sticky {
+		protocols = append([]joinProtocol{{Name: protocolSticky, Metadata: subscription}}, protocols...)
+	}
+	return protocols
 }
 
 // probe checks that the coordinator can be reached. A join may legitimately take very long;
@@ -117,13 +139,15 @@ func (m *Member) probe(ctx context.Context) error {
 // timeout runs while a member waits in a join, and removes it without an answer (kfake,
 // groups.go: updateMemberAndRebalance leaves the timer of updateHeartbeat running, which
 // calls removeMember). Apache Kafka removes no waiting member.
-func await[R protocol.Message](ctx context.Context, m *Member, generation int32, req protocol.Message) (res R, err error) {
+//
+// The answer to such a heartbeat also confirms the membership of s, which goes on meanwhile.
+func await[R protocol.Message](ctx context.Context, m *Member, generation int32, s *Session, req protocol.Message) (res R, err error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer giveUp(nil)
 	if m.id != "" {
-		wg.Go(func() { m.ask(ctx, generation, giveUp) })
+		wg.Go(func() { m.ask(ctx, generation, s, giveUp) })
 	}
 	res, err = send[R](ctx, m, 2*m.cfg.RebalanceTimeout+joinSlack, req)
 	if why := context.Cause(ctx); err != nil && why != nil {
@@ -133,8 +157,9 @@ func await[R protocol.Message](ctx context.Context, m *Member, generation int32,
 }
 
 // ask calls giveUp when the coordinator no longer knows of the request that waits for it.
-func (m *Member) ask(ctx context.Context, generation int32, giveUp context.CancelCauseFunc) {
+func (m *Member) ask(ctx context.Context, generation int32, s *Session, giveUp context.CancelCauseFunc) {
 	for retry.Pause(ctx, m.cfg.Heartbeat) == nil {
+		sent := time.Now()
 		res, err := m.beat(ctx, generation)
 		if err != nil {
 			continue // the next heartbeat may be answered
@@ -144,6 +169,10 @@ func (m *Member) ask(ctx context.Context, generation int32, giveUp context.Cance
 			giveUp(errNotJoining)
 		case kafkago.UnknownMemberId, kafkago.FencedInstanceID:
 			giveUp(code)
+		case kafkago.RebalanceInProgress: // the broker has renewed the session
+			if s != nil {
+				s.confirm(sent)
+			}
 		}
 	}
 }
@@ -167,7 +196,7 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 			m.cfg.Log.Warn("consumer group member ignored, its subscription is invalid", "group", m.cfg.Group, "member", jm.MemberID, "err", err)
 		}
 		members = append(members, subscriber{jm.MemberID, jm.GroupInstanceID, subscribed})
-		for _, topic := range subscribed {
+		for _, topic := range subscribed.topics {
 			topics[topic] = struct{}{}
 		}
 	}
@@ -180,29 +209,29 @@ func (m *Member) plan(ctx context.Context, g *generation, res *joinResponse) ([]
 		return nil, err
 	}
 	g.dealt = dealt
-	plan := make([]syncgroup.RequestAssignment, 0, len(members))
-	for id, partitions := range assign(members, dealt) {
-		plan = append(plan, syncgroup.RequestAssignment{MemberID: id, Assignment: encodeAssignment(partitions)})
+	assignments := make([]syncgroup.RequestAssignment, 0, len(members))
+	for id, partitions := range plan(g.protocol, members, dealt) {
+		assignments = append(assignments, syncgroup.RequestAssignment{MemberID: id, Assignment: encodeAssignment(partitions)})
 	}
-	return plan, nil
+	return assignments, nil
 }
 
-func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) ([]int, error) {
+func (m *Member) sync(ctx context.Context, g generation, plan []syncgroup.RequestAssignment) (assigned []int, marked bool, err error) {
 	// No generation: a member that cannot get its partitions must not keep its session alive.
-	res, err := await[*syncgroup.Response](ctx, m, -1, &syncgroup.Request{
+	res, err := await[*syncgroup.Response](ctx, m, -1, nil, &syncgroup.Request{
 		GroupID:         m.cfg.Group,
 		GenerationID:    g.number,
 		MemberID:        g.memberID,
 		GroupInstanceID: m.cfg.InstanceID,
 		ProtocolType:    protocolType,
-		ProtocolName:    protocolName,
+		ProtocolName:    g.protocol,
 		Assignments:     plan,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("sync: %w", err)
+		return nil, false, fmt.Errorf("sync: %w", err)
 	}
 	if err := codeError(res.ErrorCode); err != nil {
-		return nil, fmt.Errorf("sync: %w", err)
+		return nil, false, fmt.Errorf("sync: %w", err)
 	}
 	return decodeAssignment(res.Assignments, m.cfg.Topic)
 }
@@ -237,7 +266,7 @@ func (m *Member) assignedInGroup(ctx context.Context, topics []string) (map[stri
 		}
 		for _, member := range g.Members {
 			for _, topic := range topics {
-				ids, err := decodeAssignment(member.MemberAssignment, topic)
+				ids, _, err := decodeAssignment(member.MemberAssignment, topic)
 				if err != nil {
 					return nil, fmt.Errorf("describe group: %w", err)
 				}

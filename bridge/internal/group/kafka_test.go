@@ -31,6 +31,7 @@ type live struct {
 	sessions  chan *group.Session
 	atBegin   func(*group.Session) // instead of sessions
 	atEnd     func(context.Context, *group.Session) error
+	handler   group.Handler // instead of all of these
 	transport *kafka.Transport
 	conns     conns
 	dead      atomic.Bool // no connection succeeds
@@ -74,7 +75,11 @@ func join(t *testing.T, brokers []string, topic, instance string, options ...fun
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	go func() {
-		l.done <- l.Run(ctx, l.handle)
+		handle := l.handle
+		if l.handler != nil {
+			handle = l.handler
+		}
+		l.done <- l.Run(ctx, handle)
 		close(l.done)
 	}()
 	t.Cleanup(func() {

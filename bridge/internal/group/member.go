@@ -7,10 +7,34 @@
 // survives every error and every missing answer of the coordinator; it ends only when the
 // coordinator answers that the member is unknown or the generation is over.
 //
-// It uses the classic group protocol with the range assignor of Java consumers.
+// It uses the classic group protocol with the range assignor of Java consumers, or with a
+// sticky one of its own.
 // kafka.Reader and kafka.ConsumerGroup are not used: they commit for partitions that they
 // have lost, stop heartbeating when the drain begins, and drop their member id at the
 // first error of a coordinator.
+//
+// # Rebalances
+//
+// With Config.Sticky, a rebalance interrupts only what moves (after KIP-429, which Java's
+// consumers call cooperative). A member joins again with its handler at work, and tells the
+// leader what it works on. The leader moves as little as an even distribution takes and
+// gives nobody a partition that another member has claimed. When the new assignment lacks a
+// partition that the member works on, it drains that one, commits, and joins again without
+// claiming it; only the plan of that second rebalance gives it to its new owner, which so
+// begins at the last commit. All others were never touched.
+//
+// Nobody else can have a claimed partition: each plan is made from the claims of all members
+// of its generation. A member that is not among them has left, after its handlers returned,
+// or was removed, which it is told by the next answer and can tell by its clock (Confirmed),
+// as without Sticky.
+//
+// The protocol is the members' common choice. When one knows only range (a Java consumer, an
+// older bridge during an update) the coordinator chooses range from then on, and every
+// member drains everything before it joins again. In the one rebalance that changes to range
+// members still work on what they claim; a leader of this package withholds that there, too,
+// and marks its plans. A plan without the mark that takes something away ends the session at
+// once, without a drain: the new owner may have begun. That takes a leader that dies in
+// the very rebalance in which the first foreign member joins.
 //
 // # Restarts
 //
@@ -70,6 +94,10 @@ type Config struct {
 	// zero.
 	Refresh time.Duration
 
+	// Sticky lets the handler go on through a rebalance with the partitions that stay; see
+	// Rebalances in the package comment. It then uses Session.Each.
+	Sticky bool
+
 	Log *slog.Logger
 
 	// OnRebalance, when set, is called at the start of each generation except the first.
@@ -99,7 +127,7 @@ type Partition struct {
 	Metadata string
 }
 
-// Claim is what one generation of the group assigns to this member.
+// Claim is what a generation of the group assigns to this member: for a Session, the first.
 type Claim struct {
 	Generation int
 	MemberID   string
@@ -113,7 +141,7 @@ type Offset struct {
 	Short    string // stored instead when the broker refuses Metadata for its size
 }
 
-// Handler works on the partitions of a session until ctx ends, then finishes the work in
+// Handler works on the partitions of a session (see Session.Each) until ctx ends, then finishes the work in
 // progress, commits, and returns. The cause of ctx is ErrRebalance or ErrFenced; with any
 // other cause the member is stopping.
 type Handler func(ctx context.Context, s *Session) error
@@ -200,7 +228,7 @@ func (m *Member) run(ctx context.Context, handle Handler) error {
 func (m *Member) serve(ctx context.Context, g generation, handle Handler) error {
 	work, revoke := context.WithCancelCause(ctx)
 	defer revoke(nil)
-	s := newSession(m, g, revoke)
+	s := newSession(m, work, g, revoke)
 
 	// Heartbeats outlive ctx: they end when the handler has returned, not when it is
 	// asked to.
@@ -247,6 +275,15 @@ func (m *Member) begin(s *Session) {
 	m.cfg.Log.Info("consumer group joined", "group", m.cfg.Group, "topic", m.cfg.Topic,
 		"generation", s.Generation, "member", s.MemberID, "partitions", s.g.assigned)
 	if m.generations++; m.generations > 1 && m.cfg.OnRebalance != nil {
+		m.cfg.OnRebalance()
+	}
+}
+
+// rebalanced reports a generation that began while the handler was at work.
+func (m *Member) rebalanced(g generation, gained, revoked []int) {
+	m.cfg.Log.Info("consumer group rebalanced", "group", m.cfg.Group, "topic", m.cfg.Topic,
+		"generation", g.number, "partitions", g.assigned, "gained", gained, "revoked", revoked)
+	if m.generations++; m.cfg.OnRebalance != nil {
 		m.cfg.OnRebalance()
 	}
 }
@@ -363,9 +400,10 @@ func send[R protocol.Message](ctx context.Context, m *Member, timeout time.Durat
 	}
 	answer, err := transport.RoundTrip(ctx, m.cfg.Client.Addr, req)
 	if err != nil {
-		// The coordinator is a broker that the transport does not know yet. It would look
-		// for it at its next refresh; a new pool looks at once.
-		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && errors.Is(err, kafkago.BrokerNotAvailable) {
+		// The broker is gone, or the coordinator is one that the transport does not know
+		// yet. The pool would give out its other dead connections one by one, and look for
+		// the coordinator at its next refresh; a new pool looks at once.
+		if t, ok := transport.(interface{ CloseIdleConnections() }); ok && !errors.Is(err, context.Canceled) {
 			t.CloseIdleConnections()
 		}
 		return res, err

@@ -15,31 +15,40 @@ import (
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// Session is a member's part in one generation of the group. It ends when its handler
-// returns.
+// Session is a member's part in one generation of the group or, with Config.Sticky, in
+// those that follow it without an interruption. It ends when its handler returns.
 type Session struct {
 	Claim
 
 	m      *Member
-	g      generation
-	revoke context.CancelCauseFunc
-	turn   chan struct{} // held by the Commit in progress
-	beaten atomic.Int64  // when the coordinator last confirmed the membership, since m.began
+	g      generation // owned by heartbeat
+	work   context.Context
+	revoke context.CancelCauseFunc // ends work
+	turn   chan struct{}           // held by the Commit in progress
+	beaten atomic.Int64            // when the coordinator last confirmed the membership, since m.began
+
+	number  atomic.Int32 // of the generation in which to commit
+	joining atomic.Bool  // the generation is being replaced
+	held    holdings
 
 	mu   sync.Mutex
 	lost chan struct{} // closed once, when why is set
 	why  error
 }
 
-func newSession(m *Member, g generation, revoke context.CancelCauseFunc) *Session {
+func newSession(m *Member, work context.Context, g generation, revoke context.CancelCauseFunc) *Session {
 	s := &Session{
 		Claim:  Claim{Generation: int(g.number), MemberID: g.memberID},
 		m:      m,
 		g:      g,
+		work:   work,
 		revoke: revoke,
 		turn:   make(chan struct{}, 1),
 		lost:   make(chan struct{}),
 	}
+	s.number.Store(g.number)
+	s.held.again = make(chan struct{}, 1)
+	s.held.add(work, g.assigned)
 	s.confirm(g.synced)
 	return s
 }
@@ -121,18 +130,19 @@ func (s *Session) failAll(failed map[int]error, left map[int]Offset, err error) 
 
 func (s *Session) commitError(err error) error {
 	if fenced(err) {
-		return fmt.Errorf("commit generation %d of group %s: %w: %w", s.Generation, s.m.cfg.Group, ErrFenced, err)
+		return fmt.Errorf("commit generation %d of group %s: %w: %w", s.number.Load(), s.m.cfg.Group, ErrFenced, err)
 	}
-	return fmt.Errorf("commit generation %d of group %s: %w", s.Generation, s.m.cfg.Group, err)
+	return fmt.Errorf("commit generation %d of group %s: %w", s.number.Load(), s.m.cfg.Group, err)
 }
 
 // commitOnce sends one commit. What is stored or refused leaves left, a refusal with its
 // reason in failed; the error is about those that stay and may be retried.
 func (s *Session) commitOnce(ctx context.Context, left map[int]Offset, failed map[int]error) (err error) {
+	number := s.number.Load()
 	req := &offsetcommit.Request{
 		GroupID:         s.m.cfg.Group,
-		GenerationID:    s.g.number,
-		MemberID:        s.g.memberID,
+		GenerationID:    number,
+		MemberID:        s.MemberID,
 		GroupInstanceID: s.m.cfg.InstanceID,
 		RetentionTimeMs: -1,
 		Topics:          []offsetcommit.RequestTopic{{Name: s.m.cfg.Topic}},
@@ -155,6 +165,9 @@ func (s *Session) commitOnce(ctx context.Context, left map[int]Offset, failed ma
 				continue
 			}
 			perr := codeError(p.ErrorCode)
+			if errors.Is(perr, kafkago.IllegalGeneration) && (s.joining.Load() || number != s.number.Load()) {
+				perr = kafkago.RebalanceInProgress // the next try has the new generation
+			}
 			switch {
 			case perr == nil:
 				delete(left, id)
@@ -227,7 +240,13 @@ func (s *Session) heartbeat(ctx context.Context) {
 		case <-refresh.C:
 			s.watch(ctx)
 			continue
+		case <-s.held.again:
+			s.rebalance(ctx)
+			continue
 		case <-next.C:
+		}
+		if s.lostErr() != nil {
+			return
 		}
 		sent := time.Now()
 		err := s.heartbeatOnce(ctx)
@@ -239,7 +258,7 @@ func (s *Session) heartbeat(ctx context.Context) {
 			s.alive(backoff, sent)
 		case errors.Is(err, kafkago.RebalanceInProgress): // the broker has renewed the session nevertheless
 			s.alive(backoff, sent)
-			s.revoke(ErrRebalance)
+			s.rebalance(ctx)
 		case fenced(err):
 			s.lose(err)
 			return
@@ -279,7 +298,8 @@ func (s *Session) watch(ctx context.Context) {
 	for topic, n := range counts {
 		if n > s.g.dealt[topic] {
 			s.m.cfg.Log.Info("topic has new partitions, consumer group rebalances", "group", s.m.cfg.Group, "topic", topic)
-			s.revoke(ErrRebalance)
+			s.rebalance(ctx)
+			return
 		}
 	}
 }
@@ -292,7 +312,11 @@ func (s *Session) alive(backoff *retry.Backoff, sent time.Time) {
 
 // confirm records when a request was sent that the coordinator has acknowledged: the
 // coordinator restarted the session timeout then or later.
-func (s *Session) confirm(sent time.Time) { s.beaten.Store(int64(sent.Sub(s.m.began))) }
+func (s *Session) confirm(sent time.Time) {
+	at := int64(sent.Sub(s.m.began))
+	for was := s.beaten.Load(); at > was && !s.beaten.CompareAndSwap(was, at); was = s.beaten.Load() {
+	}
+}
 
 // lose ends the session for good.
 func (s *Session) lose(err error) {
@@ -305,7 +329,7 @@ func (s *Session) lose(err error) {
 	close(s.lost)
 	s.revoke(fmt.Errorf("%w: %w", ErrFenced, err))
 	s.m.cfg.Log.Warn("consumer group membership lost", "group", s.m.cfg.Group, "topic", s.m.cfg.Topic,
-		"generation", s.Generation, "err", err)
+		"generation", s.number.Load(), "err", err)
 }
 
 func (s *Session) lostErr() error {

@@ -232,7 +232,8 @@ func (c *Conn) read() (*http.Response, error) {
 		case err != nil:
 			return nil, err
 		case resp.StatusCode == http.StatusSwitchingProtocols:
-			return nil, errors.New("sink answered 101: it wants to speak another protocol")
+			resp.Close = true // what follows is not HTTP
+			return resp, nil
 		case resp.StatusCode >= 200:
 			c.limited.N = math.MaxInt64
 			return resp, nil

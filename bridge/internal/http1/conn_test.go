@@ -137,7 +137,7 @@ func TestAnswers(t *testing.T) {
 		"cut chunk":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nye", 0, "", false},
 		"no last chunk":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n", 0, "", false},
 		"not HTTP":            {"SSH-2.0-OpenSSH_9.2\r\n", 0, "", false},
-		"another protocol":    {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 0, "", false},
+		"another protocol":    {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 101, "", false},
 		"only interim":        {strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 100) + noContent, 0, "", false},
 		"endless head":        {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: yyyyyyyyyyyyyyyyyyyyyyyy\r\n", 1<<14), 0, "", false},
 		"two lengths":         {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nyes", 0, "", false},

@@ -1,81 +1,91 @@
 package pump
 
 import (
-	"context"
 	"errors"
 	"net"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
-	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// attempted is what became of one post.
-type attempted struct {
-	item *item
-	held bool // it was not posted: a 429 came first
-	deliver.Result
-}
-
-// attempt is a worker: it posts one item after the other until work is closed.
-// It looks for a hold once more, as late as it can: one from another partition
-// may have come after the loop chose the item.
-func (p *partition) attempt(posts context.Context) {
-	sink := p.sub.sink.Worker(posts)
-	defer sink.Close()
-	for it := range p.work {
-		start := time.Now()
-		if p.sub.pace.held(start) != nil {
-			p.results <- attempted{item: it, held: true}
-			continue
-		}
-		res := sink.Attempt(deliver.Post{
-			WebhookID: it.webhookID, ContentType: event.HTTPContentType, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
-			Attempt: it.attempts + 1, Topic: p.sub.cfg.Topic, Partition: p.name, Offset: it.offset,
-		})
-		p.sub.metrics.attempted(p.sub.cfg.Name, res.Outcome, time.Since(start))
-		if res.Outcome == deliver.Throttled {
-			p.holdPosts(res, start)
-		}
-		p.results <- attempted{item: it, Result: res}
-	}
-}
-
-// settle decides what the outcome of an attempt means for the event, its key and the sink.
-func (p *partition) settle(r attempted, now time.Time) {
-	it := r.item
+// settle decides what the outcome of a post means for its events, their keys and the sink.
+func (p *partition) settle(r *post, now time.Time) {
 	p.inFlight--
-	probe := p.breaker.ended(it.queue.key)
+	probe := p.breaker.ended(r.key)
+	defer p.reuse(r)
 	if r.held {
-		p.heldBack(it, now)
+		for _, it := range r.items {
+			p.heldBack(it, now)
+		}
 		return
 	}
-	it.attempts++
-	it.status = r.Status
-	switch r.Outcome {
-	case deliver.Accepted:
-		failpoint.Hit("B3")
+	for _, it := range r.expired {
+		p.setAsideExpired(it, now)
+	}
+	if len(r.items) == 0 {
+		return
+	}
+	for i, it := range r.items {
+		it.attempts++
+		it.status = r.of(i).Status
+		if err := r.of(i).Err; err != nil {
+			it.fail(err, now)
+		}
+	}
+	var f sinkFault
+	switch {
+	case r.any(deliver.Accepted):
+		p.sub.pass.answered()
 		p.sub.pace.accepted(now)
 		p.recovered(now)
-		p.sub.log.Debug("delivered", p.attrs(it)...)
-		p.done(it)
-	case deliver.Rejected:
+	case r.any(deliver.Rejected):
+		p.sub.pass.answered()
 		p.recovered(now) // the sink is well enough to refuse
-		it.fail(r.Err, now)
-		p.rejected(it, r, now)
-	case deliver.Throttled:
-		it.fail(r.Err, now)
-		p.throttled(it, now)
-	default:
-		it.fail(r.Err, now)
-		p.failed(it, r, probe, now)
+	case r.any(deliver.Retry, deliver.SinkFault, deliver.Gone):
+		p.sub.pass.unanswered(r.items[0].err, now)
+		f = p.sinkFailed(r, probe, now)
 	}
+	if r.shared() {
+		p.tellApart(r, f, now)
+		return
+	}
+	for i, it := range r.items {
+		switch res := r.of(i); res.Outcome {
+		case deliver.Accepted:
+			failpoint.Hit("B3")
+			p.sub.log.Debug("delivered", p.attrs(it)...)
+			p.done(it)
+		case deliver.Rejected:
+			p.rejected(it, res, now)
+		case deliver.Throttled:
+			p.throttled(it, now)
+		default:
+			p.failed(it, res, f, now)
+			f.reported = !r.any(deliver.Accepted, deliver.Rejected) // a line for each event of a batch would repeat the same fault
+		}
+	}
+}
+
+// sinkFault is what the failure of a whole post says about the sink.
+type sinkFault struct {
+	probes   int  // failed in a row, if this was one
+	wasDown  bool // before
+	reported bool
+}
+
+// sinkFailed books a post that the sink has neither accepted nor refused any event of.
+func (p *partition) sinkFailed(r *post, probe bool, now time.Time) sinkFault {
+	f := sinkFault{wasDown: p.breaker.down()}
+	if f.probes = p.breaker.failed(r.key, probe, r.result.Err); f.probes > 0 {
+		p.breaker.putOff(now.Add(p.sub.cfg.Backoff.Wait(f.probes, r.result.RetryAfter)))
+	}
+	return f
 }
 
 // rejected sets aside what the sink refuses, unless the subscription never skips.
-func (p *partition) rejected(it *item, r attempted, now time.Time) {
+func (p *partition) rejected(it *item, r deliver.Result, now time.Time) {
 	if it.skip != nil {
 		p.setAside(it, deadletter.Skipped, now)
 		return
@@ -91,12 +101,7 @@ func (p *partition) rejected(it *item, r attempted, now time.Time) {
 }
 
 // failed chooses between another attempt and a dead letter.
-func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
-	wasDown := p.breaker.down()
-	probes := p.breaker.failed(it.queue.key, probe, r.Err)
-	if probes > 0 {
-		p.breaker.putOff(now.Add(p.sub.cfg.Backoff.Wait(probes, r.RetryAfter)))
-	}
+func (p *partition) failed(it *item, r deliver.Result, f sinkFault, now time.Time) {
 	if r.Outcome == deliver.Retry && !p.breaker.down() && !unreachable(r.Err) {
 		it.counted++
 	}
@@ -111,11 +116,11 @@ func (p *partition) failed(it *item, r attempted, probe bool, now time.Time) {
 		p.setAside(it, deadletter.Exhausted, now)
 		return
 	}
-	p.reportFailure(it, probes, wasDown, now)
+	p.reportFailure(it, f, now)
 	p.retry(it, r, now)
 }
 
-func (p *partition) retry(it *item, r attempted, now time.Time) {
+func (p *partition) retry(it *item, r deliver.Result, now time.Time) {
 	p.window.retry(it, now.Add(p.sub.cfg.Backoff.Wait(it.attempts, r.RetryAfter)))
 }
 
@@ -151,15 +156,18 @@ func (p *partition) recovered(now time.Time) {
 // reportFailure logs an event's first failure and then its 2nd, 4th, 8th ...
 // While the sink is down only probes are reported, in the same way: a line per
 // event would repeat the same fault.
-func (p *partition) reportFailure(it *item, probes int, wasDown bool, now time.Time) {
+func (p *partition) reportFailure(it *item, f sinkFault, now time.Time) {
+	if f.reported {
+		return
+	}
 	if !p.breaker.down() {
 		if isPowerOfTwo(it.attempts) {
 			p.sub.log.Warn("delivery failed, retrying", append(p.attrs(it), "failing_for", it.failingFor(now), "err", it.err)...)
 		}
 		return
 	}
-	if !wasDown || (probes > 0 && isPowerOfTwo(probes)) {
-		p.sub.log.Warn("sink down, probing", append(p.attrs(it), "probes", probes, "err", it.err)...)
+	if !f.wasDown || (f.probes > 0 && isPowerOfTwo(f.probes)) {
+		p.sub.log.Warn("sink down, probing", append(p.attrs(it), "probes", f.probes, "err", it.err)...)
 	}
 }
 

@@ -68,7 +68,8 @@ func (b *Budget) slice() int { return b.room() / 4 }
 func (b *Budget) answer() int { return int(min(max(b.share(b.bytes/4), minAnswer), maxAnswer)) }
 
 // posts is how many posts a partition may have in flight.
-func (b *Budget) posts() int { return int(max(1, b.share(b.bytes/4)/postCost)) }
+// extra is what each takes beside its connection.
+func (b *Budget) posts(extra int) int { return int(max(1, b.share(b.bytes/4)/(postCost+int64(extra)))) }
 
 // record is how many bytes one record may have.
 func (b *Budget) record() int { return int(min(b.bytes/4, maxRecord)) }

@@ -17,7 +17,7 @@ const (
 	// commitEvery is the least time between the beginnings of two requests. A restart
 	// posts again what finished since the last one. It was chosen by measurement; the
 	// documents have the table.
-	commitEvery = 10 * time.Millisecond
+	commitEvery = 25 * time.Millisecond
 
 	// gather is how long the first news waits for that of other partitions, whose
 	// loops wake at the same time.

@@ -10,7 +10,6 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -46,7 +45,7 @@ const itemCost = 768
 // fetch brings slices to p.slices until ctx ends, beginning at offset.
 func (p *partition) fetch(ctx context.Context, offset int64) {
 	again := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && offset < p.limit {
 		next, err := p.fetchOnce(ctx, offset)
 		offset = next
 		if err == nil {
@@ -185,13 +184,16 @@ func (p *partition) decode(records *fetch.Records, limit int) (s slice, err erro
 	size := 0
 	for err == nil && size < limit && len(s.items) < maxItems/4 {
 		var rec fetch.Record
-		if rec, err = records.Read(); err == nil {
+		if rec, err = records.Read(); err == nil && rec.Offset >= p.limit {
+			err = io.EOF
+		}
+		if err == nil {
 			it := p.prepare(rec)
 			size += it.size
 			s.items = append(s.items, it)
 		}
 	}
-	s.next = records.Next()
+	s.next = min(records.Next(), p.limit)
 	return s, err
 }
 
@@ -201,13 +203,17 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: rec.Record}
 	it.size = len(rec.Key) + len(rec.Value) + itemCost
-	e, mode, err := p.read(it.record, it.offset)
+	if !p.sub.pass.take(p, it) {
+		return it
+	}
+	e, mode, err := p.read(it)
 	if err != nil {
 		it.state, it.err = malformed, err
+		p.foreign(it)
 		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()
-	if !filter.Match(p.sub.cfg.Filters, e) {
+	if !p.wants(e, rec.Offset) {
 		it.state = unwanted
 		it.record, it.size = event.Record{}, itemCost
 		return it
@@ -215,14 +221,15 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID(e.Source(), e.ID())
 	}
+	it.expires = expires(e)
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")
-	it.body = rec.Value
-	if mode != event.ModeStructured {
-		if it.body, err = event.Append(nil, e); err != nil {
-			it.state, it.err = malformed, err
-		}
-		it.size += len(it.body)
+	var as []byte
+	if mode == event.ModeStructured {
+		as = rec.Value
+	}
+	if err := it.shape(p.sub.cfg.Mode, e, as); err != nil {
+		it.state, it.err = malformed, err
 	}
 	return it
 }

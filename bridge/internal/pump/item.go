@@ -1,8 +1,10 @@
 package pump
 
 import (
+	"net/http"
 	"time"
 
+	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/internal/event"
 )
 
@@ -12,7 +14,7 @@ import (
 //	          malformed ─▶ writing ─▶ done
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
-//	                       ├─▶ writing ─▶ done   refused or exhausted
+//	                       ├─▶ writing ─▶ done   refused, exhausted, or expired before the post
 //	                       └─▶ queued     not begun: the sink has asked for a pause
 type state uint8
 
@@ -23,6 +25,9 @@ const (
 	posting                // with a worker
 	waiting                // failed; posted again when it is due
 	writing                // its dead letter is being written, or waits for that
+	kept                   // an open dead letter that this pass leaves alone
+	foreign                // no dead letter of this subscription
+	ignored                // a dead letter that an operator gives up
 	done
 )
 
@@ -33,10 +38,13 @@ type item struct {
 	offset            int64
 	size              int // bytes it is counted with
 	record            event.Record
+	contentType       string      // of the post
+	header            http.Header // of the post; the attributes in the binary form
 	body              []byte
 	event, kind       string // id and type
 	trace, traceState string
-	webhookID         string // when posts are signed
+	webhookID         string    // when posts are signed
+	expires           time.Time // its expirytime; zero for none
 
 	state    state
 	queue    *queue
@@ -49,6 +57,9 @@ type item struct {
 	err      error
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
+
+	letter *deadletter.Letter // what it was as a dead letter; nil for an event of the topic
+	most   int                // events in a batch with it, since one has failed as a whole; 0 for no limit of its own
 
 	skip   *skip // an operator wants it set aside
 	notice bool  // it is set aside, and its body is the notice of that

@@ -72,11 +72,11 @@ func (p *partition) writeLetters(ctx context.Context) {
 func (p *partition) writeLetter(ctx context.Context, it *item) error {
 	ctx, cancel := context.WithTimeout(ctx, letterTimeout)
 	defer cancel()
-	return deadletter.Write(ctx, p.sub.letters, p.sub.cfg.DeadLetter, it.record, deadletter.Letter{
+	return deadletter.Write(ctx, p.sub.letters, p.sub.cfg.DeadLetter, it.record, it.again(deadletter.Letter{
 		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: it.offset, Group: p.sub.cfg.Group, Subscription: p.sub.cfg.Name, Sink: deliver.Shown(p.sub.cfg.Sink),
 		Reason: it.reason, Error: it.err.Error(), Status: it.status, Attempts: it.attempts, First: it.first, Last: it.last,
 		SkippedBy: it.wish().By, SkippedReason: it.wish().Reason,
-	})
+	}))
 }
 
 // setAside gives up on an event: it becomes a dead letter.

@@ -1,6 +1,8 @@
 package pump
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,6 +21,9 @@ type Metrics struct {
 	rebalances  *prometheus.CounterVec
 	unsealed    *prometheus.CounterVec
 	accepted    *prometheus.CounterVec
+	redriven    *prometheus.CounterVec
+	open        *prometheus.GaugeVec
+	undecided   *prometheus.CounterVec
 	lag         *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
@@ -39,11 +44,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "taskwire_bridge_" + name, Help: help}, labels)
 	}
 	m := &Metrics{
-		attempts:    counter("attempts_total", "Posts to the sink, by outcome.", "subscription", "outcome"),
+		attempts:    counter("attempts_total", "Events posted to the sink, by outcome; the events of a batch count one by one.", "subscription", "outcome"),
 		deadLetters: counter("dead_letters_total", "Dead letters written, by reason.", "subscription", "reason"),
 		rebalances:  counter("rebalances_total", "Generations of the group after the first.", "subscription"),
 		unsealed:    counter("unsealed_offsets_total", "Stored offsets that the bridge has not sealed, each time it got the partition.", "subscription"),
 		accepted:    counter("accepted_offsets_total", "Unsealed offsets that an operator has accepted.", "subscription"),
+		redriven:    counter("redriven_total", "Dead letters that an operator has dealt with, by outcome.", "subscription", "outcome"),
+		undecided:   counter("filter_errors_total", "Events that an sql filter failed for, and was false.", "subscription"),
 		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
 		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
 		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
@@ -52,7 +59,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "taskwire_bridge_attempt_seconds", Help: "Time of one post.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"subscription"}),
 	}
-	reg.MustRegister(m.seconds, (*gauges)(m))
+	m.open = gauge("dead_letters_open", "Dead letters that nobody has dealt with, as of the last minute, at the replica that has partition 0.", "subscription")
+	reg.MustRegister(m.seconds, m.open, (*gauges)(m))
 	return m
 }
 
@@ -95,13 +103,41 @@ func (m *Metrics) add(s *Subscription) {
 	m.rebalances.WithLabelValues(name)
 	m.unsealed.WithLabelValues(name)
 	m.accepted.WithLabelValues(name)
+	for _, outcome := range redriveOutcomes {
+		m.redriven.WithLabelValues(name, outcome)
+	}
+	m.undecided.WithLabelValues(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subs = append(m.subs, s)
 }
 
-func (m *Metrics) attempted(subscription string, outcome deliver.Outcome, took time.Duration) {
-	m.attempts.WithLabelValues(subscription, string(outcome)).Inc()
+// drop removes the gauges of a subscription that has ended. Its counters stay, for
+// one with the same name and other settings, until Forget.
+func (m *Metrics) drop(s *Subscription) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subs = slices.DeleteFunc(m.subs, func(o *Subscription) bool { return o == s })
+	for _, v := range (*gauges)(m).all() {
+		v.DeletePartialMatch(prometheus.Labels{"subscription": s.cfg.Name})
+	}
+}
+
+// Forget removes every metric of a subscription that is gone for good.
+func (m *Metrics) Forget(subscription string) {
+	label := prometheus.Labels{"subscription": subscription}
+	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted, m.redriven, m.undecided} {
+		v.DeletePartialMatch(label)
+	}
+	m.seconds.DeletePartialMatch(label)
+	m.open.DeletePartialMatch(label)
+}
+
+// attempted counts an attempt for each event of a post.
+func (m *Metrics) attempted(subscription string, r *post, took time.Duration) {
+	for i := range r.items {
+		m.attempts.WithLabelValues(subscription, string(r.of(i).Outcome)).Inc()
+	}
 	m.seconds.WithLabelValues(subscription).Observe(took.Seconds())
 }
 
@@ -121,6 +157,10 @@ func (s *Subscription) observe() {
 		if blocked != "" {
 			s.metrics.blocked.WithLabelValues(name, blocked).Set(1)
 		}
+	}
+	var refused *deliver.NoConsentError
+	if errors.As(s.missing, &refused) {
+		s.metrics.blocked.WithLabelValues(name, "handshake").Set(1)
 	}
 	s.metrics.inFlight.WithLabelValues(name).Set(float64(inFlight))
 	s.metrics.oldest.WithLabelValues(name).Set(oldest)

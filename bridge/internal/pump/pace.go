@@ -16,9 +16,10 @@ import (
 // come: under its rate, and not before the time that a 429 asked for. It is this
 // process's: other replicas have their own.
 type pace struct {
-	limiter *rate.Limiter // nil for no limit
-	last    atomic.Pointer[hold]
-	mu      sync.Mutex // of those who replace last
+	configured float64                      // posts per second; 0 for no limit
+	limiter    atomic.Pointer[rate.Limiter] // nil for no limit
+	last       atomic.Pointer[hold]
+	mu         sync.Mutex // of those who replace last
 }
 
 // hold is what the last 429 asked for. It stays after its time, until a post is
@@ -30,14 +31,25 @@ type hold struct {
 }
 
 func newPace(perSecond float64) *pace {
-	if perSecond <= 0 {
-		return &pace{}
-	}
-	return &pace{limiter: rate.NewLimiter(rate.Limit(perSecond), burst(perSecond))}
+	p := &pace{configured: perSecond}
+	p.allow(0)
+	return p
 }
 
-// burst is how many posts may begin at once after a quiet time: a tenth of a second's.
-func burst(perSecond float64) int { return max(1, int(perSecond/10)) }
+// allow sets the rate that the sink allows, 0 for any. The lower one of this and
+// the configured one is in force.
+func (p *pace) allow(perMinute int) {
+	limit := p.configured
+	if allowed := float64(perMinute) / 60; allowed > 0 && (limit <= 0 || allowed < limit) {
+		limit = allowed
+	}
+	if limit <= 0 {
+		p.limiter.Store(nil)
+		return
+	}
+	// After a quiet time, what a tenth of a second allows may begin at once.
+	p.limiter.Store(rate.NewLimiter(rate.Limit(limit), max(1, int(limit/10))))
+}
 
 // held is the hold in force at now, nil when there is none.
 func (p *pace) held(now time.Time) *hold {
@@ -89,8 +101,8 @@ type turn struct {
 
 // take returns when the partition may post.
 func (t *turn) take(p *pace, now time.Time) time.Time {
-	if p.limiter != nil && t.taken == nil {
-		t.taken = p.limiter.ReserveN(now, 1)
+	if limiter := p.limiter.Load(); limiter != nil && t.taken == nil {
+		t.taken = limiter.ReserveN(now, 1)
 		t.at = now.Add(t.taken.DelayFrom(now))
 	}
 	return t.earliest(p, now)

@@ -2,6 +2,7 @@ package pump_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -74,7 +75,7 @@ type limited struct {
 
 func newLimited(t *testing.T, refuse int, header http.Header) *limited {
 	l := &limited{refuse: refuse, release: make(chan struct{})}
-	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()
 		l.at = append(l.at, time.Now())
 		nth := len(l.at)
@@ -86,7 +87,11 @@ func newLimited(t *testing.T, refuse int, header http.Header) *limited {
 		l.mu.Unlock()
 		switch {
 		case nth < 3:
-			<-l.release
+			_, _ = io.Copy(io.Discard, r.Body) // or the end of the connection is not noticed
+			select {
+			case <-l.release:
+			case <-r.Context().Done(): // the test has failed
+			}
 		case throttle:
 			for name, values := range header {
 				w.Header()[name] = values
@@ -114,10 +119,10 @@ func TestA429HoldsEveryPartition(t *testing.T) {
 	b.cfg.Backoff.Max = time.Second                   // the longest Retry-After is ten times that
 	b.cfg.Order, b.cfg.Attempts = pump.ByPartition, 1 // one post of each partition at a time, and no second attempt
 	sub, stop := b.run()
-	until(t, "the reason shown", func() bool { return strings.HasPrefix(sub.View().Reason, "rate limited until 20") })
+	until(t, "the reason shown", func() bool { return strings.HasPrefix(sub.View(t.Context()).Reason, "rate limited until 20") })
 	close(l.release)
 	until(t, "the reason shown for the partition that waits", func() bool {
-		for _, p := range sub.View().Partitions {
+		for _, p := range sub.Status() {
 			if p.Blocking != nil && strings.HasPrefix(p.Blocking.Reason, "rate limited until 20") && strings.Contains(p.Blocking.Reason, "429") {
 				return true
 			}
@@ -137,7 +142,7 @@ func TestA429HoldsEveryPartition(t *testing.T) {
 	if letters := b.letters(); len(letters) != 0 {
 		t.Errorf("%d dead letters: a 429 counts as no attempt", len(letters))
 	}
-	if v := sub.View(); strings.Contains(v.Reason, "rate limited") {
+	if v := sub.View(t.Context()); strings.Contains(v.Reason, "rate limited") {
 		t.Errorf("reason = %q after the time is over", v.Reason)
 	}
 }
@@ -189,7 +194,7 @@ func TestAStopDuringAHoldDoesNotWaitForItsEnd(t *testing.T) {
 	b.cfg.Backoff.Max = time.Hour
 	b.spread(2, 10)
 	sub, stop := b.run()
-	until(t, "the hold", func() bool { return strings.Contains(sub.View().Reason, "rate limited") })
+	until(t, "the hold", func() bool { return strings.Contains(sub.View(t.Context()).Reason, "rate limited") })
 	start := time.Now()
 	stop()
 	if took := time.Since(start); took > 30*time.Second {

@@ -11,6 +11,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // checkEvery bounds a turn of the loop: by then it looks at its membership and
@@ -20,7 +21,7 @@ const checkEvery = 250 * time.Millisecond
 // errTooLong is about what would be posted: no sink takes it, however often.
 var errTooLong = fmt.Errorf("the event is longer than %d bytes in the form in which it would be posted", event.MaxBytes)
 
-// partition is the loop of one partition in one generation. Its fields are owned
+// partition is the loop of one partition for as long as this member has it. Its fields are owned
 // by the goroutine of run, but for the channels and status.
 type partition struct {
 	sub         *Subscription
@@ -42,17 +43,22 @@ type partition struct {
 	accepts  chan chan error // to hold
 	skips    chan *skip      // to hold and loop
 
-	slices   chan slice     // from the fetcher
-	faults   chan error     // from the fetcher
-	work     chan *item     // to the workers
-	results  chan attempted // from the workers
-	pending  []*item        // fetched, waiting for room in the window; rest of a slice
-	workers  int            // started; each posts one item at a time
-	inFlight int            // posts under way
-	turn     turn           // under the rate of the subscription
-	next     int64          // offset after the last slice
-	end      int64          // of the partition; -1 when not known yet
-	fetchErr error          // of the last fetch, if it failed
+	slices   chan slice // from the fetcher
+	faults   chan error // from the fetcher
+	work     chan *post // to the workers
+	results  chan *post // from the workers
+	spare    []*post    // to be used again
+	pending  []*item    // fetched, waiting for room in the window; rest of a slice
+	workers  int        // started; each posts one item at a time
+	inFlight int        // posts under way
+	turn     turn       // under the rate of the subscription
+	slower   turn       // under that of a pass over dead letters
+	unmarked int        // finished in a pass, and in no commit yet
+	marking  int        // finished in a pass, and in a commit without an answer
+	next     int64      // offset after the last slice
+	limit    int64      // where a pass over dead letters ends
+	end      int64      // of the partition; -1 when not known yet
+	fetchErr error      // of the last fetch, if it failed
 
 	status statusBox
 }
@@ -69,7 +75,7 @@ func newPartition(s *Subscription, session *group.Session, commits *commits, cla
 		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
-		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *item), results: make(chan attempted, s.cfg.Concurrency),
+		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post), results: make(chan *post, s.cfg.Concurrency),
 		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
@@ -83,6 +89,7 @@ func newPartition(s *Subscription, session *group.Session, commits *commits, cla
 	if why := tracker.Ignored(); why != "" {
 		s.log.Warn("commit metadata ignored, finished events may be posted again", "partition", p.id, "reason", why)
 	}
+	s.pass.begin(p)
 	return p
 }
 
@@ -104,7 +111,9 @@ func (p *partition) run(ctx context.Context) {
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
 	wg.Go(func() { p.writeLetters(posts) })
 	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	failpoint.Hit("B7")
 	p.turn.giveBack()
+	p.slower.giveBack()
 	p.drain(posts, abandon)
 	close(p.work)
 	close(p.letters.work)
@@ -122,18 +131,25 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		paused := pause != nil
 		now := time.Now()
 		p.admit(now)
-		p.committer.start(now)
+		p.sub.pass.turn(p, pause)
+		p.startCommit(now)
 		p.publish(now, paused)
 
 		slices := p.slices
 		if len(p.pending) > 0 {
 			slices = nil // the window is full: leave the next slice with the fetcher
 		}
-		var post, letter *item
-		var work, letterWork chan<- *item // nil when nothing may start
+		var ready *post
+		var letter *item
+		heads := 0
+		var work chan<- *post // nil when nothing may start
+		var letterWork chan<- *item
 		if !paused && p.session.Confirmed() {
-			post, work = p.nextPost(now)
-			if post != nil && p.workers == p.inFlight {
+			ready, work = p.nextPost(now)
+			if ready != nil {
+				heads = len(ready.items) // of which the worker may leave out some
+			}
+			if ready != nil && p.workers == p.inFlight {
 				p.workers++
 				hire()
 			}
@@ -146,11 +162,8 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			p.pending, p.next, p.end, p.fetchErr = s.items, s.next, s.end, nil
 		case err := <-p.faults:
 			p.fetchFault(err)
-		case work <- post:
-			p.window.take()
-			p.turn.use()
-			p.inFlight++
-			p.breaker.started(post.queue.key)
+		case work <- ready:
+			p.begin(heads)
 		case letterWork <- letter:
 			p.letters.started()
 		case r := <-p.results:
@@ -188,11 +201,14 @@ func (p *partition) admit(now time.Time) {
 		if !p.tracker.Received(it.offset) {
 			continue // finished before the restart
 		}
+		if p.sub.pass.admit(p, it) {
+			continue
+		}
 		if it.state == unwanted {
 			p.tracker.Done(it.offset)
 			continue
 		}
-		if len(it.body) > event.MaxBytes { // a record may be smaller than its event
+		if len(it.body) > p.sub.cfg.mostBytes() { // a record may be smaller than its event
 			it.state, it.err = malformed, errTooLong
 		}
 		it.received = now
@@ -214,17 +230,45 @@ func (p *partition) advance(head *item) {
 	}
 }
 
-// nextPost is the item to post next and the channel to give it to; a nil
-// channel when no post may start.
-func (p *partition) nextPost(now time.Time) (*item, chan<- *item) {
-	if p.inFlight >= min(p.concurrency, p.sub.budget.posts()) || !p.breaker.allows(now) {
+// nextPost is what to post next and the channel to give it to; a nil channel
+// when no post may start. A sink that is down is probed with one event.
+func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
+	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.cfg.postCost())) || !p.breaker.allows(now) {
 		return nil, nil
 	}
-	it := p.window.next(now)
-	if it == nil || p.turn.take(p.sub.pace, now).After(now) {
+	size, bytes := p.sub.cfg.batch()
+	if p.breaker.down() {
+		size = 1
+	}
+	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
-	return it, p.work
+	heads := p.window.together(size, bytes)
+	if len(p.spare) == 0 {
+		p.spare = append(p.spare, &post{})
+	}
+	r := p.spare[len(p.spare)-1]
+	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
+	return r, p.work
+}
+
+// begin notes that a worker has what nextPost returned last. The worker may have
+// changed it by now; what the window lists is the loop's.
+func (p *partition) begin(heads int) {
+	r := p.spare[len(p.spare)-1]
+	p.spare = p.spare[:len(p.spare)-1]
+	p.window.take(heads)
+	p.turn.use()
+	p.slower.use()
+	p.inFlight++
+	p.breaker.started(r.key)
+}
+
+// reuse keeps a post whose events are settled for another.
+func (p *partition) reuse(r *post) {
+	clear(r.items[:cap(r.items)])
+	clear(r.expired[:cap(r.expired)])
+	p.spare = append(p.spare, r)
 }
 
 // sleep is how long nothing can happen by the clock alone.
@@ -236,10 +280,8 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 	if paused {
 		return max(d, time.Millisecond)
 	}
-	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency {
-		if turn := p.turn.earliest(p.sub.pace, now); turn.After(at) {
-			at = turn
-		}
+	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency && p.sub.pass.mayPost(p) {
+		at = later(at, later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))
@@ -255,6 +297,7 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 
 // done finishes an item: its offset, its place in the window, and the next of its key.
 func (p *partition) done(it *item) {
+	p.sub.pass.finished(p, it)
 	p.tracker.Done(it.offset)
 	p.breaker.forget(it.queue.key)
 	p.advance(p.window.finish(it))
@@ -267,9 +310,27 @@ func (p *partition) fetchFault(err error) {
 		p.sub.log.Warn("fetch failed, retrying", "topic", p.sub.cfg.Topic, "partition", p.id, "err", err)
 	}
 	p.fetchErr = err
+	p.sub.pass.fault(err)
+}
+
+// startCommit hands in what is done. A pass over dead letters counts what that is.
+func (p *partition) startCommit(now time.Time) {
+	if p.committer.busy {
+		return
+	}
+	p.committer.start(now)
+	p.sub.pass.handedIn(p)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func (p *partition) commitEnded(a commitAnswer) {
+	p.sub.pass.committed(p, a.err)
 	if err := p.committer.ended(a); err != nil {
 		p.sub.log.Warn("commit failed, retrying", "topic", p.sub.cfg.Topic, "partition", p.id, "err", err)
 	}
@@ -300,5 +361,6 @@ func (p *partition) drain(posts context.Context, abandon context.CancelFunc) {
 	}
 	if err := p.committer.finish(); err != nil {
 		p.sub.log.Warn("last commit failed, what finished since the one before will be posted again", "partition", p.id, "err", err)
+		p.sub.pass.unmarked(err)
 	}
 }

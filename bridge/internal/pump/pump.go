@@ -19,12 +19,17 @@
 // # Files
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
-// them in order per key, attempt.go posts them and judges the answer, breaker.go
-// tells a bad sink from a bad event, pace.go holds back posts that would be too
-// many, letters.go writes dead letters, committer.go takes what is done and
-// commits.go stores it for all partitions, seal.go holds partitions whose offset
-// somebody else has committed, skip.go sets events aside for an operator, and
-// status.go and metrics.go show all of it.
+// them in order per key, mode.go, wrap.go and foreign.go give them the form in which
+// they are posted, post.go posts them, alone or in batches, expiry.go knows when it
+// is too late for that, attempt.go judges the answer, breaker.go tells a bad sink
+// from a bad event, pace.go holds back posts that would be too many, and consent.go
+// asks the sink before the first. letters.go writes dead letters, committer.go takes
+// what is done and commits.go stores it for all partitions, seal.go holds partitions
+// whose offset somebody else has committed, skip.go sets events aside for an
+// operator, redrive.go makes the same loop work on dead letters, and pass.go is what
+// that loop asks it. status.go and metrics.go show all of it: standing.go asks the
+// brokers how the whole group stands, note.go tells the other replicas what only the
+// owner of a partition knows, and view.go puts both together.
 package pump
 
 import (
@@ -45,7 +50,6 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
-	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/internal/token"
@@ -71,10 +75,14 @@ type Config struct {
 	Sink        string
 	Signing     *webhook.Secrets // nil for unsigned posts
 	Bearer      *token.Own       // nil for none
+	Origin      string           // who asks the sink for its consent before the first post; "" not to ask
+	Callback    string           // address under which the sink may agree later; "" for none
 	Headers     *deliver.Headers // nil for none
 	TLS         *deliver.TLS     // nil for the system's roots and no client certificate
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
+	Mode        Mode
+	Batch       Batch // in mode batch
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration
@@ -100,34 +108,45 @@ type Subscription struct {
 	client  *kafkago.Client
 	letters deadletter.Producer
 	sink    *deliver.Client
+	filters *filters
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
 	pace    *pace
 	log     *slog.Logger
 	gate    *control.Gate
+	pass    *Redrive      // nil: it delivers the events of the topic themselves
+	passes  chan struct{} // held by the pass over its dead letters
+
+	standings *standings
+	consent   *consent
 
 	mu         sync.Mutex
-	partitions map[int]*partition // those of the current generation
+	partitions map[int]*partition // this member's
 	missing    error              // why it has not joined yet
+	life       context.Context    //nolint:containedctx // of Run; nil before it
 }
 
 // New returns a subscription; it opens no connection.
 func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget *Budget, metrics *Metrics, log *slog.Logger) (*Subscription, error) {
-	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
+	sink, err := deliver.New(deliver.Config{URL: cfg.Sink, Timeout: cfg.Timeout, Signing: cfg.Signing, Bearer: cfg.Bearer, Origin: cfg.Origin, Headers: cfg.Headers, TLS: cfg.TLS, Allow: cfg.SinkAllow})
 	if err != nil {
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), log: log, partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), consent: newConsent(), log: log, partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}
+	s.passes = make(chan struct{}, 1)
+	if s.filters, err = newFilters(cfg.Filters); err != nil {
+		return nil, err
+	}
 	s.member = group.New(group.Config{
-		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Log: log,
+		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Sticky: true, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	metrics.add(s)
+	s.standings = newStandings()
 	return s, nil
 }
 
@@ -135,8 +154,16 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 // it drains, commits and leaves.
 func (s *Subscription) Run(ctx context.Context) error {
 	defer s.sink.Close()
+	s.mu.Lock()
+	s.life = ctx
+	s.mu.Unlock()
+	s.metrics.add(s)
+	defer s.metrics.drop(s)
 	if s.awaitTopics(ctx) != nil || s.gate.Await(ctx) != nil {
 		return nil // only the end of ctx ends the waiting
+	}
+	if err := s.awaitConsent(ctx); err != nil {
+		return nil // as above
 	}
 	return s.member.Run(ctx, s.handle)
 }
@@ -173,33 +200,38 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 	return kafka.EnsureTopic(ctx, s.client, s.cfg.DeadLetter, 1, true)
 }
 
-// handle serves one generation: a loop for each partition, until all have
-// drained, and then the end of their commits.
+// handle serves a session: a loop for each partition, from when it is this
+// member's until it has drained, and commits until all have.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
 	commits := newCommits(s, session)
 	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
-	var wg, worker sync.WaitGroup
+	var worker sync.WaitGroup
 	worker.Go(func() { commits.run(storing) })
-	s.mu.Lock()
-	for _, claimed := range session.Partitions {
-		p := newPartition(s, session, commits, claimed)
-		s.partitions[claimed.ID] = p
-		commits.partitions.Add(1)
-		wg.Go(func() {
-			defer commits.partitions.Add(-1)
-			p.run(ctx)
-		})
+	if s.pass == nil {
+		worker.Go(func() { s.writeNotes(ctx, session) })
 	}
-	s.mu.Unlock()
-	<-ctx.Done()
-	failpoint.Hit("B7")
-	wg.Wait()
+	session.Each(ctx, func(ctx context.Context, claimed group.Partition) {
+		p := newPartition(s, session, commits, claimed)
+		s.show(claimed.ID, p)
+		defer s.show(claimed.ID, nil)
+		commits.partitions.Add(1)
+		defer commits.partitions.Add(-1)
+		p.run(ctx)
+	})
 	stored()
 	worker.Wait()
-	s.mu.Lock()
-	clear(s.partitions)
-	s.mu.Unlock()
 	return nil
+}
+
+// show makes a partition visible to operators; nil hides it.
+func (s *Subscription) show(id int, p *partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == nil {
+		delete(s.partitions, id)
+		return
+	}
+	s.partitions[id] = p
 }
 
 // Ready is nil when the subscription has its partitions and may deliver.
@@ -221,6 +253,13 @@ func (s *Subscription) Ready() error {
 		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
 	}
 	return nil
+}
+
+// WaitsFor says why a subscription does not run yet.
+func (s *Subscription) WaitsFor(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing = reason
 }
 
 // Pause stops new posts on all replicas, until Resume. With an error it is not

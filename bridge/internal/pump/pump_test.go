@@ -22,7 +22,9 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
+	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/kafka"
 )
@@ -119,9 +121,12 @@ type bundle struct {
 	reg    *prometheus.Registry // of the last run
 }
 
-func setup(t *testing.T, sinkURL string) *bundle {
+func setup(t *testing.T, sinkURL string) *bundle { return setupWith(t, sinkURL, 1) }
+
+// setupWith has a number of partitions for dead letters.
+func setupWith(t *testing.T, sinkURL string, letters int) *bundle {
 	t.Helper()
-	b, err := embedkafka.Start(embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": 1}})
+	b, err := embedkafka.Start(embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": letters}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,8 +223,43 @@ func (b *bundle) committed() (int64, string) {
 func (b *bundle) letters() []deadletter.Stored {
 	b.t.Helper()
 	var out []deadletter.Stored
-	if err := deadletter.Scan(b.t.Context(), b.client, "dlq", false, func(s deadletter.Stored) error { out = append(out, s); return nil }); err != nil {
+	for _, p := range b.positions() {
+		_, err := deadletter.Scan(b.t.Context(), b.client, deadletter.Range{Topic: "dlq", Partition: p.Partition, From: p.First, To: p.End}, func(rec fetch.Record) error {
+			if l, ok := deadletter.FromRecord(p.Partition, rec); ok {
+				out = append(out, l)
+			}
+			return nil
+		})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// positions are how far the dead letters of the subscription are dealt with.
+func (b *bundle) positions() []deadletter.Position {
+	b.t.Helper()
+	var keys seal.Keys
+	if b.cfg.Keys != nil {
+		keys = b.cfg.Keys()
+	}
+	all, err := deadletter.Positions(b.t.Context(), b.client, deadletter.Group(b.cfg.Group), "dlq", keys)
+	if err != nil {
 		b.t.Fatal(err)
+	}
+	return all
+}
+
+// open are the letters of the subscription that nobody has dealt with.
+func (b *bundle) open() []deadletter.Stored {
+	b.t.Helper()
+	var out []deadletter.Stored
+	positions := b.positions()
+	for _, l := range b.letters() {
+		if l.Letter.Subscription == b.cfg.Name && !positions[l.Partition].Done(l.Offset) {
+			out = append(out, l)
+		}
 	}
 	return out
 }
@@ -412,7 +452,7 @@ func TestWithoutADeadLetterTopicTheOffsetIsHeld(t *testing.T) {
 	until(t, "the others delivered", func() bool { return len(s.accepted()) == 3 })
 	b.untilCommitted(1)
 	until(t, "the reason shown", func() bool {
-		ps := sub.View().Partitions
+		ps := sub.Status()
 		return len(ps) == 1 && ps[0].Blocking != nil && ps[0].Blocking.Offset == 1 && strings.Contains(ps[0].Blocking.Reason, "topic nowhere does not exist")
 	})
 	stop()
@@ -504,7 +544,7 @@ func TestADeadSinkIsBlockingAtEveryLook(t *testing.T) {
 	b.produce(events(50, 50)...)
 	sub, stop := b.run()
 	blocking := func() *pump.Block {
-		if ps := sub.View().Partitions; len(ps) == 1 {
+		if ps := sub.Status(); len(ps) == 1 {
 			return ps[0].Blocking
 		}
 		return nil
@@ -563,7 +603,7 @@ func TestPauseHoldsAndResumeGoesOn(t *testing.T) {
 	b.cfg.Order = pump.ByPartition
 	b.produce(events(5, 5)...)
 	sub, stop := b.run()
-	until(t, "suspended by 410", func() bool { return sub.View().State == "paused" })
+	until(t, "suspended by 410", func() bool { return sub.View(t.Context()).State == "paused" })
 	if got := s.accepted(); len(got) != 2 {
 		t.Errorf("accepted %v before the pause", got)
 	}

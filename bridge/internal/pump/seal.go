@@ -47,10 +47,14 @@ func (s *Subscription) unseal(stored group.Partition) (metadata string, key []by
 // offset, or the key that it was sealed with comes back, and with false at the
 // end of ctx.
 func (p *partition) hold(ctx context.Context) bool {
-	p.showHeld(time.Now())
-	again := time.NewTicker(time.Second)
+	since, again := time.Now(), time.NewTicker(time.Second)
 	defer again.Stop()
+	var shown time.Time
 	for {
+		if time.Since(shown) >= showHeldEvery {
+			p.showHeld(ctx, since)
+			shown = time.Now()
+		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -75,12 +79,22 @@ func (p *partition) hold(ctx context.Context) bool {
 	}
 }
 
-func (p *partition) showHeld(now time.Time) {
+// showHeldEvery is how often a held partition, which fetches nothing, asks for its end.
+const showHeldEvery = 10 * time.Second
+
+func (p *partition) showHeld(ctx context.Context, since time.Time) {
+	s := Status{Partition: p.id, Committed: p.stored.Offset, End: -1, Blocking: &Block{Offset: p.stored.Offset, Reason: p.unsealed.Error()}}
 	b := &p.status
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.s = Status{Partition: p.id, Committed: p.stored.Offset, End: -1, Blocking: &Block{Offset: p.stored.Offset, Reason: p.unsealed.Error()}}
-	b.blocked, b.oldest = "unsealed", now
+	set := func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.s, b.blocked, b.oldest = s, "unsealed", since
+	}
+	set() // the brokers may take their time
+	if st, err := p.sub.standing(ctx); err == nil && p.id < len(st.end) {
+		s.End, s.Lag = st.end[p.id], st.lag(p.id)
+		set()
+	}
 }
 
 // Accepted is an offset that an operator has accepted.

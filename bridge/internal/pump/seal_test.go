@@ -126,8 +126,14 @@ func TestAForgedCommitSkipsNothing(t *testing.T) {
 				if offset, metadata := b.committed(); offset != forged.offset || metadata != forged.metadata {
 					t.Fatalf("committed %d over the forged commit", offset)
 				}
-				ps := sub.View().Partitions
+				ps := sub.Status()
 				return len(ps) == 1 && ps[0].Blocking != nil && ps[0].Blocking.Offset == forged.offset && strings.Contains(ps[0].Blocking.Reason, "seal")
+			})
+			lag := float64(100 - forged.offset)
+			until(t, "the lag of the held partition is shown", func() bool {
+				got, _ := b.metric("taskwire_bridge_lag")
+				v := sub.View(t.Context())
+				return got == lag && v.Partitions[0].Lag == int64(lag) && v.Partitions[0].Blocking != nil
 			})
 			if v, _ := b.metric("taskwire_bridge_blocked", "reason", "unsealed"); v != 1 {
 				t.Error("taskwire_bridge_blocked has no reason unsealed")
@@ -150,7 +156,7 @@ func TestAForgedCommitSkipsNothing(t *testing.T) {
 			// The operator finds out, sets the group back, and accepts that.
 			b.forge(5, "")
 			sub, stop = b.run()
-			until(t, "held again", func() bool { ps := sub.View().Partitions; return len(ps) == 1 && ps[0].Blocking != nil })
+			until(t, "held again", func() bool { ps := sub.Status(); return len(ps) == 1 && ps[0].Blocking != nil })
 			got, err := sub.Accept(t.Context(), nil, "alice")
 			if diff := cmp.Diff([]pump.Accepted{{Partition: 0, Offset: 5}}, got); diff != "" || err != nil {
 				t.Errorf("Accept: %v (-want +got):\n%s", err, diff)
@@ -236,7 +242,7 @@ func TestEveryCommitIsSealed(t *testing.T) {
 	current.Store(&seal.Keys{oldKey})
 	b.produce(event("00100", "k"))
 	sub, stop := b.run()
-	until(t, "held", func() bool { ps := sub.View().Partitions; return len(ps) == 1 && ps[0].Blocking != nil })
+	until(t, "held", func() bool { ps := sub.Status(); return len(ps) == 1 && ps[0].Blocking != nil })
 	current.Store(&seal.Keys{oldKey, newKey})
 	b.untilCommitted(101)
 	stop()

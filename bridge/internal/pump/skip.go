@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // Skip is an operator's wish to set one event aside that holds others back.
@@ -119,8 +119,8 @@ func (p *partition) unskippable(it *item, paused bool) string {
 // gets none.
 func (p *partition) skipped(it *item, now time.Time) {
 	p.sub.log.Warn("event skipped by an operator", append(p.attrs(it), "by", it.skip.By, "reason", it.skip.Reason)...)
-	body, e, err := p.notice(it, now)
-	if err != nil || !filter.Match(p.sub.cfg.Filters, e) {
+	e, err := p.notice(it, now)
+	if err != nil || !p.wants(e, it.offset) {
 		if err != nil {
 			p.sub.log.Error("no notice of a skipped event", append(p.attrs(it), "err", err)...)
 		}
@@ -128,7 +128,10 @@ func (p *partition) skipped(it *item, now time.Time) {
 		return
 	}
 	p.breaker.forget(it.queue.key)
-	it.notice, it.body, it.event, it.kind = true, body, e.ID(), e.Type()
+	it.notice, it.event, it.kind, it.expires = true, e.ID(), e.Type(), time.Time{}
+	if p.sub.sink.Signs() {
+		it.webhookID = webhook.ID(e.Source(), e.ID())
+	}
 	it.state, it.attempts, it.counted, it.status, it.err, it.first = queued, 0, 0, 0, nil, time.Time{}
 	p.window.push(it)
 }
@@ -139,9 +142,12 @@ const TypeSkipped = "taskwire.bridge.skipped"
 // notice is the CloudEvent about a skipped event. It has the subject and the key
 // of that event, and an id that no other notice has: the same event may be
 // skipped twice, when the bridge dies in between.
-func (p *partition) notice(it *item, now time.Time) ([]byte, event.Event, error) {
+//
+// It leaves it with the notice to post; its size stays that of the record, which
+// is what it was counted with.
+func (p *partition) notice(it *item, now time.Time) (event.Event, error) {
 	digest := sha256.Sum256(it.record.Value)
-	of, _, _ := p.read(it.record, it.offset) // it was one when it came
+	of, _, _ := p.read(it) // it was one when it came
 	subject, _ := event.Attribute(of, "subject")
 	key, _ := event.Attribute(of, event.PartitionKey)
 	source, _ := event.Attribute(of, "source")
@@ -178,10 +184,15 @@ func (p *partition) notice(it *item, now time.Time) ([]byte, event.Event, error)
 			p.sub.cfg.DeadLetter, it.attempts, it.err.Error(), it.skip.Reason, it.skip.By},
 	})
 	if err != nil {
-		return nil, event.Event{}, err
+		return event.Event{}, err
 	}
 	e, err := event.Parse(body)
-	return body, e, err
+	if err != nil {
+		return event.Event{}, err
+	}
+	size := it.size
+	defer func() { it.size = size }()
+	return e, it.shape(p.sub.cfg.Mode, e, body)
 }
 
 // giveUpNotice ends the wait for a sink that does not take a notice.

@@ -92,7 +92,7 @@ func TestAnOperatorSkipsABlockingEvent(t *testing.T) {
 			b.produce(events(6, 2)...) // 00001, 00003 and 00005 have one key
 			sub, stop := b.run()
 			until(t, "blocked", func() bool {
-				ps := sub.View().Partitions
+				ps := sub.Status()
 				return len(ps) == 1 && ps[0].Blocking != nil && ps[0].Blocking.Offset == 1 && len(r.got()) == 3
 			})
 			for _, c := range []struct {

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/taskwire/taskwire/bridge/internal/control"
-	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 )
 
@@ -105,46 +103,4 @@ func (p *partition) snapshot(now time.Time) (Status, string) {
 		s.OldestSeconds = now.Sub(b.oldest).Seconds()
 	}
 	return s, b.blocked
-}
-
-// View is what an operator wants to know of a subscription.
-type View struct {
-	Name       string         `json:"name"`
-	Group      string         `json:"group"`
-	Topic      string         `json:"topic"`
-	Sink       string         `json:"sink"`
-	State      string         `json:"state"` // joining, stable, draining, stopped, paused
-	Reason     string         `json:"reason,omitempty"`
-	Paused     *control.Pause `json:"paused"` // null when it is not
-	Partitions []Status       `json:"partitions"`
-}
-
-// View is the state of the subscription now.
-func (s *Subscription) View() View {
-	v := View{Name: s.cfg.Name, Group: s.cfg.Group, Topic: s.cfg.Topic, Sink: deliver.Shown(s.cfg.Sink), Partitions: []Status{}}
-	state, err := s.member.State()
-	v.State = state.String()
-	if err != nil {
-		v.Reason = err.Error()
-	}
-	if pause, _ := s.gate.Get(); pause != nil && s.gate.Unread() == nil {
-		v.State, v.Reason, v.Paused = "paused", pause.Reason, pause
-	}
-	if err := s.gate.Unread(); err != nil {
-		v.Reason = err.Error()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.missing != nil {
-		v.Reason = s.missing.Error()
-	}
-	now := time.Now()
-	if h := s.pace.held(now); h != nil && v.Reason == "" {
-		v.Reason = h.String()
-	}
-	for _, p := range s.partitions {
-		status, _ := p.snapshot(now)
-		v.Partitions = append(v.Partitions, status)
-	}
-	return v
 }

@@ -107,7 +107,7 @@ func (w *window) retry(it *item, due time.Time) {
 	heap.Push(&w.waiting, it)
 }
 
-// next is the head to post now, nil when there is none. It stays where it is until take.
+// next is the first head to post now, nil when there is none. It stays where it is until take.
 func (w *window) next(now time.Time) *item {
 	for w.waiting.due(now) {
 		w.push(heap.Pop(&w.waiting).(*item))
@@ -118,11 +118,31 @@ func (w *window) next(now time.Time) *item {
 	return w.ready[0]
 }
 
-// take removes what next returned: a worker has it.
-func (w *window) take() {
-	w.ready[0].state = posting
-	w.ready[0] = nil
-	w.ready = w.ready[1:]
+// together is what next returned and the heads to post with it: at most size, and
+// more than bytes only if there is one. Events whose batch has failed stay among
+// themselves, so that the one to blame is found in as many steps as sizes halve.
+func (w *window) together(size, bytes int) []*item {
+	first := w.ready[0]
+	if first.most > 0 {
+		size = min(size, first.most)
+	}
+	n, total := 1, len("[]")+len(first.body)
+	for n < min(size, len(w.ready)) && w.ready[n].most == first.most {
+		if total += len(",") + len(w.ready[n].body); total > bytes {
+			break
+		}
+		n++
+	}
+	return w.ready[:n]
+}
+
+// take removes the n heads that together returned: a worker has them.
+func (w *window) take(n int) {
+	for _, it := range w.ready[:n] {
+		it.state = posting
+	}
+	clear(w.ready[:n])
+	w.ready = w.ready[n:]
 }
 
 // find is the item at offset, nil when it is done or was not admitted.

@@ -75,7 +75,7 @@ func TestWindowRetriesWhenDue(t *testing.T) {
 		if w.next(now) != it {
 			t.Fatalf("next is not offset %d", it.offset)
 		}
-		w.take()
+		w.take(1)
 	}
 	w.retry(a, now.Add(2*time.Second))
 	w.retry(b, now.Add(time.Second))
@@ -89,7 +89,7 @@ func TestWindowRetriesWhenDue(t *testing.T) {
 		t.Errorf("next after 1 s = %v, want offset 1", it)
 	}
 	w.wake(now)
-	w.take()
+	w.take(1)
 	if it := w.next(now); it != a {
 		t.Errorf("next after wake = %v, want offset 0", it)
 	}

@@ -7,10 +7,11 @@ const modeWrapped event.Mode = "wrapped"
 
 // read returns the event of a record and the form it was in. It depends on the
 // record alone, so that each fetch of it gives the same event, with the same id.
-func (p *partition) read(r event.Record, offset int64) (event.Event, event.Mode, error) {
+func (p *partition) read(it *item) (event.Event, event.Mode, error) {
 	if !p.sub.cfg.Wrap {
-		return event.FromRecord(r)
+		return event.FromRecord(it.record)
 	}
-	e, err := event.Wrap(p.sub.cfg.Topic, p.id, offset, r)
+	topic, partition, offset := p.origin(it)
+	e, err := event.Wrap(topic, partition, offset, it.record)
 	return e, modeWrapped, err
 }

@@ -101,11 +101,12 @@ func appendBits(buf []byte, watermark int64, runs []span, n int) []byte {
 // worstRuns is the largest size of form r for a number of holes, offsets that are not done,
 // within reach offsets. Each hole costs one byte and one run of done offsets, and a run
 // costs its second byte only from 128 offsets on, its third from 16384, and so on: adjacent
-// holes cost less than separate ones.
-func worstRuns(holes, reach int64) int64 {
-	n := 2 * (holes + 1)
+// holes cost less than separate ones. Wide holes are of any width and may need as many bytes
+// as a run.
+func worstRuns(holes, wide, reach int64) int64 {
+	n := 2 * (holes + wide + 1)
 	for shift := 7; shift < 63; shift += 7 {
-		n += min(holes+1, reach>>shift)
+		n += min(holes+2*wide+1, reach>>shift)
 	}
 	return n
 }

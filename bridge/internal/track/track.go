@@ -43,6 +43,10 @@ type Tracker struct {
 	restored []span
 	ignored  string
 
+	kept     int   // records in flight that nobody will finish, see Keep
+	keptRuns int   // runs of adjacent ones
+	lastKept int64 // offset of the last one; worth nothing while kept is 0
+
 	// What Commit returned last, to find out whether anything changed.
 	dirty    bool
 	offset   int64
@@ -113,6 +117,17 @@ func (t *Tracker) Done(offset int64) bool {
 	return true
 }
 
+// Keep records that the record at offset, which Received has just let through, stays
+// unfinished for the life of this Tracker: it holds the commit back, and Done must not
+// follow. Full needs to know, because kept records do not change the map any more.
+func (t *Tracker) Keep(offset int64) {
+	if t.kept == 0 || t.lastKept != offset-1 {
+		t.keptRuns++
+	}
+	t.kept++
+	t.lastKept = offset
+}
+
 // Commit returns what to commit: every offset below offset is done, and metadata, at most
 // MaxMetadata bytes, is a map of the done offsets above it. offset is -1 until something
 // was committed or received. changed is false when the result is that of the last call, or
@@ -148,7 +163,7 @@ func (t *Tracker) Full() bool {
 	if t.inFlight == 0 || reach <= maxBits {
 		return false
 	}
-	return worstRuns(int64(t.inFlight+len(t.restored))+headroom, reach) > maxPayload
+	return worstRuns(int64(t.inFlight-t.kept+len(t.restored))+headroom, int64(t.keptRuns), reach) > maxPayload
 }
 
 // InFlight returns the number of records that were received and are not done.

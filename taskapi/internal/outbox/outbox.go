@@ -5,6 +5,9 @@
 // batches and marks them only after every broker in sync has them. A crash
 // between the two publishes a batch a second time: duplicates, identified by
 // source and id, but no loss and no other order within a task.
+//
+// Each partition of the topic has a lane of its own, so that a leader that is
+// down delays the events of its partitions only.
 package outbox
 
 import (
@@ -30,10 +33,11 @@ type Backlog struct {
 
 // Source is the outbox as the relay sees it.
 type Source interface {
-	// Next returns the unpublished rows with the lowest ids, ascending: at most
-	// rows of them, stopping early once their events exceed bytes, but always one
-	// when there is one. It never skips a row because of what was returned before.
-	Next(ctx context.Context, rows, bytes int) ([]Row, error)
+	// Next returns the unpublished rows with the lowest ids above after, ascending:
+	// at most rows of them, stopping early once their events exceed bytes, but always
+	// one when there is one. It never skips a row because of what was returned
+	// before: with after 0 it begins at the oldest unpublished row again.
+	Next(ctx context.Context, after int64, rows, bytes int) ([]Row, error)
 	// Published marks rows as done, durably before it returns. A row may be
 	// marked twice.
 	Published(ctx context.Context, ids []int64) error
@@ -43,10 +47,15 @@ type Source interface {
 	Backlog(ctx context.Context) (Backlog, error)
 }
 
-// Publisher is the Kafka producer. Nil means that all records are durable, in
-// order within their key. After an error any of them may be there too; a
-// *PartialError says which of them are there for certain.
+// Publisher is the Kafka producer.
 type Publisher interface {
+	// Partitions returns how many partitions a topic has.
+	Partitions(ctx context.Context, topic string) (int, error)
+	// Partition returns which of n partitions gets the records of a key.
+	Partition(key string, n int) int
+	// Produce returns nil when all records are durable, in order within their key.
+	// After an error any of them may be there too; a *PartialError says which of
+	// them are there for certain. It is called for several lanes at once.
 	Produce(ctx context.Context, topic string, recs []event.Record) error
 }
 

@@ -2,9 +2,9 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	batchRows  = 1000
-	batchBytes = 512 << 10 // stays below the 1 MiB that brokers accept as one batch by default
-	// attempt bounds one produce, so that an outage is noticed and logged.
-	attempt = 5 * time.Second
 	// idle bounds the wait for a wake-up: rows that an earlier process left are
 	// found even if nothing ever commits.
 	idle     = 5 * time.Second
@@ -46,9 +42,15 @@ type Relay struct {
 
 	// Owned by the goroutine in Run or Flush.
 	prepared bool
-	failing  time.Time // start of the outage, zero when there is none
+	lanes    []lane       // by partition
+	front    int64        // every row up to it is published, or in a lane, or one that a lane is behind with
+	busy     int          // attempts under way
+	done     chan outcome // of them; it has room for all
+	unmarked []int64      // acknowledged and not marked
+	failing  time.Time    // start of the outage, zero when there is none
+	lastErr  error        // of an attempt
 	warning  rate.Sometimes
-	backoff  retry.Backoff
+	backoff  retry.Backoff // of what concerns all lanes
 }
 
 // New makes a relay and registers its metrics.
@@ -74,91 +76,89 @@ func New(cfg Config, source Source, publisher Publisher) *Relay {
 // store, so it never fails.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		n, err := r.step(ctx)
+		found, err := r.round(ctx)
 		switch {
 		case err != nil:
 			r.failed(ctx, err)
 			_ = r.backoff.Wait(ctx) // the loop ends with ctx
-		case n == 0:
-			r.sleep(ctx)
-		default:
-			r.recovered()
-		}
-	}
-}
-
-// Flush publishes what is left until ctx ends or an attempt fails, and logs
-// how much remains for the next start.
-func (r *Relay) Flush(ctx context.Context) error {
-	for {
-		n, err := r.step(ctx)
-		if err == nil && n > 0 {
 			continue
+		case !found:
+			r.sleep(ctx)
 		}
-		backlog, countErr := r.source.Backlog(context.WithoutCancel(ctx))
+		r.backoff.Reset()
+		r.recovered()
+	}
+	if err := r.finish(ctx); err != nil {
+		r.failed(ctx, err)
+	}
+}
+
+// Flush publishes what is left until ctx ends or nothing but failed attempts
+// remain, and logs how much waits for the next start.
+func (r *Relay) Flush(ctx context.Context) error {
+	err := r.flush(ctx)
+	backlog, countErr := r.source.Backlog(context.WithoutCancel(ctx))
+	switch {
+	case countErr != nil:
+		return fmt.Errorf("flush the outbox: %w", countErr)
+	case err != nil && backlog.Count > 0:
+		r.cfg.Log.Warn("outbox not empty, its events will be published after the next start", "pending", backlog.Count, "err", err)
+	}
+	return nil
+}
+
+func (r *Relay) flush(ctx context.Context) error {
+	r.lastErr = nil
+	for i := range r.lanes {
+		r.lanes[i].again = time.Time{}
+	}
+	for {
+		found, err := r.round(ctx)
 		switch {
-		case countErr != nil:
-			return fmt.Errorf("flush the outbox: %w", countErr)
-		case err != nil && backlog.Count > 0:
-			r.cfg.Log.Warn("outbox not empty, its events will be published after the next start", "pending", backlog.Count, "err", err)
+		case err != nil:
+			_ = r.finish(ctx) // the rows are still in the outbox
+			return err
+		case found:
+		case r.busy > 0:
+			r.settle(ctx, <-r.done)
+		default:
+			return r.lastErr
 		}
-		return nil
 	}
 }
 
-// step publishes one batch: read, produce, mark. The order is the guarantee:
-// a row is marked only after its record is durable, and the next batch is read
-// only after the mark, so nothing is skipped and nothing overtakes.
-func (r *Relay) step(ctx context.Context) (int, error) {
-	if err := r.prepare(ctx); err != nil {
-		return 0, err
+// round marks, reads and produces. It does not wait for lanes whose last attempt
+// failed. The order is the guarantee: a row is marked only after its record is
+// durable, and the next row of its lane is read only after the mark, so nothing is
+// skipped and nothing overtakes. found asks for another round at once.
+func (r *Relay) round(ctx context.Context) (found bool, err error) {
+	if err := r.mark(ctx); err != nil {
+		return false, err
 	}
-	rows, err := r.source.Next(ctx, batchRows, batchBytes)
-	if err != nil || len(rows) == 0 {
-		return 0, err
-	}
-	failpoint.Hit("R1")
-	recs, err := r.records(rows)
-	if err != nil {
-		return 0, err
-	}
-	failure := r.produce(ctx, recs)
-	ids := acknowledged(rows, failure)
-	if len(ids) > 0 {
-		failpoint.Hit("R3")
-		if len(ids) > 1 {
-			failpoint.HitAfter("R4", func() { _ = r.source.Published(ctx, ids[:len(ids)/2]) })
+	if r.idle() {
+		if err := r.shape(ctx); err != nil {
+			return false, err
 		}
-		if err := r.source.Published(context.WithoutCancel(ctx), ids); err != nil {
-			return 0, errors.Join(fmt.Errorf("mark %d events as published: %w", len(ids), err), failure)
-		}
-		r.published.Add(float64(len(ids)))
-		failpoint.Hit("R5")
 	}
-	if failure != nil {
-		r.prepared = false // perhaps the topic is gone; preparing again finds the reason
-		return 0, fmt.Errorf("publish %d events to %s: %w", len(rows), r.cfg.Topic, failure)
+	if found, err = r.gather(ctx); err != nil {
+		return false, err
 	}
-	return len(rows), nil
+	if found {
+		failpoint.Hit("R1")
+	}
+	r.dispatch(ctx)
+	return r.collect(ctx) || found, nil
 }
 
-// produce is one attempt. A stop does not cut off a batch in flight, since its
-// answer saves a duplicate; the deadline of a flush does. During an outage no
-// answer can be expected, and the stop need not wait for it.
-func (r *Relay) produce(ctx context.Context, recs []event.Record) error {
-	until := time.Now().Add(attempt)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
+// finish takes the outcomes of the attempts under way and marks them.
+func (r *Relay) finish(ctx context.Context) error {
+	for r.busy > 0 {
+		r.settle(ctx, <-r.done)
 	}
-	if r.failing.IsZero() {
-		ctx = context.WithoutCancel(ctx)
-	}
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	return r.publisher.Produce(ctx, r.cfg.Topic, recs)
+	return r.mark(ctx)
 }
 
-// prepare makes sure that the topic exists, again after each failure.
+// prepare makes sure that the topic exists.
 func (r *Relay) prepare(ctx context.Context) error {
 	if r.prepared || r.cfg.Prepare == nil {
 		return nil
@@ -170,48 +170,6 @@ func (r *Relay) prepare(ctx context.Context) error {
 	}
 	r.prepared = true
 	return nil
-}
-
-// acknowledged are the ids of the rows that are durable in Kafka.
-func acknowledged(rows []Row, failure error) []int64 {
-	var partial *PartialError
-	if failure != nil && !errors.As(failure, &partial) {
-		return nil
-	}
-	ids := make([]int64, 0, len(rows))
-	for i, row := range rows {
-		if failure == nil || partial.Acked[i] {
-			ids = append(ids, row.ID)
-		}
-	}
-	return ids
-}
-
-// records turns rows into Kafka records. In structured mode the stored bytes
-// are the value: an event is never recreated.
-func (r *Relay) records(rows []Row) ([]event.Record, error) {
-	recs := make([]event.Record, len(rows))
-	for i, row := range rows {
-		if r.cfg.Mode == "" || r.cfg.Mode == event.ModeStructured {
-			recs[i] = event.Structured(row.TaskID, row.Event)
-			continue
-		}
-		e, err := event.Parse(row.Event)
-		if err != nil {
-			return nil, fmt.Errorf("read outbox row %d: %w", row.ID, err)
-		}
-		if recs[i], err = encode(r.cfg.Mode, e); err != nil {
-			return nil, fmt.Errorf("encode outbox row %d: %w", row.ID, err)
-		}
-	}
-	return recs, nil
-}
-
-func encode(mode event.Mode, e event.Event) (event.Record, error) {
-	if mode == event.ModeEnvelope {
-		return event.Envelope(e)
-	}
-	return event.Binary(e)
 }
 
 // failed counts, and logs at most every logEvery.
@@ -228,22 +186,30 @@ func (r *Relay) failed(ctx context.Context, err error) {
 }
 
 func (r *Relay) recovered() {
-	if r.failing.IsZero() {
+	if r.failing.IsZero() || slices.ContainsFunc(r.lanes, func(l lane) bool { return l.failing }) {
 		return
 	}
 	r.cfg.Log.Info("publishing works again", "topic", r.cfg.Topic, "outage", time.Since(r.failing).Round(time.Second).String())
 	r.failing = time.Time{}
 	r.warning = rate.Sometimes{Interval: logEvery} // the next outage is logged at once
-	r.backoff.Reset()
 }
 
-// sleep ends early when the source has something new.
+// sleep ends early when the source has something new, an attempt ends, or a lane
+// may try again.
 func (r *Relay) sleep(ctx context.Context) {
-	timer := time.NewTimer(idle)
+	pause := idle
+	for _, l := range r.lanes {
+		if !l.free() && !l.busy {
+			pause = max(0, min(pause, time.Until(l.again)))
+		}
+	}
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-r.source.Wake():
+	case o := <-r.done:
+		r.settle(ctx, o)
 	case <-timer.C:
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 )
 
@@ -34,9 +35,14 @@ type world struct {
 	rows     []outbox.Row
 	marked   map[int64]bool
 	topic    []event.Record
+	stored   map[string]bool // values of the first indexed records of topic
+	indexed  int
 	produces int
 	marks    int
 	wake     chan struct{}
+
+	partitions int             // 1 when zero; a task is in the one of its last letter
+	down       map[string]bool // tasks whose partition has no leader: a produce lasts until its deadline
 
 	// faults, asked with the number of the call, from 1
 	onProduce func(n int, recs []event.Record, store func(...int)) error
@@ -45,7 +51,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, marked: map[int64]bool{}, wake: make(chan struct{}, 1)}
+	return &world{t: t, marked: map[int64]bool{}, stored: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // add commits n events of each task in turn.
@@ -65,7 +71,43 @@ func (w *world) add(n int, tasks ...string) {
 	}
 }
 
-func (w *world) Next(_ context.Context, limit, size int) ([]outbox.Row, error) {
+func (w *world) Partitions(context.Context, string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(1, w.partitions), nil
+}
+
+func (w *world) Partition(key string, n int) int { return int(key[len(key)-1]-'a') % n }
+
+// set makes the leader of a task's partition go or come back.
+func (w *world) set(down bool, task string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down == nil {
+		w.down = map[string]bool{}
+	}
+	w.down[task] = down
+}
+
+func (w *world) isDown(task string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.down[task]
+}
+
+// waiting counts the rows of a task that are not marked.
+func (w *world) waiting(task string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.rows {
+		if r.TaskID == task && !w.marked[r.ID] {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) Next(_ context.Context, after int64, limit, size int) ([]outbox.Row, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.onRead != nil {
@@ -78,7 +120,7 @@ func (w *world) Next(_ context.Context, limit, size int) ([]outbox.Row, error) {
 		if len(out) == limit {
 			break
 		}
-		if !w.marked[r.ID] {
+		if r.ID > after && !w.marked[r.ID] {
 			out = append(out, r)
 		}
 	}
@@ -91,9 +133,12 @@ func (w *world) Published(ctx context.Context, ids []int64) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	for _, r := range w.topic[w.indexed:] {
+		w.stored[string(r.Value)] = true
+	}
+	w.indexed = len(w.topic)
 	for _, id := range ids {
-		want := w.rows[id-1].Event
-		if !slices.ContainsFunc(w.topic, func(r event.Record) bool { return bytes.Equal(r.Value, want) }) {
+		if !w.stored[string(w.rows[id-1].Event)] {
 			w.t.Errorf("row %d was marked and is not in the topic", id)
 		}
 	}
@@ -111,6 +156,11 @@ func (w *world) Published(ctx context.Context, ids []int64) error {
 }
 
 func (w *world) Produce(ctx context.Context, topic string, recs []event.Record) error {
+	for w.isDown(string(recs[0].Key)) {
+		if retry.Pause(ctx, 100*time.Millisecond) != nil { // as the producer looks for a new leader
+			return context.Cause(ctx)
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if topic != "task-events" {
@@ -238,7 +288,7 @@ func TestFaults(t *testing.T) {
 				mark()
 				return nil
 			}
-		}, 6},
+		}, 0},
 		{"marking failed but happened", func(w *world) {
 			w.onMark = func(n int, mark func()) error {
 				mark()
@@ -421,7 +471,7 @@ func TestAStopDuringAnOutageIsQuick(t *testing.T) {
 	})
 }
 
-type stubborn struct{}
+type stubborn struct{ goOn }
 
 func (stubborn) Produce(ctx context.Context, _ string, _ []event.Record) error {
 	<-ctx.Done()
@@ -535,3 +585,8 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("after, want (-), got (+):\n%s", diff)
 	}
 }
+
+type goOn struct{}
+
+func (goOn) Partitions(context.Context, string) (int, error) { return 1, nil }
+func (goOn) Partition(string, int) int                       { return 0 }

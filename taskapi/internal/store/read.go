@@ -46,7 +46,7 @@ func (s *Store) openReads(ctx context.Context) (err error) {
 		{&q.byStatus, `SELECT ` + columns + ` FROM task WHERE status = ? AND id > ? ORDER BY id LIMIT ?`},
 		{&q.byOwner, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND id > ? ORDER BY id LIMIT ?`},
 		{&q.byBoth, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND status = ? AND id > ? ORDER BY id LIMIT ?`},
-		{&q.next, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id ORDER BY u.id LIMIT ?`},
+		{&q.next, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id WHERE u.id > ? ORDER BY u.id LIMIT ?`},
 		{&q.oldest, `SELECT created_at FROM outbox WHERE id = (SELECT min(id) FROM unpublished)`},
 	} {
 		if *p.into, err = s.reads.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // kept for the life of the store, closed by queries.close
@@ -149,13 +149,13 @@ func (s *Store) list(ctx context.Context, f task.Filter, limit int) (*sql.Rows, 
 	return s.queries.all.QueryContext(ctx, f.After, limit)
 }
 
-// Next reads the unpublished rows with the lowest ids. It is a query over what
-// is unpublished, never over ids above the last one seen.
-func (s *Store) Next(ctx context.Context, limit, bytes int) ([]outbox.Row, error) {
+// Next reads the unpublished rows with the lowest ids above after. It is a query
+// over what is unpublished, and remembers no id that it has seen.
+func (s *Store) Next(ctx context.Context, after int64, limit, bytes int) ([]outbox.Row, error) {
 	if s.pending.Load() == 0 {
 		return nil, nil
 	}
-	rows, err := s.queries.next.QueryContext(ctx, limit)
+	rows, err := s.queries.next.QueryContext(ctx, after, limit)
 	if err != nil {
 		return nil, unavailable("read the outbox", err)
 	}

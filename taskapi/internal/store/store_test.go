@@ -70,7 +70,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := s.Next(t.Context(), 10, 1<<20)
+	first, err := s.Next(t.Context(), 0, 10, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if got, err := s.Get(t.Context(), a.Task.ID); err != nil || got != a.Task {
 		t.Errorf("Get = %+v, %v", got, err)
 	}
-	rows, err := s.Next(t.Context(), 10, 1<<20)
+	rows, err := s.Next(t.Context(), 0, 10, 1<<20)
 	if err != nil || len(rows) != 1 || rows[0].ID <= first[0].ID {
 		t.Errorf("rows after the restart = %v, %v; want the second only", rows, err)
 	}
@@ -291,7 +291,7 @@ func TestPublishedRowsAndOldKeysArePurged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rows, err := s.Next(t.Context(), 3, 1<<20)
+	rows, err := s.Next(t.Context(), 0, 3, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func load(path string) error {
 	}
 	go func() {
 		for {
-			rows, err := s.Next(context.Background(), 10, 1<<20)
+			rows, err := s.Next(context.Background(), 0, 10, 1<<20)
 			if err == nil && len(rows) == 10 {
 				_ = s.Published(context.Background(), nil) // joins the commits as the relay does
 			}

@@ -84,7 +84,7 @@ func update(t *testing.T, s Store, id string, p task.Patch) task.Answer {
 // Events reads everything that waits, without marking it.
 func Events(t *testing.T, s outbox.Source) []event.Event {
 	t.Helper()
-	rows, err := s.Next(t.Context(), 1<<20, 1<<30)
+	rows, err := s.Next(t.Context(), 0, 1<<20, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +437,7 @@ func fullOutbox(t *testing.T, open Open) {
 	if a, err := s.Create(t.Context(), keyed); err != nil || !a.Replayed {
 		t.Errorf("a repeat = %+v, %v", a, err)
 	}
-	rows, err := s.Next(t.Context(), 1, 1<<20)
+	rows, err := s.Next(t.Context(), 0, 1, 1<<20)
 	if err != nil || len(rows) != 1 {
 		t.Fatal(rows, err)
 	}
@@ -455,14 +455,14 @@ func outboxOrder(t *testing.T, open Open) {
 	var titles []string
 	last := int64(0)
 	for {
-		rows, err := s.Next(t.Context(), 3, 1<<20)
+		rows, err := s.Next(t.Context(), 0, 3, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(rows) == 0 {
 			break
 		}
-		again, err := s.Next(t.Context(), 3, 1<<20)
+		again, err := s.Next(t.Context(), 0, 3, 1<<20)
 		if err != nil || !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
 			t.Fatalf("unmarked rows did not come again: %v, %v", again, err)
 		}
@@ -488,12 +488,12 @@ func outboxOrder(t *testing.T, open Open) {
 	if len(titles) != 10 {
 		t.Errorf("%d rows, want 10", len(titles))
 	}
-	if rows, err := s.Next(t.Context(), 5, 1); err != nil || len(rows) != 0 {
+	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 0 {
 		t.Errorf("an empty outbox gave %v, %v", rows, err)
 	}
 	create(t, s, "large")
 	create(t, s, "larger")
-	if rows, err := s.Next(t.Context(), 5, 1); err != nil || len(rows) != 1 {
+	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 1 {
 		t.Errorf("a byte limit below one event gave %d rows, %v; want one", len(rows), err)
 	}
 }
@@ -503,14 +503,14 @@ func outboxGap(t *testing.T, open Open) {
 	for i := range 5 {
 		create(t, s, fmt.Sprint(i))
 	}
-	rows, err := s.Next(t.Context(), 10, 1<<20)
+	rows, err := s.Next(t.Context(), 0, 10, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Published(t.Context(), []int64{rows[0].ID, rows[2].ID, rows[3].ID}); err != nil {
 		t.Fatal(err)
 	}
-	left, err := s.Next(t.Context(), 10, 1<<20)
+	left, err := s.Next(t.Context(), 0, 10, 1<<20)
 	if err != nil || len(left) != 2 || left[0].ID != rows[1].ID || left[1].ID != rows[4].ID {
 		t.Errorf("left = %v, %v; want rows %d and %d", left, err, rows[1].ID, rows[4].ID)
 	}
