@@ -38,6 +38,7 @@ type recorder struct {
 	pauses   *pauses
 	inFlight atomic.Int64
 	refused  atomic.Int64 // answers of a sink that cannot store
+	rejected atomic.Int64 // posts answered with 422, whose events become dead letters
 	turn     int          // of the modes; owned by injectFaults
 
 	mu   sync.Mutex // guards what follows; held while a line is written
@@ -135,6 +136,9 @@ func (r *recorder) answer(w http.ResponseWriter, req *http.Request, body []byte,
 		p.answered(status, nil)
 		r.record(p)
 		w.WriteHeader(status)
+		if mode == "422" {
+			r.rejected.Add(1)
+		}
 		return
 	case "hang":
 		_ = retry.Pause(req.Context(), 8*time.Second) // the bridge gives up earlier

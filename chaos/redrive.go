@@ -16,15 +16,22 @@ import (
 
 // injectRedrive has the notifier refuse events for a while, and then a bridge
 // deliver their dead letters. Every other time the bridge is killed at it.
-func injectRedrive(y *system, _ context.Context) (fault, error) {
+func injectRedrive(y *system, ctx context.Context) (fault, error) {
 	mode, b := "422", y.bridges[y.rand.IntN(2)]
 	die := time.Duration(0)
 	how := "delivers them"
 	if y.turns["redrive"]++; y.turns["redrive"]%2 == 0 { // the first one is counted
 		die, how = y.between(20, 400), "is killed at it"
 	}
+	rejected := y.notices.rejected.Load()
 	y.notices.mode.Store(&mode)
 	return fault{target: "notifier refuses, " + b.name + " redrives and " + how, last: y.between(1000, 3000), heal: func() error {
+		for range 200 { // until there is a letter: other faults may keep the bridges from posting
+			if y.notices.rejected.Load() > rejected || retry.Pause(ctx, 100*time.Millisecond) != nil {
+				break
+			}
+			y.notices.mode.Store(&mode) // the end of another fault may have changed it
+		}
 		y.notices.mode.Store(nil)
 		// The run may end meanwhile: the last redrive is that of redriveRest.
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
