@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
@@ -68,6 +69,32 @@ func TestARebalanceInterruptsOnlyWhatMoves(t *testing.T) {
 		}
 		t.Errorf("%d posts, want %d; twice: %s", len(s.posts), wide*each, strings.Join(twice, " "))
 	}
+}
+
+// TestAPartitionThatComesBackIsReadAgain: what a member had read of a partition and
+// not finished when it lost it, it reads again when it gets the partition back.
+func TestAPartitionThatComesBackIsReadAgain(t *testing.T) {
+	const each = 5
+	var mended atomic.Bool
+	s := newSink(t, func(id string, _ int) int {
+		if strings.HasPrefix(id, "11/") && !mended.Load() {
+			return 503
+		}
+		return 204
+	})
+	b := setup(t, s.server.URL)
+	b.widen(each)
+	first, stopFirst := b.run()
+	until(t, "an event that fails", func() bool { return s.count("11/00003") > 0 })
+	b.cfg.InstanceID = "two"
+	second, stopSecond := b.run()
+	until(t, "the second bridge has its share", func() bool { return slices.Contains(of(second), 11) })
+	stopSecond()
+	until(t, "all back", func() bool { return len(of(first)) == wide })
+	mended.Store(true)
+	b.untilStored(each)
+	stopFirst()
+	inOrder(t, s)
 }
 
 // of is the partitions that a subscription works on.
