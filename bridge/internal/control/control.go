@@ -184,19 +184,11 @@ func (c *Control) bounds(ctx context.Context) (first, end int64, err error) {
 	case n != 1:
 		return 0, 0, fmt.Errorf("topic %s has %d partitions and must have one: delete it and create it again", Topic, n)
 	}
-	resp, err := c.client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{Topic: {kafkago.FirstOffsetOf(0), kafkago.LastOffsetOf(0)}}})
+	all, err := kafka.TopicBounds(ctx, c.client, Topic, n)
 	if err != nil {
-		return 0, 0, fmt.Errorf("look up the offsets of topic %s: %w", Topic, kafka.Plain(err))
+		return 0, 0, err
 	}
-	for _, p := range resp.Topics[Topic] {
-		if p.Error != nil {
-			return 0, 0, fmt.Errorf("look up the offsets of topic %s: %w", Topic, p.Error)
-		}
-		if p.FirstOffset >= 0 && p.LastOffset >= p.FirstOffset {
-			return p.FirstOffset, p.LastOffset, nil
-		}
-	}
-	return 0, 0, fmt.Errorf("look up the offsets of topic %s: no answer", Topic)
+	return all[0].First, all[0].End, nil
 }
 
 // readOnce takes one answer. joined reports that there is a new gate.

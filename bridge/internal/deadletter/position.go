@@ -1,7 +1,6 @@
 package deadletter
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +54,8 @@ func Positions(ctx context.Context, client *kafkago.Client, group, topic string,
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range stored {
-		if o.Partition >= 0 && o.Partition < len(all) {
-			all[o.Partition].restore(group, topic, o, keys)
-		}
+	for id, o := range stored {
+		all[id].restore(group, topic, o, keys)
 	}
 	return all, nil
 }
@@ -89,62 +86,25 @@ func Bounds(ctx context.Context, client *kafkago.Client, topic string) ([]Positi
 	if err != nil {
 		return nil, err
 	}
-	var ask []kafkago.OffsetRequest
-	for id := range n {
-		ask = append(ask, kafkago.FirstOffsetOf(id), kafkago.LastOffsetOf(id))
-	}
-	resp, err := retried(ctx, client, func(ctx context.Context) (*kafkago.ListOffsetsResponse, error) {
-		return client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: ask}})
-	})
+	bounds, err := retried(ctx, client, func(ctx context.Context) ([]kafka.Bounds, error) { return kafka.TopicBounds(ctx, client, topic, n) })
 	if err != nil {
-		return nil, fmt.Errorf("look up the ends of topic %s: %w", topic, err)
+		return nil, err
 	}
 	all := make([]Position, n)
-	for id := range all {
-		all[id] = Position{Partition: id, Committed: -1, First: -1, done: track.New(-1, "")}
-	}
-	for _, p := range resp.Topics[topic] {
-		if p.Error != nil {
-			return nil, fmt.Errorf("look up the ends of %s/%d: %w", topic, p.Partition, p.Error)
-		}
-		all[p.Partition].First, all[p.Partition].End = p.FirstOffset, p.LastOffset
-	}
-	for _, p := range all {
-		if p.First < 0 || p.End < p.First {
-			return nil, fmt.Errorf("look up the ends of %s/%d: the broker says %d to %d", topic, p.Partition, p.First, p.End)
-		}
+	for id, b := range bounds {
+		all[id] = Position{Partition: id, First: b.First, End: b.End, Committed: -1, done: track.New(-1, "")}
 	}
 	return all, nil
 }
 
 func offsets(ctx context.Context, client *kafkago.Client, group, topic string, n int) ([]kafkago.OffsetFetchPartition, error) {
-	ids := make([]int, n)
-	for id := range ids {
-		ids[id] = id
-	}
-	stored, err := retried(ctx, client, func(ctx context.Context) ([]kafkago.OffsetFetchPartition, error) {
-		resp, err := client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
-		if err != nil {
-			return nil, err
-		}
-		if errors.Is(resp.Error, kafkago.GroupIdNotFound) {
+	return retried(ctx, client, func(ctx context.Context) ([]kafkago.OffsetFetchPartition, error) {
+		stored, err := kafka.StoredOffsets(ctx, client, group, topic, n)
+		if errors.Is(err, kafkago.GroupIdNotFound) {
 			return nil, nil // some brokers say so of a group that has stored nothing
 		}
-		// Without an answer for every partition the coordinator is still being found.
-		if resp.Error != nil || len(resp.Topics[topic]) != n {
-			return nil, cmp.Or(resp.Error, error(kafkago.GroupCoordinatorNotAvailable))
-		}
-		for _, p := range resp.Topics[topic] {
-			if p.Error != nil {
-				return nil, p.Error
-			}
-		}
-		return resp.Topics[topic], nil
+		return stored, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look up the offsets of group %s: %w", group, err)
-	}
-	return stored, nil
 }
 
 // retried calls f until it succeeds, some seconds long: a pooled connection may

@@ -91,8 +91,8 @@ func (p *partition) showHeld(ctx context.Context, since time.Time) {
 		b.s, b.blocked, b.oldest = s, "unsealed", since
 	}
 	set() // the brokers may take their time
-	if st, err := p.sub.standing(ctx); err == nil && p.id < len(st.end) {
-		s.End, s.Lag = st.end[p.id], st.lag(p.id)
+	if st, err := p.sub.standing(ctx); err == nil && p.id < len(st.bounds) {
+		s.End, s.Lag = st.bounds[p.id].End, st.lag(p.id)
 		set()
 	}
 }

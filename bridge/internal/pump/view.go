@@ -55,7 +55,7 @@ func (s *Subscription) View(ctx context.Context) View {
 		v.State = st.State
 	}
 	for id := range v.Partitions {
-		w := PartitionView{Partition: id, Committed: st.committed[id], End: st.end[id], Lag: st.lag(id)}
+		w := PartitionView{Partition: id, Committed: st.committed[id], End: st.bounds[id].End, Lag: st.lag(id)}
 		owner, owned := st.Owners[id]
 		if owned {
 			w.Owner = &owner
