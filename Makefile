@@ -25,10 +25,10 @@ help: ## list the targets
 run: ## the whole system in this terminal (the same as go run ./dev)
 	go run ./dev
 
-test: $(GOTESTSUM) $(PROMTOOL) ## every test with the race detector, on the embedded broker and on a real Apache Kafka (needs Java)
+test: $(GOTESTSUM) $(PROMTOOL) ## every test with the race detector, on the embedded broker, PostgreSQL and a real Apache Kafka (needs Java)
 	@GOTESTSUM=$(GOTESTSUM) bash .ci/test
 
-test-fast: ## every test on the embedded broker, without the race detector
+test-fast: ## every test on the embedded broker and PostgreSQL, without the race detector
 	go test $(PACKAGES)
 
 lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet (also for macOS), staticcheck, golangci-lint, go.mod, workflows, release configuration

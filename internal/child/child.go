@@ -5,9 +5,9 @@
 // reaches this program alone, which then stops its children in order. Elsewhere
 // a child outlives a parent that is killed with SIGKILL.
 //
-// kafkatest.Real does not use it: it is shared by all tests of a process, so no
-// goroutine may wait for it when goleak looks, and a shell guards it on every
-// system, because its folder must be removed as well.
+// The servers of kafkatest and pgtest are no Process: all tests of a process share
+// one, so no goroutine may wait for it when goleak looks. A Guard ends it on every
+// system and removes its folder as well.
 package child
 
 import (

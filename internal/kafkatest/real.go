@@ -21,6 +21,7 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
@@ -49,7 +50,7 @@ type Real struct {
 
 	mu    sync.Mutex // guards the fields below
 	jvm   *exec.Cmd  // nil when stopped
-	guard *guard
+	guard *child.Guard
 }
 
 // Options say how a real Kafka runs; Dir must be set.
@@ -230,7 +231,7 @@ func (r *Real) start(ctx context.Context) error {
 	if err := jvm.Start(); err != nil {
 		return fmt.Errorf("start Apache Kafka: %w", err)
 	}
-	guard, err := newGuard(jvm.Process.Pid, r.scratch())
+	guard, err := child.NewGuard(jvm.Process.Pid, r.scratch(), syscall.SIGKILL)
 	if err != nil {
 		return errors.Join(err, jvm.Process.Kill(), ignoreExit(jvm.Wait()))
 	}
@@ -308,7 +309,7 @@ func (r *Real) exited(pid int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.jvm = nil
-	r.guard.release()
+	r.guard.Release()
 	return true
 }
 
@@ -349,7 +350,7 @@ func (r *Real) end(sig syscall.Signal) error {
 	if jvm == nil {
 		return nil
 	}
-	defer guard.release()
+	defer guard.Release()
 	if err := jvm.Process.Signal(sig); err != nil {
 		return fmt.Errorf("stop Apache Kafka: %w", err)
 	}
@@ -374,36 +375,4 @@ func (r *Real) Restart() error {
 		return err
 	}
 	return r.start(context.Background())
-}
-
-// guard is a shell that outlives this process just long enough to kill the JVM
-// and remove its scratch folder: the pipe that it reads closes when this
-// process ends, even by SIGKILL.
-type guard struct {
-	shell *exec.Cmd
-	pipe  *os.File
-}
-
-const guardScript = `trap '' INT TERM HUP; while read -r _; do :; done; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"`
-
-func newGuard(pid int, scratch string) (*guard, error) {
-	in, pipe, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("guard Apache Kafka: %w", err)
-	}
-	defer in.Close()
-	shell := exec.Command("sh", "-c", guardScript, "sh", strconv.Itoa(pid), scratch)
-	shell.Stdin = in
-	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := shell.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("guard Apache Kafka: %w", err), pipe.Close())
-	}
-	return &guard{shell, pipe}, nil
-}
-
-// release ends the guard after the JVM, whose pid may soon belong to another process.
-func (g *guard) release() {
-	_ = g.shell.Process.Kill()
-	_ = g.shell.Wait()
-	_ = g.pipe.Close()
 }
