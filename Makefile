@@ -65,8 +65,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s); what it finds is kept
 vuln: $(GOVULNCHECK) ## known vulnerabilities in code that is called (asks vuln.go.dev)
 	$(GOVULNCHECK) $(PACKAGES)
 
-bench: ## the figures of DESIGN.md, as ratios in one run
-	go run ./bench
+bench: ## measure everything into docs/benchmarks.md (SECTIONS="bridge path" for some, BASE=COMMIT beside that commit's services)
+	go run ./bench -write $(if $(BASE),-base $(BASE)) $(SECTIONS)
 
 manifests: ## the manifests' tests, then each overlay as a strict dry run on the current cluster
 	@bash .ci/manifests

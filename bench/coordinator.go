@@ -9,13 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/taskwire/taskwire/internal/kafka"
-	"github.com/taskwire/taskwire/internal/kafkatest"
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
@@ -24,8 +22,8 @@ const window = 8 * time.Second // of each measurement
 // benchCommits shows what commits cost a real Apache Kafka, and what a SIGKILL
 // costs for want of a commit: idle is one event a second in each partition, busy
 // a backlog at a sink that takes 5 ms, at a rate that leaves the machine time to spare.
-func benchCommits(ctx context.Context, r *rig) error {
-	return r.onKafka(ctx, func(k *cluster) error {
+func benchCommits(ctx context.Context, r *rig, t *table) error {
+	return r.onKafka(ctx, t, func(k *cluster) error {
 		for _, partitions := range []int{1, 12, 48, 200} {
 			if err := k.commits(ctx, partitions); err != nil {
 				return err
@@ -37,8 +35,8 @@ func benchCommits(ctx context.Context, r *rig) error {
 
 // benchFetch shows what it costs that each subscription of a topic fetches for
 // itself. No event is wanted by any of them, so that nothing but fetches is measured.
-func benchFetch(ctx context.Context, r *rig) error {
-	return r.onKafka(ctx, func(k *cluster) error {
+func benchFetch(ctx context.Context, r *rig, t *table) error {
+	return r.onKafka(ctx, t, func(k *cluster) error {
 		for _, partitions := range []int{1, 12} {
 			for _, n := range []int{1, 50} {
 				for _, rate := range []int{0, 200, 1000} {
@@ -52,21 +50,18 @@ func benchFetch(ctx context.Context, r *rig) error {
 	})
 }
 
-// cluster is an Apache Kafka in its own process.
+// cluster is the Apache Kafka of this run, for sections that look into it.
 type cluster struct {
 	*rig
-	real   *kafkatest.Real
-	dir    string
-	topics int
+	table *table
+	dir   string
 }
 
-func (r *rig) onKafka(ctx context.Context, run func(*cluster) error) error {
-	k := &cluster{rig: r, dir: r.sub("kafka")}
-	var err error
-	if k.real, err = kafkatest.OpenReal(ctx, kafkatest.Options{Dir: k.dir, Progress: os.Stderr}); err != nil {
+func (r *rig) onKafka(ctx context.Context, t *table, run func(*cluster) error) error {
+	if err := r.startReal(ctx); err != nil {
 		return err
 	}
-	return errors.Join(run(k), k.real.Kill())
+	return run(&cluster{rig: r, table: t, dir: r.realDir})
 }
 
 // topic creates an empty topic.
@@ -107,7 +102,8 @@ func (k *cluster) commits(ctx context.Context, partitions int) error {
 	if err != nil {
 		return err
 	}
-	err = k.during(p, fmt.Sprintf("%d partitions, idle", partitions), func() error { return k.trickle(ctx, topic, partitions) })
+	idle, busy := fmt.Sprintf("%d partitions, idle", partitions), fmt.Sprintf("%d partitions, busy", partitions)
+	err = k.during(p, idle, func() error { return k.trickle(ctx, topic, partitions) })
 	if err != nil {
 		return err
 	}
@@ -121,20 +117,20 @@ func (k *cluster) commits(ctx context.Context, partitions int) error {
 		return err
 	}
 	_, before := sink.count()
-	err = k.during(p, fmt.Sprintf("%d partitions, busy", partitions), func() error { return retry.Pause(ctx, window) })
+	err = k.during(p, busy, func() error { return retry.Pause(ctx, window) })
 	if err != nil {
 		return err
 	}
 	_, posts := sink.count()
-	note("  posts", rate(posts-before, window.Seconds()))
+	k.table.figure(busy+": posts", perSecond, float64(posts-before)/window.Seconds(), none)
 	if err := p.kill(); err != nil {
 		return err
 	}
-	return k.again(ctx, topic, sink)
+	return k.again(ctx, busy, topic, sink)
 }
 
 // again restarts a killed bridge and counts what it posts a second time.
-func (k *cluster) again(ctx context.Context, topic string, sink *target) error {
+func (k *cluster) again(ctx context.Context, what, topic string, sink *target) error {
 	events, posts := sink.count()
 	twice := posts - events
 	p, err := k.subscribe(ctx, topic, 1, sink.URL, "task.created")
@@ -145,7 +141,7 @@ func (k *cluster) again(ctx context.Context, topic string, sink *target) error {
 		return err
 	}
 	events, posts = sink.count()
-	note("  posted again after SIGKILL", fmt.Sprint(posts-events-twice))
+	k.table.figure(what+": posted again after SIGKILL", count, float64(posts-events-twice), none)
 	return p.kill()
 }
 
@@ -165,7 +161,7 @@ func (k *cluster) fetches(ctx context.Context, partitions, n, perSecond int) err
 	return p.kill()
 }
 
-// during prints what the bridge and the broker used while run ran.
+// during reports what the bridge and the broker used while run ran.
 func (k *cluster) during(p *proc, what string, run func() error) error {
 	before, err := k.measure(p)
 	if err != nil {
@@ -175,17 +171,17 @@ func (k *cluster) during(p *proc, what string, run func() error) error {
 	if err := run(); err != nil {
 		return err
 	}
-	seconds := time.Since(began).Seconds()
+	lasted := time.Since(began).Seconds()
 	after, err := k.measure(p)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %s\n", what)
-	note("  commits", fmt.Sprintf("%.1f/s", float64(after.batches-before.batches)/seconds))
-	note("  __consumer_offsets", fmt.Sprintf("%.0f KiB/s", float64(after.bytes-before.bytes)/1024/seconds))
-	note("  CPU of the broker", fmt.Sprintf("%.1f %%", 100*(after.broker-before.broker)/seconds))
-	note("  CPU of the bridge", fmt.Sprintf("%.1f %%", 100*(after.bridge-before.bridge)/seconds))
-	note("  read by the bridge", fmt.Sprintf("%.0f KiB/s", float64(after.read-before.read)/1024/seconds))
+	t := k.table
+	t.figure(what+": commits", perSecond, float64(after.batches-before.batches)/lasted, none)
+	t.figure(what+": written to __consumer_offsets a second", bytes_, float64(after.bytes-before.bytes)/lasted, none)
+	t.figure(what+": CPU of the broker", percent, 100*(after.broker-before.broker)/lasted, none)
+	t.figure(what+": CPU of the bridge", percent, 100*(after.bridge-before.bridge)/lasted, none)
+	t.figure(what+": read by the bridge a second", bytes_, float64(after.read-before.read)/lasted, none)
 	return nil
 }
 
@@ -289,26 +285,4 @@ func (k *cluster) pid() (int, error) {
 		}
 	}
 	return 0, errors.New("the broker's process is not found: this section needs Linux")
-}
-
-// cpuOf is the seconds of CPU that a process has used, in clock ticks of 10 ms.
-func cpuOf(pid int) (float64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return float64(user+system) / 100, errors.Join(err1, err2)
-}
-
-// readBy is the bytes that a process has read, of connections too.
-func readBy(pid int) (int64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-	if err != nil {
-		return 0, err
-	}
-	first, _, _ := strings.Cut(string(stat), "\n")
-	return strconv.ParseInt(strings.TrimPrefix(first, "rchar: "), 10, 64)
 }

@@ -13,11 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/event"
-	"github.com/taskwire/taskwire/internal/freeport"
 )
 
 const structuredType = event.HTTPContentType
@@ -43,45 +40,23 @@ func bodies(n, keys int) (tasks []string, out [][]byte) {
 	return tasks, out
 }
 
-// broker starts the embedded broker with one empty topic.
-func (r *rig) broker() (*embedkafka.Broker, error) {
-	return embedkafka.Start(embedkafka.Config{Addr: freeport.Addr(), DataDir: r.sub("kafka"), Topics: map[string]int{"task-events": 1, "task-events-dlq": 1, "taskwire-control": 1}})
-}
-
-func producer(addr string) (*kgo.Client, error) {
-	return kgo.NewClient(kgo.SeedBrokers(addr), kgo.DefaultProduceTopic("task-events"))
-}
-
-func record(task string, body []byte) *kgo.Record {
-	return &kgo.Record{Key: []byte(task), Value: body, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(event.KafkaContentType)}}}
-}
-
-// fill puts every body on the topic.
-func fill(ctx context.Context, addr string, tasks []string, bodies [][]byte) error {
-	cl, err := producer(addr)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	records := make([]*kgo.Record, len(bodies))
-	for i := range bodies {
-		records[i] = record(tasks[i], bodies[i])
-	}
-	return cl.ProduceSync(ctx, records...).FirstErr()
-}
-
 // target is a sink that takes delay for each post and records when it came.
 type target struct {
 	URL     string
 	delay   time.Duration
 	conns   atomic.Int64
+	chunked atomic.Int64  // posts without a length
 	want    int           // different events
 	full    chan struct{} // closed when they have come
 	srv     *http.Server
 	serving sync.WaitGroup
 
+	down   atomic.Bool  // answers 503
+	active atomic.Int64 // posts that came and are not answered
+
 	mu    sync.Mutex           // guards what follows
 	seen  map[string]time.Time // by event id; first arrival
+	again int                  // arrivals of events that had come before
 	first time.Time
 	last  time.Time
 	posts int
@@ -109,8 +84,17 @@ func (t *target) close() {
 }
 
 func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t.active.Add(1)
+	defer t.active.Add(-1)
+	if r.ContentLength < 0 {
+		t.chunked.Add(1)
+	}
 	var body bytes.Buffer
 	_, _ = body.ReadFrom(r.Body)
+	if t.down.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	if t.delay > 0 {
 		time.Sleep(t.delay)
 	}
@@ -118,6 +102,7 @@ func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// arrived is called when the answer is about to be sent.
 func (t *target) arrived(body []byte) {
 	now := time.Now()
 	t.mu.Lock()
@@ -138,9 +123,16 @@ func (t *target) arrived(body []byte) {
 	}
 }
 
+func (t *target) count() (events, posts int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.seen), t.posts
+}
+
 // note is called with mu held.
 func (t *target) note(id string, now time.Time) {
 	if _, ok := t.seen[id]; ok {
+		t.again++
 		return
 	}
 	t.seen[id] = now
@@ -210,10 +202,11 @@ func postAll(c *http.Client, conns int, url, contentType string, bodies [][]byte
 	return <-errs
 }
 
-func percentiles(d []time.Duration) (p50, p99 time.Duration) {
+// percentiles are in seconds.
+func percentiles(d []time.Duration) (p50, p99 float64) {
 	if len(d) == 0 {
 		return 0, 0
 	}
 	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2], d[len(d)*99/100]
+	return d[len(d)/2].Seconds(), d[len(d)*99/100].Seconds()
 }

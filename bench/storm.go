@@ -25,8 +25,8 @@ const (
 
 // benchStorm lets bridges join, stop and die every second or two while they work off half a
 // million events, and fails when one is lost or comes before an earlier one of its task.
-func benchStorm(ctx context.Context, r *rig) error {
-	return r.onKafka(ctx, func(k *cluster) error {
+func benchStorm(ctx context.Context, r *rig, t *table) error {
+	return r.onKafka(ctx, t, func(k *cluster) error {
 		topic, err := k.topic(ctx, stormPartitions)
 		if err != nil {
 			return err
@@ -41,10 +41,10 @@ func benchStorm(ctx context.Context, r *rig) error {
 		if err != nil {
 			return err
 		}
-		note("  events in order, none lost", fmt.Sprint(stormEvents))
-		note("  delivered", rate(stormEvents, time.Since(began).Seconds()))
-		note("  joins, stops and kills of bridges", fmt.Sprint(changes))
-		note("  posted more than once", fmt.Sprint(s.posts-stormEvents))
+		t.figure("events in order, none lost", count, stormEvents, none)
+		t.figure("delivered", perSecond, stormEvents/time.Since(began).Seconds(), none)
+		t.figure("joins, stops and kills of bridges", count, float64(changes), none)
+		t.figure("posted more than once", count, float64(s.posts-stormEvents), none)
 		return nil
 	})
 }
@@ -58,7 +58,7 @@ func (k *cluster) storm(ctx context.Context, topic string, s *stormSink) (change
 	}
 	var running []*proc
 	start := func() error {
-		p, err := k.start("bridge", nil, "KAFKA_BOOTSTRAP_SERVERS="+k.real.Brokers[0], "BRIDGE_CONFIG="+config,
+		p, err := k.start(filepath.Join(k.programs, "bridge"), nil, "KAFKA_BOOTSTRAP_SERVERS="+k.real.Brokers[0], "BRIDGE_CONFIG="+config,
 			"LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "LOG_FORMAT=json", fmt.Sprint("KAFKA_GROUP_INSTANCE_ID=storm-", changes))
 		running = append(running, p)
 		return err

@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -17,19 +20,28 @@ import (
 func yardstick(role string, args []string) error {
 	switch role {
 	case "post":
-		_, all := bodies(deliveries, 1000)
-		return postAll(client(64), 64, args[0], structuredType, all, http.StatusNoContent)
+		conns, err1 := strconv.Atoi(args[1])
+		n, err2 := strconv.Atoi(args[2])
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		_, all := bodies(n, 1000)
+		return postAll(client(conns), conns, args[0], structuredType, all, http.StatusNoContent)
 	case "loop":
-		return pollAndPost(args[0], args[1])
+		return pollAndPost(args[0], args[1], args[2])
 	case "append":
 		return serveAppends(args[0], args[1])
+	case "produce":
+		return serveProduces(args[0], args[1], args[2])
+	case "broker":
+		return serveBroker(args[0], args[1], args[2], args[3])
 	}
 	return fmt.Errorf("unknown role %q", role)
 }
 
 // pollAndPost does the least that a bridge can do: poll, post one event after the other, commit each second.
-func pollAndPost(broker, url string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumerGroup("loop"), kgo.ConsumeTopics("task-events"),
+func pollAndPost(broker, topic, url string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumerGroup(topic+"-loop"), kgo.ConsumeTopics(topic),
 		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return err
@@ -98,5 +110,32 @@ func serveAppends(addr, path string) error {
 		}
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, `{"seq":1,"duplicate":false}`)
+	}))
+}
+
+// serveProduces answers 201 when Kafka has acknowledged the body with acks=all:
+// the least that an API does which keeps nothing itself. A linger would only
+// slow it down, since each client waits for its answer.
+func serveProduces(addr, broker, topic string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(0))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		id := uuid.NewString()
+		if err := cl.ProduceSync(r.Context(), record(id, body)).FirstErr(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"id":"`+id+`","status":"pending","version":1}`)
 	}))
 }

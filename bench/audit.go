@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"path/filepath"
+	"time"
+)
+
+// benchAudit measures appends of 64 clients, each on disk before its answer. The
+// yardstick does that and nothing else: it appends the body, syncs, answers.
+func benchAudit(ctx context.Context, r *rig, t *table) error {
+	n := r.n(60_000)
+	_, all := bodies(n, min(n, 1000))
+	bare, err := r.bareAppends(ctx, structuredType, all)
+	if err != nil {
+		return err
+	}
+	auditor, err := r.auditor(ctx, filepath.Join(r.sub("audit"), "audit.log"))
+	if err != nil {
+		return err
+	}
+	r.say("auditor, single posts")
+	single, err := postRate(auditor.url+"/", structuredType, all, http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	batches := r.n(2000)
+	_, all = bodies(100*batches, 1000)
+	posts := make([][]byte, batches)
+	for i := range posts {
+		posts[i] = append(append([]byte("["), bytes.Join(all[100*i:100*i+100], []byte(","))...), ']')
+	}
+	r.say("auditor, batches of 100")
+	batched, err := postRate(auditor.url+"/", "application/cloudevents-batch+json", posts, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	t.against("acknowledged appends, against bare append + fsync", perSecond, single, bare, atLeast(0.9))
+	t.against("in batches of 100, against single ones", perSecond, 100*batched, single, atLeast(5))
+	_, err = auditor.stop()
+	return err
+}
+
+func (r *rig) auditor(ctx context.Context, log string) (*proc, error) {
+	return r.service(ctx, "auditor", "AUDIT_LOG_PATH="+log, "LOG_LEVEL=warn")
+}
+
+// bareAppends is the yardstick.
+func (r *rig) bareAppends(ctx context.Context, contentType string, all [][]byte) (float64, error) {
+	r.say("bare append + fsync")
+	p, err := r.server(ctx, "append", filepath.Join(r.sub("bare"), "log"))
+	if err != nil {
+		return 0, err
+	}
+	rate, err := postRate(p.url+"/", contentType, all, http.StatusCreated)
+	if err != nil {
+		return 0, err
+	}
+	return rate, p.kill()
+}
+
+// postRate posts all bodies from 64 clients and returns how many a second were answered.
+func postRate(url, contentType string, all [][]byte, ok int) (float64, error) {
+	c := client(64)
+	defer c.CloseIdleConnections()
+	began := time.Now()
+	err := postAll(c, 64, url, contentType, all, ok)
+	return float64(len(all)) / time.Since(began).Seconds(), err
+}

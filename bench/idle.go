@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/taskwire/taskwire/internal/retry"
+)
+
+// benchIdle measures a bridge with 200 partitions in which nothing happens.
+func benchIdle(ctx context.Context, r *rig, t *table) error {
+	b, err := r.broker(ctx, 200)
+	if err != nil {
+		return err
+	}
+	p, err := r.bridge(ctx, b, deadSink())
+	if err != nil {
+		return err
+	}
+	r.say("bridge, 200 partitions")
+	if err := retry.Pause(ctx, r.window(5*time.Second)); err != nil { // the start is over
+		return err
+	}
+	before, err := cpuOf(p.Pid())
+	if err != nil {
+		return err
+	}
+	watched := r.window(15 * time.Second)
+	if err := retry.Pause(ctx, watched); err != nil {
+		return err
+	}
+	after, err := cpuOf(p.Pid())
+	if err != nil {
+		return err
+	}
+	t.figure("CPU of one core", percent, 100*(after-before)/watched.Seconds(), atMost(1))
+	rss, err := p.memory("VmRSS")
+	if err != nil {
+		return err
+	}
+	t.figure("memory (RSS)", bytes_, rss, atMost(40<<20))
+	goroutines, err := p.metric(ctx, "go_goroutines")
+	if err != nil {
+		return err
+	}
+	t.figure("goroutines", count, goroutines, atMost(1500))
+	conns, err := connections(p.Pid(), b.addr)
+	if err != nil {
+		return err
+	}
+	t.figure("connections to the broker", count, float64(conns), atMost(8))
+	if _, err := p.stop(); err != nil {
+		return err
+	}
+	return b.close()
+}
