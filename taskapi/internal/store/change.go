@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -51,7 +51,7 @@ func (t *txn) create(c task.Create) (task.Answer, error) {
 		return deref(first), err
 	}
 	now := t.now()
-	answer := task.Answer{Task: task.New(newID(now), c.Title, c.OwnerID, now), Kind: task.WasCreated}
+	answer := task.Answer{Task: task.New(record.NewID(now), c.Title, c.OwnerID, now), Kind: task.WasCreated}
 	return answer, t.write(answer, c.Origin, c.IdempotencyKey, now)
 }
 
@@ -89,7 +89,7 @@ func (t *txn) write(a task.Answer, origin task.Origin, key task.IdempotencyKey, 
 		if t.pending >= t.s.cfg.OutboxLimit {
 			return &task.BusyError{Reason: fmt.Sprintf("%d events already wait for Kafka", t.pending), RetryAfter: 10 * time.Second}
 		}
-		body, err := encode(a, origin, now)
+		body, err := record.Event(a, origin, now)
 		if err != nil {
 			return err
 		}
@@ -159,18 +159,6 @@ func (t *txn) markPublished(ids []int64) error {
 	return nil
 }
 
-// snapshot is a task as an idempotency row keeps it.
-type snapshot struct {
-	ID        string      `json:"id"`
-	Title     string      `json:"title"`
-	Status    task.Status `json:"status"`
-	OwnerID   string      `json:"owner_id,omitempty"`
-	Version   int64       `json:"version"`
-	CreatedAt int64       `json:"created_at"`
-	UpdatedAt int64       `json:"updated_at"`
-	Kind      task.Kind   `json:"kind,omitempty"`
-}
-
 // replay looks for the first answer under this key. A key older than its
 // lifetime counts as new, whether or not it has been purged.
 func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
@@ -185,25 +173,18 @@ func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
 	if !bytes.Equal(row[0].([]byte), key.Fingerprint[:]) {
 		return nil, task.ErrKeyReused
 	}
-	var s snapshot
-	if err := json.Unmarshal([]byte(row[1].(string)), &s); err != nil {
-		return nil, &brokenError{fmt.Errorf("read the answer stored under an idempotency key: %w", err)}
+	first, err := record.ParseAnswer([]byte(row[1].(string)))
+	if err != nil {
+		return nil, &brokenError{err}
 	}
-	return &task.Answer{Replayed: true, Kind: s.Kind, Task: task.Task{
-		ID: s.ID, Title: s.Title, Status: s.Status, OwnerID: s.OwnerID, Version: s.Version,
-		CreatedAt: fromMicros(s.CreatedAt), UpdatedAt: fromMicros(s.UpdatedAt),
-	}}, nil
+	return &first, nil
 }
 
 func (t *txn) remember(key task.IdempotencyKey, a task.Answer, now time.Time) error {
 	if key.Value == "" {
 		return nil
 	}
-	tk := a.Task
-	body, err := json.Marshal(snapshot{
-		ID: tk.ID, Title: tk.Title, Status: tk.Status, OwnerID: tk.OwnerID, Version: tk.Version,
-		CreatedAt: tk.CreatedAt.UnixMicro(), UpdatedAt: tk.UpdatedAt.UnixMicro(), Kind: a.Kind,
-	})
+	body, err := record.MarshalAnswer(a)
 	if err != nil {
 		return &brokenError{err}
 	}

@@ -5,9 +5,6 @@ import (
 	"errors"
 )
 
-// NewID makes an id.
-var NewID = newID
-
 // BreakCommit makes the nth commit of cfg fail, before or after it happened.
 func BreakCommit(cfg Config, nth int, happened bool) Config {
 	cfg.commit = func(commit func(...driver.Value) error) error {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/store/storetest"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
@@ -423,7 +424,7 @@ func TestIDsAreInOrderOfTime(t *testing.T) {
 	at := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 	var ids []string
 	for i := range 5000 {
-		id := store.NewID(at.Add(time.Duration(i) * time.Microsecond))
+		id := record.NewID(at.Add(time.Duration(i) * time.Microsecond))
 		if _, err := task.ParseUUID(id); err != nil || id[14] != '7' || !strings.ContainsRune("89ab", rune(id[19])) {
 			t.Fatalf("%q is no UUIDv7", id)
 		}

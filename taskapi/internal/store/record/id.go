@@ -1,4 +1,4 @@
-package store
+package record
 
 import (
 	"crypto/rand"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// newID makes a UUIDv7 (RFC 9562) that contains t in microseconds, so that ids
-// made by the writer are in the order of their changes.
-func newID(t time.Time) string {
+// NewID makes a UUIDv7 (RFC 9562) that contains t in microseconds, so that ids
+// of one writer are in the order of their changes.
+func NewID(t time.Time) string {
 	var id [16]byte
 	_, _ = rand.Read(id[6:]) // never fails; it ends the process instead
 	micros := uint64(t.UnixMicro())

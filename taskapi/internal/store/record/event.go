@@ -1,4 +1,7 @@
-package store
+// Package record makes what every store writes for a change: ids, the event, and
+// the answer that an idempotency key gives again. So that a database can be copied
+// into another, none of it depends on the store.
+package record
 
 import (
 	"fmt"
@@ -8,11 +11,11 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// encode makes the event of a change, once: every retry sends these bytes.
-func encode(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
+// Event makes the event of a change, once: every retry sends these bytes.
+func Event(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
 	tk := a.Task
 	c := event.Change{
-		ID: newID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
+		ID: NewID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
 		CorrelationID: origin.CorrelationID, Actor: origin.Actor,
 		TraceParent: origin.TraceParent, TraceState: origin.TraceState,
 		Data: event.Data{TaskID: tk.ID, Title: tk.Title, Status: string(tk.Status)},
