@@ -9,8 +9,10 @@
 //	                         409  same source and id, other content: an alarm, nothing written
 //	                         503  cannot store now; Retry-After says when to try again
 //	OPTIONS /                the CloudEvents webhook handshake
-//	GET /entries             ?task_id= &type= &after=SEQ &limit= (100, at most 1000)
+//	GET /entries             ?task_id= &type= &actor= &after=SEQ &limit= (100, at most 1000)
 //	GET /entries/{seq}       one line of the log
+//	GET /entries/tail        server-sent events: each new entry as it becomes durable, with the
+//	                         same filters; Last-Event-ID or after=SEQ continues behind that entry
 //	GET /tasks/{id}/history  the versions of a task, gaps and steps back flagged
 //	GET /healthz, /readyz    on both ports; GET /metrics on the operator port
 //
@@ -55,6 +57,8 @@
 //	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
 //	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none
 //	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
+//	AUDIT_READ_TOKENS_FILE
+//	                     tokens for reading, one "name token" a line     none
 //	LISTEN_ADDR          public address                                  :8003
 //	PORT                 set by serverless platforms; wins as :PORT
 //	OPS_ADDR             operator address                                :9003
@@ -73,6 +77,9 @@
 // signed, because a signature does not cover its attributes. A token has at least
 // 16 characters and comes as Authorization: Bearer TOKEN, or as access_token in
 // the query.
+//
+// With AUDIT_READ_TOKENS_FILE every GET of entries and histories needs such a token
+// in Authorization. Without it whoever reaches the port can read the log.
 //
 // The files are read again when they change. While one is empty, missing or wrong,
 // nothing that it held is accepted and /readyz says so. A file that its group or

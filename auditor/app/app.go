@@ -30,12 +30,14 @@ type Service struct {
 	http    *httpd.Server
 	guard   *sink.Guard
 	config  ledger.Config
-	ledger  *ledger.Ledger // nil while it cannot be opened
-	missing error          // why New could not open the log, nil when it did
+	ledger  store // nil while it cannot be opened
+	missing error // why New could not open the log, nil when it did
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{}  // limits the queries that read the log at a time
 	answers *httpd.Answers // limits the queries that are being answered
+	readers *readers
+	tails   tails
 	fullLog rate.Sometimes // one log line for many posts to a full disk
 }
 
@@ -55,7 +57,10 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, 2), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, maxScans), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	if s.readers, err = newReaders(cfg.ReadTokensFile, server, guard, log); err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
 	s.metrics = newMetrics()
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
 		log.Warn("high-water mark of the audit log not written", "err", err)
@@ -77,15 +82,15 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	s.ledger = l
 	s.metrics.register(s.http.Registry(), l)
-	s.logRecovery(s.config.Path)
+	s.logRecovery(l)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
 	return nil
 }
 
-func (s *Service) logRecovery(path string) {
-	r := s.ledger.Recovered()
+func (s *Service) logRecovery(l *ledger.Ledger) {
+	path, r := s.config.Path, l.Recovered()
 	if t := r.Torn; t != nil {
 		s.log.Warn("unfinished last write moved out of the audit log", "path", path, "byte", t.Offset, "bytes", t.Bytes, "kept", t.Kept, "reason", t.Reason)
 	}
@@ -95,9 +100,10 @@ func (s *Service) logRecovery(path string) {
 
 func (s *Service) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /entries", s.entries)
-	mux.HandleFunc("GET /entries/{seq}", s.entry)
-	mux.HandleFunc("GET /tasks/{id}/history", s.history)
+	mux.Handle("GET /entries", s.readers.only(s.entries))
+	mux.Handle("GET /entries/tail", s.readers.only(s.tail))
+	mux.Handle("GET /entries/{seq}", s.readers.only(s.entry))
+	mux.Handle("GET /tasks/{id}/history", s.readers.only(s.history))
 	mux.Handle("/", s.guard.Wrap(sink.Handler(s.receive)))
 	return mux
 }
@@ -126,12 +132,12 @@ func (s *Service) Run(ctx context.Context) error {
 		if err := volume.Retry(ctx, s.log, s.missing, s.http.SetUnavailable, s.load); err != nil || s.ledger == nil {
 			return err
 		}
-		select {
-		case <-s.ledger.Failed():
-			return s.ledger.Fault()
-		case <-ctx.Done():
-			return nil
-		}
+		return s.ledger.Run(ctx)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		s.tails.stop()
+		return nil
 	})
 	err := group.Wait()
 	if s.ledger == nil {

@@ -181,7 +181,7 @@ func TestQueries(t *testing.T) {
 	}
 	a.expect(a.post(body("task.completed", "a", 9)), 201, "")
 	a.expect(a.post(body("task.updated", "a", 7)), 201, "")
-	noSubject := `{"specversion":"1.0","id":"x","source":"elsewhere","type":"task.updated","data":{"task_id":"a"}}`
+	noSubject := `{"specversion":"1.0","id":"x","source":"elsewhere","type":"task.updated","actor":"bob","data":{"task_id":"a"}}`
 	a.expect(a.post(noSubject), 201, "")
 
 	for query, want := range map[string]string{
@@ -197,6 +197,9 @@ func TestQueries(t *testing.T) {
 		"?type=task.completed":       "11 <nil>",
 		"?task_id=b&type=task.none":  "<nil>",
 		"?task_id=%22":               "<nil>",
+		"?actor=bob":                 "13 <nil>",
+		"?actor=bob&task_id=b":       "<nil>",
+		"?actor=bo":                  "<nil>",
 	} {
 		var page struct {
 			Entries []struct{ Seq int64 }

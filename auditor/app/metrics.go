@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/taskwire/taskwire/auditor/internal/ledger"
 )
 
 type metrics struct {
@@ -32,7 +30,7 @@ func newMetrics() metrics {
 func (m metrics) synced(took time.Duration, _ int) { m.fsync.Observe(took.Seconds()) }
 
 // register adds the counters of the log itself: these two continue across restarts.
-func (m metrics) register(reg *prometheus.Registry, l *ledger.Ledger) {
+func (m metrics) register(reg *prometheus.Registry, l store) {
 	reg.MustRegister(m.duplicates, m.conflicts, m.fsync,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "taskwire_audit_entries_total", Help: "Entries in the log, including earlier runs.",

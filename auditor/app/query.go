@@ -2,14 +2,12 @@ package app
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/maphash"
+	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -19,12 +17,18 @@ const (
 	defaultLimit = 100
 	maxLimit     = 1000
 	maxPage      = 8 << 20 // bytes; a page has at least one entry
-	maxHistory   = 10_000
-	maxAnswers   = 256 // at a time
+	maxAnswers   = 256     // at a time
+	maxScans     = 2       // readers of the log at a time
+
+	// A step is what an answer holds in memory and what it reads during one turn.
+	// Longer texts are not held but copied from the log once more.
+	stepHeld = 32 << 10
+	stepRead = 4 << 20
+	textHeld = 4 << 10
 )
 
 // entries answers {"entries":[...],"next_after":n}: lines of the log, byte for
-// byte, and the value of after for the next page, null at the end.
+// byte, and the value of after for the next page, null at the end of the log.
 func (s *Service) entries(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	after, ok1 := number(q.Get("after"), 0, 0, 1<<53)
@@ -33,42 +37,29 @@ func (s *Service) entries(w http.ResponseWriter, r *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusBadRequest, Detail: "after must be the number of an entry, limit must be 1 to 1000"})
 		return
 	}
-	var page []ledger.Place
-	var bytes int64
-	more := false
-	err := s.find(r.Context(), after, ledger.Filter{TaskID: q.Get("task_id"), Type: q.Get("type")}, func(p ledger.Place, _ []byte) bool {
-		if more = int64(len(page)) == limit || len(page) > 0 && bytes+p.Length > maxPage; more {
-			return false
-		}
-		page, bytes = append(page, p), bytes+p.Length
-		return true
-	})
+	page := &walk{filter: filterOf(r), after: after, left: limit, room: maxPage}
+	items, err := s.step(r.Context(), page, line)
 	if err != nil {
 		s.queryFailed(w, r, err)
 		return
 	}
-	s.answers.Stream(w, r, func(_ context.Context, out *bufio.Writer) error {
-		return s.writePage(out, page, more)
+	s.answers.Stream(w, r, func(ctx context.Context, out *bufio.Writer) error {
+		_, _ = out.WriteString(`{"entries":[`) // Flush returns the first error
+		if err := s.write(ctx, out, page, items, line); err != nil {
+			return err
+		}
+		next := "null"
+		if page.cut || page.after < s.ledger.Len() {
+			next = strconv.FormatInt(page.after, 10)
+		}
+		_, err := out.WriteString(`],"next_after":` + next + "}\n")
+		return err
 	})
 }
 
-// writePage copies the lines from the log: a page that nobody reads takes no memory.
-func (s *Service) writePage(out *bufio.Writer, page []ledger.Place, more bool) error {
-	_, _ = out.WriteString(`{"entries":[`) // Flush returns the first error
-	for i, p := range page {
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
-		if _, err := out.ReadFrom(s.ledger.Text(p)); err != nil {
-			return err
-		}
-	}
-	next := "null"
-	if more {
-		next = strconv.FormatInt(page[len(page)-1].Seq, 10)
-	}
-	_, err := out.WriteString(`],"next_after":` + next + "}\n")
-	return err
+func filterOf(r *http.Request) ledger.Filter {
+	q := r.URL.Query()
+	return ledger.Filter{TaskID: q.Get("task_id"), Type: q.Get("type"), Actor: q.Get("actor")}
 }
 
 func (s *Service) entry(w http.ResponseWriter, r *http.Request) {
@@ -86,10 +77,8 @@ func (s *Service) entry(w http.ResponseWriter, r *http.Request) {
 		s.queryFailed(w, r, err)
 		return
 	}
-	s.answers.Stream(w, r, func(_ context.Context, out *bufio.Writer) error {
-		_, err := out.ReadFrom(s.ledger.Text(place))
-		_ = out.WriteByte('\n')
-		return err
+	s.answers.Stream(w, r, func(ctx context.Context, out *bufio.Writer) error {
+		return s.writeItem(ctx, out, item{rest: place, end: "\n"})
 	})
 }
 
@@ -99,159 +88,111 @@ func (s *Service) place(ctx context.Context, seq int64) (ledger.Place, error) {
 		return ledger.Place{}, err
 	}
 	defer s.turnOver()
-	return s.ledger.Place(seq)
+	return s.ledger.Place(ctx, seq)
 }
 
-// The answer of GET /tasks/{id}/history is
-//
-//	{"task_id":..., "versions":[...], "irregular":n, "truncated":bool}
-//
-// where irregular counts the versions with a flag, and truncated means that there
-// are more than 10,000. version is an item of versions without its data.
-type version struct {
-	Seq        int64     `json:"seq"`
-	Version    int64     `json:"version,omitempty"`
-	Flag       string    `json:"flag,omitempty"` // "gap": versions before this one are missing; "step_back": a higher one came before
-	EventID    string    `json:"event_id"`
-	EventType  string    `json:"event_type"`
-	Source     string    `json:"source"`
-	Actor      any       `json:"actor,omitempty"`
-	OccurredAt string    `json:"occurred_at,omitempty"`
-	AuditedAt  time.Time `json:"audited_at"`
+// A walk goes over the entries that match, a step at a time, so that what is held
+// while a client reads does not grow with the answer, and nobody who reads slowly
+// keeps others from reading the log.
+type walk struct {
+	filter ledger.Filter
+	after  int64 // the last entry that was taken, or up to which nothing else matches
+	left   int64 // entries to take
+	room   int64 // bytes to take; the first entry always fits
+	taken  int64
+	done   bool // no step follows
+	cut    bool // because left or room is over
 }
 
-// past is how far a history has been read.
-type past struct {
-	task      string
-	last      map[uint64]int64 // by hash of the source: each numbers its own versions
-	seed      maphash.Seed
-	after     int64
-	count     int
-	irregular int
-	done      bool
-	truncated bool
-}
-
-// item is a version as it will be written: its head, and where its data stands.
+// An item is one entry in an answer: text that is held, then text to be copied from the log.
 type item struct {
-	head []byte
-	data ledger.Place
+	held []byte
+	rest ledger.Place
+	end  string
 }
 
-func (s *Service) history(w http.ResponseWriter, r *http.Request) {
-	p := &past{task: r.PathValue("id"), last: map[uint64]int64{}, seed: maphash.MakeSeed()}
-	items, err := s.more(r.Context(), p)
-	if err != nil {
-		s.queryFailed(w, r, err)
-		return
+// line is the entry as it is.
+func line(at ledger.Place, text []byte) (item, error) {
+	if len(text) > textHeld {
+		return item{rest: at}, nil
 	}
-	if len(items) == 0 {
-		notFound(w)
-		return
+	return item{held: bytes.Clone(text)}, nil
+}
+
+// step takes the next entries and makes items of them.
+func (s *Service) step(ctx context.Context, w *walk, of func(ledger.Place, []byte) (item, error)) (items []item, err error) {
+	if w.done {
+		return nil, nil
 	}
-	s.answers.Stream(w, r, func(ctx context.Context, out *bufio.Writer) error {
-		err := s.writeHistory(ctx, out, p, items)
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("history cut short", "err", err)
+	var held, read int64
+	var full bool
+	var bad error
+	through, err := s.find(ctx, w.after, w.filter, func(at ledger.Place, text []byte) bool {
+		w.cut = w.left == 0 || w.taken > 0 && at.Length > w.room
+		full = held >= stepHeld || read >= stepRead
+		if w.cut || full {
+			return false
 		}
-		return err
+		var i item
+		if i, bad = of(at, text); bad != nil {
+			return false
+		}
+		items = append(items, i)
+		held, read = held+int64(len(i.held))+64, read+at.Length
+		w.after, w.taken, w.left, w.room = at.Seq, w.taken+1, w.left-1, w.room-at.Length
+		return true
 	})
+	if err == nil {
+		err = bad
+	}
+	w.done = w.cut || !full
+	if w.done && !w.cut {
+		w.after = through
+	}
+	return items, err
 }
 
-func (s *Service) writeHistory(ctx context.Context, out *bufio.Writer, p *past, items []item) (err error) {
-	task, err := json.Marshal(p.task)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, `{"task_id":%s,"versions":[`, task)
+// write writes the items, those of the following steps too, with commas between them.
+func (s *Service) write(ctx context.Context, out *bufio.Writer, w *walk, items []item, of func(ledger.Place, []byte) (item, error)) (err error) {
 	for first := true; len(items) > 0; {
 		for _, i := range items {
 			if !first {
 				_ = out.WriteByte(',')
 			}
 			first = false
-			if err := s.writeItem(out, i); err != nil {
+			if err := s.writeItem(ctx, out, i); err != nil {
 				return err
 			}
 		}
-		if items, err = s.more(ctx, p); err != nil {
+		if items, err = s.step(ctx, w, of); err != nil {
+			if ctx.Err() == nil {
+				s.log.Error("answer cut short", "err", err)
+			}
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, `],"irregular":%d,"truncated":%t}`+"\n", p.irregular, p.truncated)
+	return nil
+}
+
+func (s *Service) writeItem(ctx context.Context, out *bufio.Writer, i item) error {
+	_, _ = out.Write(i.held)
+	if i.rest.Length > 0 {
+		n, err := out.ReadFrom(s.ledger.Text(ctx, i.rest))
+		if err == nil && n != i.rest.Length {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := out.WriteString(i.end)
 	return err
 }
 
-func (s *Service) writeItem(out *bufio.Writer, i item) error {
-	if i.data.Length == 0 {
-		_, err := out.Write(i.head)
-		return err
-	}
-	_, _ = out.Write(i.head[:len(i.head)-1]) // without its brace
-	_, _ = out.WriteString(`,"data":`)
-	if _, err := out.ReadFrom(s.ledger.Text(i.data)); err != nil {
-		return err
-	}
-	return out.WriteByte('}')
-}
-
-// more reads the next few versions. A history is read in steps, so that what is
-// held while a client reads does not grow with its length, and nobody who reads
-// slowly keeps others from reading the log.
-func (s *Service) more(ctx context.Context, p *past) (items []item, err error) {
-	if p.done {
-		return nil, nil
-	}
-	const most, mostRead = 32 << 10, 4 << 20 // bytes of heads, and of lines
-	held, read, cut := 0, int64(0), false
-	var bad error
-	err = s.find(ctx, p.after, ledger.Filter{TaskID: p.task}, func(at ledger.Place, line []byte) bool {
-		if p.truncated = p.count == maxHistory; p.truncated {
-			return false
-		}
-		if cut = held >= most || read >= mostRead; cut {
-			return false
-		}
-		var i item
-		if i, bad = p.item(at, line); bad != nil {
-			return false
-		}
-		items, held, read = append(items, i), held+len(i.head)+64, read+at.Length
-		p.after, p.count = at.Seq, p.count+1
-		return true
-	})
-	p.done = !cut
-	return items, errors.Join(err, bad)
-}
-
-func (p *past) item(at ledger.Place, line []byte) (item, error) {
-	e, from, to, err := ledger.ParseHead(line)
-	if err != nil {
-		return item{}, err
-	}
-	v := version{Seq: e.Seq, EventID: e.ID, EventType: e.Type, Source: e.Source, Actor: e.Attribute("actor"), OccurredAt: e.Time, AuditedAt: e.AuditedAt}
-	if n, ok := e.TaskVersion(); ok {
-		v.Version = n
-		source := maphash.String(p.seed, e.Source)
-		switch was := p.last[source]; {
-		case n <= was:
-			v.Flag = "step_back"
-		case n > was+1:
-			v.Flag = "gap"
-		}
-		p.last[source] = max(p.last[source], n)
-	}
-	if v.Flag != "" {
-		p.irregular++
-	}
-	head, err := json.Marshal(v)
-	return item{head, ledger.Place{Offset: at.Offset + int64(from), Length: int64(to - from)}}, err
-}
-
 // find waits for its turn to read the log.
-func (s *Service) find(ctx context.Context, after int64, f ledger.Filter, yield func(ledger.Place, []byte) bool) error {
+func (s *Service) find(ctx context.Context, after int64, f ledger.Filter, yield func(ledger.Place, []byte) bool) (int64, error) {
 	if err := s.turn(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer s.turnOver()
 	return s.ledger.Find(ctx, after, f, yield)

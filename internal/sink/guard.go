@@ -86,6 +86,9 @@ func (g *Guard) measure(server *httpd.Server) {
 	}
 }
 
+// Refusals are those of this guard, for a service that refuses other requests, too.
+func (g *Guard) Refusals() *token.Refusals { return g.refusals }
+
 // Announce says in the log that everybody may post, if so. A service calls it when
 // nothing can keep it from starting any more.
 func (g *Guard) Announce() {

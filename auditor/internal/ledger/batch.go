@@ -126,6 +126,10 @@ func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
 		l.note(c.hash, c.seq, offsets[i])
 	}
 	l.size = size
+	if l.grown != nil {
+		close(l.grown)
+		l.grown = nil
+	}
 }
 
 // note adds an entry that is on disk. mu is held, or no other goroutine has l yet.

@@ -13,6 +13,7 @@ const (
 	attrCorrelation = "correlationid"
 	attrSubject     = "subject"
 	attrTaskVersion = "taskversion"
+	attrActor       = "actor"
 )
 
 // An Entry is one event and its place in the log.

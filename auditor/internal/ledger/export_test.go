@@ -1,17 +1,18 @@
 package ledger
 
 import (
+	"context"
 	"io"
 	"testing"
 )
 
 // Line is the line of an entry without its line feed, or ErrNotFound.
 func (l *Ledger) Line(seq int64) ([]byte, error) {
-	p, err := l.Place(seq)
+	p, err := l.Place(context.Background(), seq)
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(l.Text(p))
+	return io.ReadAll(l.Text(context.Background(), p))
 }
 
 // InFlight is the number of entries in flight.

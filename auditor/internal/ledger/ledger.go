@@ -130,6 +130,7 @@ type Ledger struct {
 	fault    error   // final; see FaultError
 	scratch  []byte  // for lines read while mu is held
 	failed   chan struct{}
+	grown    chan struct{} // see Await; nil when nobody waits
 	closed   bool
 }
 
@@ -195,6 +196,39 @@ func (l *Ledger) Failed() <-chan struct{} { return l.failed }
 
 // Fault is the *FaultError that closed Failed, or nil.
 func (l *Ledger) Fault() error { l.mu.Lock(); defer l.mu.Unlock(); return l.fault }
+
+// Run waits for ctx to end, or returns the fault that came before.
+func (l *Ledger) Run(ctx context.Context) error {
+	select {
+	case <-l.failed:
+		return l.Fault()
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Await waits for an entry above after to be on disk.
+func (l *Ledger) Await(ctx context.Context, after int64) error {
+	for {
+		l.mu.Lock()
+		if l.entries > after {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.grown == nil {
+			l.grown = make(chan struct{})
+		}
+		grown := l.grown
+		l.mu.Unlock()
+		select {
+		case <-grown:
+		case <-l.failed:
+			return l.Fault()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // Full is the error of the last write when there was no room, or nil.
 func (l *Ledger) Full() error { l.mu.Lock(); defer l.mu.Unlock(); return l.full }

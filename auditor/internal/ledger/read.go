@@ -152,14 +152,14 @@ type Place struct {
 	Length int64 // without the line feed
 }
 
-// Text reads the line again, so that nobody has to hold it in memory.
-func (l *Ledger) Text(p Place) *io.SectionReader {
+// Text reads the line again, or a part of it, so that nobody has to hold it in memory.
+func (l *Ledger) Text(_ context.Context, p Place) io.Reader {
 	return io.NewSectionReader(l.file, p.Offset, p.Length)
 }
 
 // Place returns where an entry stands, or ErrNotFound.
-func (l *Ledger) Place(seq int64) (found Place, err error) {
-	err = l.Lines(context.Background(), seq-1, func(p Place, _ []byte) bool {
+func (l *Ledger) Place(ctx context.Context, seq int64) (found Place, err error) {
+	err = l.Lines(ctx, seq-1, func(p Place, _ []byte) bool {
 		found = p
 		return false
 	})

@@ -26,6 +26,7 @@ type record struct {
 	attributes   []byte // the members, without the braces
 	subject      []byte
 	version      []byte
+	actor        []byte
 	stamp        []byte
 }
 
@@ -105,6 +106,8 @@ func (r *record) readAttributes(s *scanner) {
 			r.subject = value
 		case `"` + attrTaskVersion + `"`:
 			r.version = value
+		case `"` + attrActor + `"`:
+			r.actor = value
 		}
 	}
 	r.attributes = s.b[from:s.pos]
