@@ -36,53 +36,58 @@ type Request struct {
 
 // Answer is what a broker sent.
 type Answer struct {
+	Offset   int64 // asked for; the first there was if that was asked for
 	LogStart int64 // first offset of the partition
 	End      int64 // high watermark: offset after the last replicated record
 	Batches  []byte
+	Granted  int64 // by the Grant of a feed
 }
 
 // Fetch asks the partition's leader. Errors of the broker are kafkago.Error
 // values.
 func Fetch(ctx context.Context, client *kafkago.Client, r Request) (Answer, error) {
 	if r.Offset < 0 {
-		first, err := firstOffset(ctx, client, r.Topic, r.Partition)
-		if err != nil {
-			return Answer{}, err
+		first, err := kafka.FirstOffsets(ctx, client, r.Topic, []int{r.Partition})
+		if err == nil {
+			err = first[r.Partition].Err
 		}
-		r.Offset = first
+		if err != nil {
+			return Answer{}, fmt.Errorf("look up the first offset: %w", err)
+		}
+		r.Offset = first[r.Partition].Offset
 	}
 	transport, ok := client.Transport.(*kafka.Transport)
 	if !ok {
 		return Answer{}, errors.New("fetch needs a client of kafka.NewClient")
 	}
-	m, err := transport.RoundTrip(ctx, client.Addr, &exchange{
-		ctx: ctx, clientID: transport.ClientID, grant: r.Grant,
-		Request: fetchapi.Request{
-			ReplicaID: -1, MaxWaitTime: int32(r.MaxWait.Milliseconds()), MinBytes: 1, MaxBytes: int32(r.MaxBytes), SessionID: -1, SessionEpoch: -1,
-			Topics: []fetchapi.RequestTopic{{Topic: r.Topic, Partitions: []fetchapi.RequestPartition{{
-				Partition: int32(r.Partition), CurrentLeaderEpoch: -1, FetchOffset: r.Offset, LogStartOffset: -1, PartitionMaxBytes: int32(r.MaxBytes),
-			}}}},
+	a, said := Answer{Offset: r.Offset}, part{}
+	_, err := transport.RoundTrip(ctx, client.Addr, &exchange{
+		ctx: ctx, clientID: transport.ClientID, broker: -1,
+		Request: request(r.MaxWait, r.MaxBytes, r.Topic, []fetchapi.RequestPartition{wanted(r.Partition, r.Offset, r.MaxBytes)}),
+		room: func(p part) ([]byte, error) {
+			said = p
+			if p.size == 0 || p.code != 0 {
+				return nil, nil
+			}
+			if r.Grant != nil {
+				if err := r.Grant(ctx, p.size); err != nil {
+					return nil, err
+				}
+			}
+			return make([]byte, p.size), nil
 		},
+		took: func(_ part, batches []byte) { a.Batches = batches },
 	})
 	if err != nil {
 		return Answer{}, err
 	}
-	a := m.(*answer)
-	if a.code != 0 {
-		return Answer{}, kafkago.Error(a.code)
+	if said.code != 0 {
+		return Answer{}, kafkago.Error(said.code)
 	}
-	return a.Answer, nil
+	a.LogStart, a.End = said.logStart, said.end
+	return a, nil
 }
 
-func firstOffset(ctx context.Context, client *kafkago.Client, topic string, partition int) (int64, error) {
-	resp, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: {kafkago.FirstOffsetOf(partition)}}})
-	if err != nil {
-		return 0, fmt.Errorf("look up the first offset: %w", err)
-	}
-	for _, p := range resp.Topics[topic] {
-		if p.Partition == partition {
-			return p.FirstOffset, p.Error
-		}
-	}
-	return 0, fmt.Errorf("look up the first offset: the broker does not know partition %d of %s", partition, topic)
+func wanted(partition int, offset int64, most int) fetchapi.RequestPartition {
+	return fetchapi.RequestPartition{Partition: int32(partition), CurrentLeaderEpoch: -1, FetchOffset: offset, LogStartOffset: -1, PartitionMaxBytes: int32(most)}
 }

@@ -37,7 +37,8 @@ type Budget struct {
 // Sizes within a budget, in bytes.
 const (
 	minRoom, maxRoom     = 64 << 10, 4 << 20 // records of a partition
-	minAnswer, maxAnswer = 16 << 10, 1 << 20 // one answer, as far as the broker obeys
+	minAnswer, maxAnswer = 16 << 10, 1 << 20 // a partition's part of an answer, as far as the broker obeys
+	maxRequest           = 4 << 20           // one answer, likewise
 	maxRecord            = 64 << 20          // one record, whatever the budget
 	postCost             = 32 << 10          // one post in flight: its connection, buffers and stacks
 )
@@ -64,8 +65,13 @@ func (b *Budget) room() int { return int(min(max(b.share(b.bytes/2), minRoom), m
 // slices of a partition exist: with the fetcher, on its way and with the loop.
 func (b *Budget) slice() int { return b.room() / 4 }
 
-// answer is how many bytes to ask a broker for.
+// answer is how many bytes of a partition to ask a broker for.
 func (b *Budget) answer() int { return int(min(max(b.share(b.bytes/4), minAnswer), maxAnswer)) }
+
+// request is how many bytes of all partitions to ask a broker for at once. What
+// they take is granted one partition after the other; this bounds only how long
+// one answer keeps a connection.
+func (b *Budget) request() int { return int(min(max(b.bytes/8, minAnswer), maxRequest)) }
 
 // posts is how many posts a partition may have in flight.
 // extra is what each takes beside its connection.

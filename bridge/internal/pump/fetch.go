@@ -12,17 +12,12 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
-	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/internal/webhook"
 )
 
-// maxWait bounds a long poll. A request on the wire cannot be interrupted, so
-// it also bounds how long a drain waits for the fetcher.
+// maxWait bounds a long poll.
 const maxWait = 500 * time.Millisecond
-
-// fetchTimeout bounds one request, with the wait for memory.
-const fetchTimeout = 10 * time.Second
 
 // slice is a run of records that was decoded together.
 type slice struct {
@@ -36,60 +31,55 @@ type slice struct {
 // them silently.
 var errLost = errors.New("the committed offset is outside the topic: unread records were deleted, or the topic was recreated; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets) to continue")
 
-// errNoMemory says that other partitions hold all the memory there is for answers.
-var errNoMemory = fmt.Errorf("no memory for an answer within %v: raise MEMORY_BUDGET", fetchTimeout)
-
 // itemCost is what a record takes in memory beside its bytes.
 const itemCost = 768
+
+// newFeed returns what fetches for all partitions of a session.
+func (s *Subscription) newFeed() (*fetch.Feed, error) {
+	return fetch.NewFeed(s.client, fetch.FeedConfig{
+		Topic: s.cfg.Topic, MaxWait: maxWait, Sizes: func() (int, int) { return s.budget.answer(), s.budget.request() },
+		Grant: s.budget.grant, Release: s.budget.release,
+	})
+}
 
 // fetch brings slices to p.slices until ctx ends, beginning at offset.
 func (p *partition) fetch(ctx context.Context, offset int64) {
 	again := retry.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
+	end := int64(-1) // as the loop knows it; -1 after a failure, so that it learns of the next success
 	for ctx.Err() == nil && offset < p.limit {
-		next, err := p.fetchOnce(ctx, offset)
-		offset = next
+		next, seen, err := p.fetchOnce(ctx, offset, end)
+		offset, end = next, seen
 		if err == nil {
 			again.Reset()
 			continue
 		}
-		p.fetchFailed(ctx, err)
+		if ctx.Err() == nil {
+			select {
+			case p.faults <- err:
+			case <-ctx.Done():
+			}
+		}
 		_ = again.Wait(ctx) // the loop looks at ctx
 	}
 }
 
-func (p *partition) fetchFailed(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return
+// fetchOnce waits for one answer and passes on its records. It returns the offset
+// to go on from, also with an error, and the partition's end.
+func (p *partition) fetchOnce(ctx context.Context, offset, end int64) (next, seen int64, err error) {
+	answer, err := p.feed.Next(ctx, p.id, offset, end)
+	switch {
+	case errors.Is(err, kafkago.OffsetOutOfRange):
+		return offset, -1, errLost
+	case err != nil:
+		return offset, -1, fmt.Errorf("fetch %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, offset, err)
 	}
-	select {
-	case p.faults <- err:
-	case <-ctx.Done():
-	}
-	var tooLarge *fetch.TooLargeError
-	if !errors.Is(err, errLost) && !errors.Is(err, errNoMemory) && !errors.As(err, &tooLarge) {
-		kafka.Forget(p.sub.client) // a leader may have moved
-	}
-}
-
-// fetchOnce asks for one answer and passes on its records. It returns the offset
-// to go on from, also with an error.
-func (p *partition) fetchOnce(ctx context.Context, offset int64) (next int64, err error) {
-	budget := p.sub.budget
-	var granted int64
-	answer, err := p.ask(ctx, offset, &granted)
-	if err != nil {
-		budget.release(granted)
-		return offset, err
-	}
-	if offset < 0 {
-		offset = answer.LogStart
-	}
-	records := fetch.Read(answer.Batches, offset, budget.record())
+	granted, seen := answer.Granted, answer.End
+	records := fetch.Read(answer.Batches, answer.Offset, p.sub.budget.record())
 	left, err := p.pass(ctx, records, answer.End)
 	records.Pause()
 	next = records.Next()
 	answer, records = fetch.Answer{}, nil // free before the memory is another's
-	budget.release(granted)
+	p.sub.budget.release(granted)
 	if left != nil {
 		select {
 		case p.slices <- *left:
@@ -97,30 +87,9 @@ func (p *partition) fetchOnce(ctx context.Context, offset int64) (next int64, er
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("read %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, next, err)
+		return next, -1, fmt.Errorf("read %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, next, err)
 	}
-	return next, err
-}
-
-func (p *partition) ask(ctx context.Context, offset int64, granted *int64) (fetch.Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	answer, err := fetch.Fetch(ctx, p.sub.client, fetch.Request{
-		Topic: p.sub.cfg.Topic, Partition: p.id, Offset: offset, MaxBytes: p.sub.budget.answer(), MaxWait: maxWait,
-		Grant: func(ctx context.Context, size int) (err error) {
-			if *granted, err = p.sub.budget.grant(ctx, size); err != nil {
-				return errNoMemory
-			}
-			return nil
-		},
-	})
-	switch {
-	case errors.Is(err, kafkago.OffsetOutOfRange):
-		return fetch.Answer{}, errLost
-	case err != nil:
-		return fetch.Answer{}, fmt.Errorf("fetch %s/%d at offset %d: %w", p.sub.cfg.Topic, p.id, offset, err)
-	}
-	return answer, nil
+	return next, seen, nil
 }
 
 // pass decodes an answer slice by slice and gives the slices to the loop, until

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/group"
 	"github.com/taskwire/taskwire/bridge/internal/track"
 	"github.com/taskwire/taskwire/internal/event"
@@ -26,6 +27,7 @@ var errTooLong = fmt.Errorf("the event is longer than %d bytes in the form in wh
 type partition struct {
 	sub         *Subscription
 	session     *group.Session
+	feed        *fetch.Feed
 	id          int
 	name        string // id in decimal
 	concurrency int    // posts in flight
@@ -63,11 +65,11 @@ type partition struct {
 	status statusBox
 }
 
-func newPartition(s *Subscription, session *group.Session, commits *commits, claimed group.Partition) *partition {
+func newPartition(s *Subscription, session *group.Session, feed *fetch.Feed, commits *commits, claimed group.Partition) *partition {
 	metadata, key, wrong := s.unseal(claimed)
 	tracker := track.New(claimed.Offset, metadata)
 	p := &partition{
-		sub: s, session: session, id: claimed.ID, name: strconv.Itoa(claimed.ID), concurrency: s.cfg.Concurrency,
+		sub: s, session: session, feed: feed, id: claimed.ID, name: strconv.Itoa(claimed.ID), concurrency: s.cfg.Concurrency,
 		tracker:   tracker,
 		window:    newWindow(s.cfg.Order),
 		breaker:   newBreaker(),

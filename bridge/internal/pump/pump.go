@@ -201,17 +201,22 @@ func (s *Subscription) ensureDeadLetter(ctx context.Context) error {
 }
 
 // handle serves a session: a loop for each partition, from when it is this
-// member's until it has drained, and commits until all have.
+// member's until it has drained, and fetches and commits for all of them until then.
 func (s *Subscription) handle(ctx context.Context, session *group.Session) error {
+	feed, err := s.newFeed()
+	if err != nil {
+		return err
+	}
 	commits := newCommits(s, session)
 	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
 	var worker sync.WaitGroup
+	worker.Go(func() { feed.Run(ctx) })
 	worker.Go(func() { commits.run(storing) })
 	if s.pass == nil {
 		worker.Go(func() { s.writeNotes(ctx, session) })
 	}
 	session.Each(ctx, func(ctx context.Context, claimed group.Partition) {
-		p := newPartition(s, session, commits, claimed)
+		p := newPartition(s, session, feed, commits, claimed)
 		s.show(claimed.ID, p)
 		defer s.show(claimed.ID, nil)
 		commits.partitions.Add(1)
