@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -96,7 +95,7 @@ func (c *Client) Ready() error {
 type Post struct {
 	WebhookID   string      // of the event; "" when posts are not signed
 	ContentType string      // "" when Header has it, or there is none
-	Header      http.Header // further headers, which win: the attributes of an event in the binary form
+	Header      http.Header // further headers: the attributes of an event in the binary form
 	Body        []byte
 	Batch       *Batch // in place of Body: the events of a batch
 	TraceParent string // "" for none
@@ -105,6 +104,7 @@ type Post struct {
 	Topic       string
 	Partition   string // decimal
 	Offset      int64
+	Offsets     string // in place of Offset: those of the events of a batch, with commas
 }
 
 func (p Post) body() []byte {
@@ -127,13 +127,13 @@ type Result struct {
 }
 
 // attempt posts once, with send.
-func (c *Client) attempt(p Post, send func(http.Header) (*http.Response, error)) Result {
-	h := c.header(p)
-	if err := c.authenticate(h, p); err != nil {
+func (c *Client) attempt(p Post, s *scratch, send func(fields) (*http.Response, error)) Result {
+	s.fields = c.fields(s.fields[:0], p)
+	if err := c.authenticate(&s.fields, p); err != nil {
 		// Not sent: without its credentials it would only be refused.
 		return Result{Outcome: SinkFault, Err: fmt.Errorf("not posted, its credentials are missing: %w", err)}
 	}
-	resp, err := send(h)
+	resp, err := send(s.fields)
 	if err != nil {
 		return c.unanswered("post", err)
 	}
@@ -141,11 +141,17 @@ func (c *Client) attempt(p Post, send func(http.Header) (*http.Response, error))
 	if p.Batch != nil {
 		return answeredBatch(resp, p.Batch.events)
 	}
-	var excerpt strings.Builder
-	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
+	excerpt, err := drain(resp.Body, s.answer[:], resp.StatusCode >= 300)
+	if err != nil {
 		return incomplete(resp, err)
 	}
-	return judge(resp, excerpt.String())
+	return judge(resp, excerpt)
+}
+
+// scratch is memory that a worker uses for attempt after attempt.
+type scratch struct {
+	fields fields
+	answer [512]byte
 }
 
 func incomplete(resp *http.Response, err error) Result {
@@ -180,47 +186,79 @@ func (c *Client) unanswered(doing string, err error) Result {
 	return res
 }
 
-// header is what every post has.
-func (c *Client) header(p Post) http.Header {
-	h := http.Header{
-		"Taskwire-Attempt":   {strconv.Itoa(p.Attempt)},
-		"Taskwire-Topic":     {p.Topic},
-		"Taskwire-Partition": {p.Partition},
-		"Taskwire-Offset":    {strconv.FormatInt(p.Offset, 10)},
-		"User-Agent":         {agent},
-	}
-	if c.origin != "" {
-		h[headerOrigin] = []string{c.origin}
-	}
-	if p.ContentType != "" {
-		h["Content-Type"] = []string{p.ContentType}
-	}
-	maps.Copy(h, p.Header)
-	if p.TraceParent != "" {
-		h["Traceparent"] = []string{p.TraceParent}
-		if p.TraceState != "" {
-			h["Tracestate"] = []string{p.TraceState}
+// fields are the headers of a post, each with a name of its own.
+type fields []field
+
+type field struct{ name, value string }
+
+// set replaces a field of the same name.
+func (f *fields) set(name, value string) {
+	for i := range *f {
+		if (*f)[i].name == name {
+			(*f)[i].value = value
+			return
 		}
+	}
+	*f = append(*f, field{name, value})
+}
+
+// header is f as net/http has it.
+func (f fields) header() http.Header {
+	h := make(http.Header, len(f))
+	for _, one := range f {
+		h[one.name] = []string{one.value}
 	}
 	return h
 }
 
+// fields appends to f what every post has.
+func (c *Client) fields(f fields, p Post) fields {
+	offsets := p.Offsets
+	if offsets == "" {
+		offsets = strconv.FormatInt(p.Offset, 10)
+	}
+	f = append(f, field{"User-Agent", agent}, field{"Taskwire-Attempt", strconv.Itoa(p.Attempt)}, field{"Taskwire-Topic", p.Topic},
+		field{"Taskwire-Partition", p.Partition}, field{"Taskwire-Offset", offsets})
+	if c.origin != "" {
+		f = append(f, field{headerOrigin, c.origin})
+	}
+	if p.ContentType != "" {
+		f = append(f, field{"Content-Type", p.ContentType})
+	}
+	for name, values := range p.Header {
+		f = append(f, field{name, values[0]})
+	}
+	if p.TraceParent != "" {
+		f = append(f, field{"Traceparent", p.TraceParent})
+		if p.TraceState != "" {
+			f = append(f, field{"Tracestate", p.TraceState})
+		}
+	}
+	return f
+}
+
 // authenticate adds what the sink may ask for. The time is the attempt's, so that
 // a late retry is no older than a first one.
-func (c *Client) authenticate(h http.Header, p Post) error {
-	if err := c.identify(h); err != nil {
+func (c *Client) authenticate(f *fields, p Post) error {
+	if err := c.identify(f); err != nil {
 		return err
 	}
 	if c.signing != nil {
-		return c.signing.Sign(h, p.WebhookID, time.Now(), p.body())
+		h := http.Header{}
+		if err := c.signing.Sign(h, p.WebhookID, time.Now(), p.body()); err != nil {
+			return err
+		}
+		for name, values := range h {
+			f.set(name, values[0])
+		}
 	}
 	return nil
 }
 
 // identify adds what is the same for each request.
-func (c *Client) identify(h http.Header) error {
+func (c *Client) identify(f *fields) error {
 	if c.headers != nil {
-		if err := c.headers.add(h); err != nil {
+		if err := c.headers.add(f); err != nil {
 			return err
 		}
 	}
@@ -229,24 +267,27 @@ func (c *Client) identify(h http.Header) error {
 		if err != nil {
 			return err
 		}
-		h["Authorization"] = []string{"Bearer " + bearer}
+		f.set("Authorization", "Bearer "+bearer)
 	}
 	return nil
 }
 
-// drain reads the answer to its end, up to drainLimit. What follows in an overlong
-// answer does not affect the outcome.
-func drain(body io.Reader, excerpt *strings.Builder, keep bool) error {
-	if keep {
-		if _, err := io.CopyN(excerpt, body, 512); err != nil && !errors.Is(err, io.EOF) {
-			return err
+// drain reads an answer to its end, up to drainLimit, and returns its beginning if
+// that is to be kept. What follows in an overlong answer does not affect the outcome.
+// buf is as long as the longest excerpt.
+func drain(body io.Reader, buf []byte, keep bool) (excerpt string, err error) {
+	for n := 0; err == nil && n < drainLimit; {
+		var more int
+		more, err = body.Read(buf)
+		n += more
+		if keep {
+			excerpt += string(buf[:min(more, len(buf)-len(excerpt))])
 		}
 	}
-	_, err := io.CopyN(io.Discard, body, drainLimit)
 	if errors.Is(err, io.EOF) {
-		return nil
+		err = nil
 	}
-	return err
+	return excerpt, err
 }
 
 func describe(resp *http.Response, excerpt string) error {

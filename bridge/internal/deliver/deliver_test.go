@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,6 +54,46 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 			}
 			s.Close()
 		}
+	}
+}
+
+func TestAnAttemptAllocatesLittle(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var sink sync.WaitGroup
+	sink.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		var b [4096]byte
+		answer := []byte("HTTP/1.1 204 No Content\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\n\r\n")
+		for err == nil {
+			if _, err = conn.Read(b[:]); err == nil {
+				_, err = conn.Write(answer)
+			}
+		}
+	})
+	defer sink.Wait()
+	c, err := deliver.New(deliver.Config{URL: "http://" + l.Addr().String(), Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w := c.Worker(t.Context())
+	defer w.Close()
+	p := deliver.Post{ContentType: "application/cloudevents+json", Body: []byte("{}"), Attempt: 1, Topic: "events", Partition: "7", Offset: 123_456, TraceParent: "00-a-b-01"}
+	allocs := testing.AllocsPerRun(1000, func() {
+		if got := w.Attempt(p); got.Outcome != deliver.Accepted {
+			t.Fatalf("attempt = %+v", got)
+		}
+	})
+	if allocs > 1 {
+		t.Errorf("%.1f allocations an attempt, want 1: the text of the offset", allocs)
 	}
 }
 

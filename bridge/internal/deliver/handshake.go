@@ -37,28 +37,29 @@ func (e *NoConsentError) Unwrap() error { return e.err }
 func (c *Client) Handshake(ctx context.Context, perMinute int, callback string) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	h := http.Header{"User-Agent": {agent}, headerOrigin: {c.origin}}
+	f := fields{{"User-Agent", agent}, {headerOrigin, c.origin}}
 	if perMinute > 0 {
-		h["Webhook-Request-Rate"] = []string{strconv.Itoa(perMinute)}
+		f.set("Webhook-Request-Rate", strconv.Itoa(perMinute))
 	}
 	if callback != "" {
-		h["Webhook-Request-Callback"] = []string{callback}
+		f.set("Webhook-Request-Callback", callback)
 	}
-	if err := c.identify(h); err != nil {
+	if err := c.identify(&f); err != nil {
 		return Consent{}, &NoConsentError{Outcome: SinkFault, err: fmt.Errorf("not asked, its credentials are missing: %w", err)}
 	}
-	req := (&http.Request{Method: http.MethodOptions, URL: c.url, Host: c.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	req := (&http.Request{Method: http.MethodOptions, URL: c.url, Host: c.url.Host, Header: f.header(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		res := c.unanswered("ask by OPTIONS", err)
 		return Consent{}, &NoConsentError{Outcome: res.Outcome, err: res.Err}
 	}
 	defer resp.Body.Close()
-	var excerpt strings.Builder
-	if err := drain(resp.Body, &excerpt, resp.StatusCode >= 300); err != nil {
+	var buf [512]byte
+	excerpt, err := drain(resp.Body, buf[:], resp.StatusCode >= 300)
+	if err != nil {
 		return Consent{}, &NoConsentError{Outcome: Retry, err: fmt.Errorf("answer %d to OPTIONS is incomplete: %w", resp.StatusCode, err)}
 	}
-	return c.consent(resp, excerpt.String())
+	return c.consent(resp, excerpt)
 }
 
 // consent reads the answer. Its status alone means nothing: many servers answer

@@ -16,7 +16,7 @@ import (
 // Headers are the fixed extra ones of each post. A value "file:PATH" is the
 // content of the file, which is read again when it changes.
 type Headers struct {
-	fixed http.Header
+	fixed map[string]string
 	files map[string]*secretfile.File[string]
 }
 
@@ -54,12 +54,12 @@ func CheckHeaders(headers map[string]string) []string {
 
 // OpenHeaders reads the files; CheckHeaders has found no mistake.
 func OpenHeaders(headers map[string]string, log *slog.Logger) (*Headers, error) {
-	h := &Headers{fixed: http.Header{}, files: map[string]*secretfile.File[string]{}}
+	h := &Headers{fixed: map[string]string{}, files: map[string]*secretfile.File[string]{}}
 	for name, value := range headers {
 		key := http.CanonicalHeaderKey(name)
 		path, isFile := strings.CutPrefix(value, filePrefix)
 		if !isFile {
-			h.fixed[key] = []string{value}
+			h.fixed[key] = value
 			continue
 		}
 		file, err := secretfile.Open(path, parseValue, log)
@@ -72,20 +72,22 @@ func OpenHeaders(headers map[string]string, log *slog.Logger) (*Headers, error) 
 }
 
 // add sets all of them, or fails: without one the sink would only refuse the post.
-func (h *Headers) add(to http.Header) error {
+func (h *Headers) add(to *fields) error {
 	for key, file := range h.files {
 		value, err := file.Load()
 		if err != nil {
 			return fmt.Errorf("headers.%s: %w", key, err)
 		}
-		to[key] = []string{value}
+		to.set(key, value)
 	}
-	maps.Copy(to, h.fixed)
+	for key, value := range h.fixed {
+		to.set(key, value)
+	}
 	return nil
 }
 
 // Err reports which file cannot be used now.
-func (h *Headers) Err() error { return h.add(http.Header{}) }
+func (h *Headers) Err() error { return h.add(&fields{}) }
 
 // own are the headers that the bridge sets, or that belong to a connection and not
 // to a post. A prefix ends with a hyphen.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/http1"
 )
@@ -22,6 +21,7 @@ type Worker struct {
 	conn   *http1.Conn     // nil: those of the client
 	start  []byte          // of each request's head
 	head   []byte
+	scratch
 }
 
 // Worker returns a worker, whose posts end with ctx. It opens no connection. Close
@@ -35,7 +35,7 @@ func (c *Client) Worker(ctx context.Context) *Worker {
 	if c.url.Port() == "" {
 		address = net.JoinHostPort(c.url.Hostname(), "80")
 	}
-	w.conn = http1.New(ctx, func(ctx context.Context) (net.Conn, error) { return c.http.dial(ctx, "tcp", address) })
+	w.conn = http1.New(ctx, c.timeout, func(ctx context.Context) (net.Conn, error) { return c.http.dial(ctx, "tcp", address) })
 	w.start = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", c.url.RequestURI(), c.url.Host)
 	return w
 }
@@ -52,30 +52,26 @@ func (w *Worker) Attempt(p Post) Result {
 	if w.conn == nil {
 		return w.client.shared(w.ctx, p)
 	}
-	deadline := time.Now().Add(w.client.timeout)
-	return w.client.attempt(p, func(h http.Header) (*http.Response, error) {
-		head, err := w.write(h, len(p.body()))
-		if err != nil {
+	return w.client.attempt(p, &w.scratch, func(f fields) (*http.Response, error) {
+		if err := w.write(f, len(p.body())); err != nil {
 			return nil, err
 		}
-		return w.conn.Post(deadline, head, p.body())
+		return w.conn.Post(w.head, p.body())
 	})
 }
 
-// write returns the head of a request. It is valid until the next call.
-func (w *Worker) write(h http.Header, length int) ([]byte, error) {
+// write makes the head of a request.
+func (w *Worker) write(f fields, length int) error {
 	b := append(w.head[:0], w.start...)
-	for name, values := range h {
-		for _, value := range values {
-			if !printable(value) {
-				return nil, &unsentError{fmt.Errorf("the header %s has a control character", name)}
-			}
-			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+	for _, one := range f {
+		if !printable(one.value) {
+			return &unsentError{fmt.Errorf("the header %s has a control character", one.name)}
 		}
+		b = append(append(append(append(b, one.name...), ": "...), one.value...), "\r\n"...)
 	}
 	b = strconv.AppendInt(append(b, "Content-Length: "...), int64(length), 10)
 	w.head = append(b, "\r\n\r\n"...)
-	return w.head, nil
+	return nil
 }
 
 // printable: a line feed in a value would begin another header.
@@ -92,7 +88,7 @@ func printable(value string) bool {
 func (c *Client) shared(ctx context.Context, p Post) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return c.attempt(p, func(h http.Header) (*http.Response, error) { return c.http.RoundTrip(c.request(ctx, h, p)) })
+	return c.attempt(p, &scratch{}, func(f fields) (*http.Response, error) { return c.http.RoundTrip(c.request(ctx, f.header(), p)) })
 }
 
 // request is built by hand, for RoundTrip, which unlike http.Client follows no redirects.

@@ -11,65 +11,69 @@
 //
 // An answer belongs to the request only if nothing was unread when the request
 // was written; a sink that sends two answers to one request would otherwise
-// acknowledge the next event unseen. A kept connection that turns out to be dead
-// before a byte of the answer came is replaced once. Any other failure is the
-// caller's to retry.
+// acknowledge the next event unseen. So whatever came with an answer and is not
+// part of it ends the connection, and the last step before a request is written
+// is to see that the socket has nothing to read. A kept connection that turns out
+// to be dead before a byte of the answer came is replaced once. Any other failure
+// is the caller's to retry.
+//
+// # Files
+//
+// conn.go is a connection from post to post, turn.go a request and the first bytes
+// of its answer, answer.go what those bytes say, and body.go the rest.
 package http1
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"math"
 	"net"
 	"net/http"
-	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-const (
-	// headerLimit bounds the head of an answer in bytes.
-	headerLimit = 64 << 10
-	// interimLimit bounds the answers 1xx before the one that counts.
-	interimLimit = 5
-	// oneWrite is the size up to which head and body go into one buffer. A longer
-	// body is written by a goroutine of its own, since a sink may answer before it
-	// has read it all.
-	oneWrite = 32 << 10
-	// idleLimit is how long a connection is kept without a post. Firewalls forget
-	// one after some minutes, and then a post would wait for its time-out.
-	idleLimit = 90 * time.Second
-)
+// idleLimit is how long a connection is kept without a post. Firewalls forget
+// one after some minutes, and then a post would wait for its time-out.
+const idleLimit = 90 * time.Second
 
 // Conn is a connection to one sink, opened when it is first needed and kept
 // between posts. It is for one goroutine; Close and the end of its context may
 // come from another.
 type Conn struct {
-	dial func(context.Context) (net.Conn, error)
-	ctx  context.Context //nolint:containedctx // ends every post
-	stop func() bool
+	dial    func(context.Context) (net.Conn, error)
+	timeout time.Duration
+	ctx     context.Context //nolint:containedctx // ends every post
+	stop    func() bool
 
 	mu    sync.Mutex
 	nc    net.Conn // nil: none is open
-	ended bool     // ctx is done
+	ended atomic.Bool
 
-	limited  io.LimitedReader // of nc
-	reader   *bufio.Reader    // of limited
-	out      []byte
-	answer   *body // of the last post; nil before the first
-	lastUsed time.Time
+	raw      syscall.RawConn // of nc; nil when it has none
+	until    time.Time       // deadline of nc; zero when it is not known
+	lastUsed time.Time       // beginning of the last post
+	out      []byte          // a request
+	turn     turn            // the post under way
+	turned   func(fd uintptr) bool
+
+	in       [4 << 10]byte // what was read
+	at, end  int           // of in: what nobody has taken
+	left     int64         // how much may still be read
+	reader   *bufio.Reader // of take, for answers that are not plain; nil before the first
+	response http.Response
+	answer   body           // of the last post
 	writing  sync.WaitGroup // a long body
 }
 
-// New returns a connection that dials when it is first used. The end of ctx
-// interrupts a post. Close it after its last use.
-func New(ctx context.Context, dial func(context.Context) (net.Conn, error)) *Conn {
-	c := &Conn{dial: dial, ctx: ctx}
-	c.reader = bufio.NewReaderSize(&c.limited, 4<<10)
+// New returns a connection that dials when it is first used; a post may take
+// timeout, from the dial to the end of the answer. The end of ctx interrupts a
+// post. Close it after its last use.
+func New(ctx context.Context, timeout time.Duration, dial func(context.Context) (net.Conn, error)) *Conn {
+	c := &Conn{dial: dial, timeout: timeout, ctx: ctx}
+	c.turned = c.takeTurn
 	c.stop = context.AfterFunc(ctx, c.interrupt)
 	return c
 }
@@ -84,52 +88,72 @@ func (c *Conn) Close() {
 func (c *Conn) interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended = true
+	c.ended.Store(true)
 	if c.nc != nil {
 		_ = c.nc.SetDeadline(time.Unix(1, 0))
 	}
 }
 
 // Post sends head, which is a request line and headers with the empty line after
-// them, and body, and returns the answer; all of that until deadline. The answer's
-// body is read before the next post; how far decides whether the connection is
-// kept. Neither head nor body is used after Post has returned.
-func (c *Conn) Post(deadline time.Time, head, body []byte) (*http.Response, error) {
+// them, and body, and returns the answer. It is valid until the next post. Its
+// body is read before that; how far decides whether the connection is kept. Of a 2xx
+// without Retry-After the headers may be missing. Neither head nor body is used after
+// Post has returned.
+func (c *Conn) Post(head, body []byte) (*http.Response, error) {
 	c.writing.Wait() // it ends when its connection does
-	if c.usable(deadline) {
-		resp, err := c.exchange(head, body)
+	now := time.Now()
+	if c.usable(now) {
+		resp, err := c.exchange(head, body, true)
 		if err == nil || !errors.Is(err, errDead) || c.ctx.Err() != nil {
 			return resp, plain(err)
 		}
 	}
-	if err := c.open(deadline); err != nil {
+	if err := c.open(now); err != nil {
 		return nil, err
 	}
-	resp, err := c.exchange(head, body)
+	resp, err := c.exchange(head, body, false)
 	return resp, plain(err)
 }
 
 // errDead says that the connection ended before a byte of the answer came.
 var errDead = errors.New("connection closed before an answer")
 
-// usable closes a connection that may not be used again.
-func (c *Conn) usable(deadline time.Time) bool {
+// plain is err without errDead, which is about this package.
+func plain(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Is(err, errDead) {
+		return joined.Unwrap()[1]
+	}
+	return err
+}
+
+// usable closes a connection that may not be used again. What it has in its
+// socket is looked at later, see turn.
+func (c *Conn) usable(now time.Time) bool {
 	if c.nc == nil {
 		return false
 	}
-	if c.answer != nil && c.answer.whole && time.Since(c.lastUsed) < idleLimit && c.reader.Buffered() == 0 &&
-		c.within(deadline) == nil && quiet(c.nc) {
+	if c.answer.whole && now.Sub(c.lastUsed) < idleLimit && c.unread() == 0 && c.within(now) == nil {
+		c.lastUsed = now
 		return true
 	}
 	c.drop()
 	return false
 }
 
-func (c *Conn) open(deadline time.Time) error {
+// unread is how much of what was read is not part of the answer.
+func (c *Conn) unread() int {
+	n := c.end - c.at
+	if c.reader != nil {
+		n += c.reader.Buffered()
+	}
+	return n
+}
+
+func (c *Conn) open(now time.Time) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithDeadline(c.ctx, deadline)
+	ctx, cancel := context.WithDeadline(c.ctx, now.Add(c.timeout))
 	defer cancel()
 	nc, err := c.dial(ctx)
 	if err != nil {
@@ -138,9 +162,8 @@ func (c *Conn) open(deadline time.Time) error {
 	c.mu.Lock()
 	c.nc = nc
 	c.mu.Unlock()
-	c.limited.R = nc
-	c.reader.Reset(&c.limited)
-	if err := c.within(deadline); err != nil {
+	c.raw, c.until, c.lastUsed = rawConn(nc), time.Time{}, now
+	if err := c.within(now); err != nil {
 		c.drop()
 		return err
 	}
@@ -161,132 +184,21 @@ func (c *Conn) drop() {
 
 // within bounds what follows. It fails when the context is done, which may have
 // been before the connection was opened.
-func (c *Conn) within(deadline time.Time) error {
+//
+// A deadline costs a timer, so one serves many posts: a post may take up to a
+// 64th longer than its time. If the context ends after it was found not to be,
+// interrupt sets a deadline that nobody replaces before the next post.
+func (c *Conn) within(now time.Time) error {
+	deadline := now.Add(c.timeout)
+	grace := c.timeout / 64
+	if over := c.until.Sub(deadline); over >= 0 && over <= grace && !c.ended.Load() {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
+	if c.ended.Load() {
 		return c.ctx.Err()
 	}
-	return c.nc.SetDeadline(deadline)
-}
-
-func (c *Conn) exchange(head, content []byte) (*http.Response, error) {
-	c.answer = nil
-	written, err := c.write(head, content)
-	if err != nil && !c.answered() {
-		c.drop()
-		return nil, fmt.Errorf("%w: %w", errDead, err)
-	}
-	resp, err := c.read()
-	if err != nil {
-		c.drop()
-		return nil, err
-	}
-	c.lastUsed = time.Now()
-	c.answer = &body{ReadCloser: resp.Body, conn: c, written: written, last: resp.Close}
-	resp.Body = c.answer
-	return resp, nil
-}
-
-// write sends the request. written is closed when all of it was sent; nil when it
-// has been.
-func (c *Conn) write(head, content []byte) (written <-chan struct{}, err error) {
-	if len(head)+len(content) <= oneWrite {
-		c.out = append(append(c.out[:0], head...), content...)
-		_, err := c.nc.Write(c.out)
-		return nil, err
-	}
-	done := make(chan struct{})
-	nc, head, content := c.nc, bytes.Clone(head), bytes.Clone(content)
-	c.writing.Go(func() {
-		buffers := net.Buffers{head, content}
-		if _, err := buffers.WriteTo(nc); err == nil {
-			close(done)
-		}
-	})
-	return done, nil
-}
-
-// answered reports whether an answer has come although the request could not be
-// written: a sink may refuse a request and close. It does not wait for one.
-func (c *Conn) answered() bool {
-	c.limited.N = headerLimit
-	_ = c.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	_, err := c.reader.Peek(1)
-	return err == nil
-}
-
-func (c *Conn) read() (*http.Response, error) {
-	c.limited.N = headerLimit
-	if _, err := c.reader.Peek(1); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w: %w", errDead, err)
-	}
-	for range interimLimit + 1 {
-		resp, err := http.ReadResponse(c.reader, post)
-		switch {
-		case err != nil && c.limited.N <= 0:
-			return nil, fmt.Errorf("the head of the answer is longer than %d bytes", headerLimit)
-		case err != nil:
-			return nil, err
-		case resp.StatusCode == http.StatusSwitchingProtocols:
-			resp.Close = true // what follows is not HTTP
-			return resp, nil
-		case resp.StatusCode >= 200:
-			c.limited.N = math.MaxInt64
-			return resp, nil
-		}
-	}
-	return nil, fmt.Errorf("more than %d answers 1xx", interimLimit)
-}
-
-// post tells http.ReadResponse which answers have a body.
-var post = &http.Request{Method: http.MethodPost}
-
-// plain is err without errDead, which is about this package.
-func plain(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Is(err, errDead) {
-		return joined.Unwrap()[1]
-	}
-	return err
-}
-
-// body is the body of an answer.
-type body struct {
-	io.ReadCloser
-	conn    *Conn
-	written <-chan struct{} // nil: the whole request
-	last    bool            // the connection ends with it
-	whole   bool            // read to its end, and the connection may be used again
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		b.whole = !b.last && b.sent()
-	}
-	return n, err
-}
-
-// Close does not wait for the rest of the answer.
-func (b *body) Close() error {
-	if !b.whole {
-		b.conn.drop()
-	}
-	return nil
-}
-
-// sent reports whether the whole request was.
-func (b *body) sent() bool {
-	if b.written == nil {
-		return true
-	}
-	select {
-	case <-b.written:
-		return true
-	default:
-		return false
-	}
+	c.until = deadline.Add(grace)
+	return c.nc.SetDeadline(c.until)
 }

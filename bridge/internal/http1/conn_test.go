@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -65,10 +66,26 @@ func request(r *bufio.Reader) bool {
 	return err == nil
 }
 
-func (s *sink) conn() *http1.Conn {
-	c := http1.New(s.t.Context(), func(ctx context.Context) (net.Conn, error) {
+func (s *sink) conn() *http1.Conn { return s.connFor(soon) }
+
+func (s *sink) connFor(timeout time.Duration) *http1.Conn {
+	return s.connOf(kinds["a socket"], timeout)
+}
+
+// kinds of connections: what is no socket itself cannot be looked into.
+var kinds = map[string]func(net.Conn) net.Conn{
+	"a socket":           func(nc net.Conn) net.Conn { return nc },
+	"another connection": func(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} },
+}
+
+func (s *sink) connOf(wrap func(net.Conn) net.Conn, timeout time.Duration) *http1.Conn {
+	c := http1.New(s.t.Context(), timeout, func(ctx context.Context) (net.Conn, error) {
 		s.dials.Add(1)
-		return (&net.Dialer{}).DialContext(ctx, "tcp", s.addr)
+		nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addr)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(nc), nil
 	})
 	s.t.Cleanup(c.Close)
 	return c
@@ -79,8 +96,8 @@ func head(body []byte) []byte {
 }
 
 // post returns status and body of the answer.
-func post(c *http1.Conn, content string, wait time.Duration) (int, string, error) {
-	resp, err := c.Post(time.Now().Add(wait), head([]byte(content)), []byte(content))
+func post(c *http1.Conn, content string) (int, string, error) {
+	resp, err := c.Post(head([]byte(content)), []byte(content))
 	if err != nil {
 		return 0, "", err
 	}
@@ -108,7 +125,7 @@ func TestAConnectionIsKept(t *testing.T) {
 	defer c.Close()
 	long := strings.Repeat("y", 1<<20)
 	for _, content := range []string{"a", "", long, "b"} {
-		status, answer, err := post(c, content, soon)
+		status, answer, err := post(c, content)
 		if status != 201 || len(answer) != 1000 || err != nil {
 			t.Fatalf("post of %d bytes = %d, %d bytes, %v", len(content), status, len(answer), err)
 		}
@@ -130,6 +147,11 @@ func TestAnswers(t *testing.T) {
 		"chunks":              {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\n\r\n", 200, "yes", true},
 		"interim":             {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + noContent, 204, "", true},
 		"until the end":       {"HTTP/1.1 200 OK\r\n\r\nyes", 200, "yes", false},
+		"one byte at a time":  {"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 3\r\n\r\nyes", 200, "yes", true},
+		"keep-alive":          {"HTTP/1.1 201 Created\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", 201, "", true},
+		"long body":           {"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + strings.Repeat("y", 60000), 200, strings.Repeat("y", 60000), true},
+		"more than its body":  {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes!", 200, "yes", false},
+		"length, no content":  {"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nyes", 204, "", false},
 		"close":               {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nyes", 200, "yes", false},
 		"HTTP/1.0":            {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nyes", 200, "yes", false},
 		"cut head":            {"HTTP/1.1 200 OK\r\nContent-Le", 0, "", false},
@@ -144,26 +166,27 @@ func TestAnswers(t *testing.T) {
 		"nothing":             {"", 0, "", false},
 		"two answers at once": {noContent + noContent, 204, "", false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := listen(t, func(_ int, conn net.Conn, requests *bufio.Reader) {
-				for request(requests) {
-					if _, err := io.WriteString(conn, c.answer); err != nil || !c.kept {
-						return
+		for kind, wrap := range kinds {
+			t.Run(name+" over "+kind, func(t *testing.T) {
+				s := listen(t, func(_ int, conn net.Conn, requests *bufio.Reader) {
+					for request(requests) {
+						if _, err := io.WriteString(conn, c.answer); err != nil || !c.kept {
+							return
+						}
+					}
+				})
+				conn := s.connOf(wrap, soon)
+				for range 2 {
+					status, body, err := post(conn, "event")
+					if (c.status == 0) != (err != nil) || err == nil && (status != c.status || body != c.body) {
+						t.Fatalf("post = %d, %q, %v; want %d, %q", status, body, err, c.status, c.body)
 					}
 				}
-			})
-			conn := s.conn()
-			defer conn.Close()
-			for range 2 {
-				status, body, err := post(conn, "event", soon)
-				if (c.status == 0) != (err != nil) || err == nil && (status != c.status || body != c.body) {
-					t.Fatalf("post = %d, %q, %v; want %d, %q", status, body, err, c.status, c.body)
+				if want := map[bool]int32{true: 1, false: 2}[c.kept]; s.dials.Load() != want {
+					t.Errorf("%d connections for two posts, want %d", s.dials.Load(), want)
 				}
-			}
-			if want := map[bool]int32{true: 1, false: 2}[c.kept]; s.dials.Load() != want {
-				t.Errorf("%d connections for two posts, want %d", s.dials.Load(), want)
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -186,10 +209,10 @@ func TestADeadConnectionIsReplaced(t *testing.T) {
 			})
 			c := s.conn()
 			defer c.Close()
-			if status, _, err := post(c, "1", soon); status != 204 {
+			if status, _, err := post(c, "1"); status != 204 {
 				t.Fatal(status, err)
 			}
-			status, _, err := post(c, "2", soon)
+			status, _, err := post(c, "2")
 			if refuse != (err != nil) || !refuse && status != 204 || s.dials.Load() != 2 {
 				t.Errorf("post = %d, %v over %d connections", status, err, s.dials.Load())
 			}
@@ -210,17 +233,17 @@ func TestACutAnswerIsNotRepeated(t *testing.T) {
 	})
 	c := s.conn()
 	defer c.Close()
-	if _, _, err := post(c, "1", soon); err != nil {
+	if _, _, err := post(c, "1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := post(c, "2", soon); err == nil || s.dials.Load() != 1 {
+	if _, _, err := post(c, "2"); err == nil || s.dials.Load() != 1 {
 		t.Errorf("err = %v over %d connections, want an error over one", err, s.dials.Load())
 	}
 }
 
 // A second answer to one post must not acknowledge the next one.
 func TestAnUnaskedAnswerIsNotUsed(t *testing.T) {
-	said := make(chan struct{})
+	answered := make(chan struct{})
 	s := listen(t, func(n int, conn net.Conn, requests *bufio.Reader) {
 		request(requests)
 		if n > 1 {
@@ -228,24 +251,24 @@ func TestAnUnaskedAnswerIsNotUsed(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(conn, noContent)
+		<-answered // so that the connection has not read both at once
 		_, _ = io.WriteString(conn, noContent)
-		close(said)
 		request(requests)
 	})
 	var kept net.Conn
-	c := http1.New(t.Context(), func(ctx context.Context) (_ net.Conn, err error) {
+	c := http1.New(t.Context(), soon, func(ctx context.Context) (_ net.Conn, err error) {
 		kept, err = (&net.Dialer{}).DialContext(ctx, "tcp", s.addr)
 		return kept, err
 	})
 	defer c.Close()
-	if status, _, err := post(c, "1", soon); status != 204 {
+	if status, _, err := post(c, "1"); status != 204 {
 		t.Fatal(status, err)
 	}
-	<-said
+	close(answered)
 	for http1.Quiet(kept) {
 		runtime.Gosched()
 	}
-	if status, _, err := post(c, "2", soon); status != 503 {
+	if status, _, err := post(c, "2"); status != 503 {
 		t.Errorf("the second post = %d, %v; want 503, the answer to it", status, err)
 	}
 }
@@ -257,9 +280,9 @@ func TestASinkThatAnswersBeforeItHasReadAll(t *testing.T) {
 		<-hold
 	})
 	defer close(hold)
-	c := s.conn()
+	c := s.connFor(30 * time.Second)
 	began := time.Now()
-	status, body, err := post(c, strings.Repeat("x", 64<<20), 30*time.Second)
+	status, body, err := post(c, strings.Repeat("x", 64<<20))
 	if status != 413 || body != "no" || err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("post = %d, %q, %v after %v", status, body, err, time.Since(began))
 	}
@@ -275,9 +298,8 @@ func TestDeadlines(t *testing.T) {
 				_, _ = io.WriteString(conn, answer)
 				request(requests) // until the connection ends
 			})
-			c := s.conn()
-			defer c.Close()
-			if _, _, err := post(c, "1", 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) || s.dials.Load() != 1 {
+			c := s.connFor(50 * time.Millisecond)
+			if _, _, err := post(c, "1"); !errors.Is(err, os.ErrDeadlineExceeded) || s.dials.Load() != 1 {
 				t.Errorf("err = %v over %d connections, want the deadline's over one", err, s.dials.Load())
 			}
 		})
@@ -294,16 +316,16 @@ func TestTheContextInterrupts(t *testing.T) {
 		request(requests)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	c := http1.New(ctx, func(ctx context.Context) (net.Conn, error) {
+	c := http1.New(ctx, time.Hour, func(ctx context.Context) (net.Conn, error) {
 		s.dials.Add(1)
 		return (&net.Dialer{}).DialContext(ctx, "tcp", s.addr)
 	})
 	defer c.Close()
 	go func() { <-arrived; cancel() }()
-	if _, _, err := post(c, "1", time.Hour); err == nil {
+	if _, _, err := post(c, "1"); err == nil {
 		t.Error("an interrupted post succeeded")
 	}
-	if _, _, err := post(c, "2", time.Hour); !errors.Is(err, context.Canceled) || s.dials.Load() != 1 {
+	if _, _, err := post(c, "2"); !errors.Is(err, context.Canceled) || s.dials.Load() != 1 {
 		t.Errorf("after the end: %v over %d connections", err, s.dials.Load())
 	}
 }
@@ -318,29 +340,126 @@ func TestAnUnreadAnswer(t *testing.T) {
 	c := s.conn()
 	defer c.Close()
 	for want := 201; want < 203; want++ {
-		if status, _, err := post(c, "1", soon); status != want || err != nil {
+		if status, _, err := post(c, "1"); status != want || err != nil {
 			t.Errorf("post = %d, %v, want %d", status, err, want)
 		}
 	}
 }
 
-func TestOnePostIsOneWriteAndFewAllocations(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	defer server.Close()
-	s := &sink{t: t, addr: server.Listener.Addr().String()}
+// A request that the socket does not take at once is sent whole all the same.
+func TestAFullSocket(t *testing.T) {
+	var got []byte
+	s := listen(t, func(_ int, conn net.Conn, requests *bufio.Reader) {
+		for range 2 {
+			req, err := http.ReadRequest(requests)
+			if err != nil {
+				return
+			}
+			got, _ = io.ReadAll(req.Body)
+			_, _ = io.WriteString(conn, noContent)
+		}
+	})
+	c := s.connOf(func(nc net.Conn) net.Conn {
+		if err := nc.(*net.TCPConn).SetWriteBuffer(1); err != nil {
+			t.Error(err)
+		}
+		return nc
+	}, soon)
+	content := strings.Repeat("0123456789", 3000)
+	for range 2 {
+		if status, _, err := post(c, content); status != 204 || string(got) != content {
+			t.Fatalf("post = %d, %v; %d of %d bytes arrived", status, err, len(got), len(content))
+		}
+	}
+}
+
+// A deadline serves many posts, but none for longer than a 64th of its time.
+func TestEachPostHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 640 * time.Millisecond
+		ours, theirs := net.Pipe()
+		go func() {
+			requests := bufio.NewReader(theirs)
+			for n := 0; request(requests); n++ {
+				if n < 40 {
+					time.Sleep(time.Duration(n) * 3 * time.Millisecond) // some longer than the deadline has left for the next one
+					_, _ = io.WriteString(theirs, noContent)
+				}
+			}
+		}()
+		c := http1.New(t.Context(), timeout, func(context.Context) (net.Conn, error) { return ours, nil })
+		defer c.Close()
+		for range 40 {
+			if status, _, err := post(c, "1"); status != 204 {
+				t.Fatal(status, err)
+			}
+		}
+		began := time.Now()
+		_, _, err := post(c, "2")
+		if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took < timeout || took > timeout*65/64 {
+			t.Errorf("err = %v after %v, want the deadline's after %v", err, took, timeout)
+		}
+	})
+}
+
+func TestAPostAllocatesNothing(t *testing.T) {
+	s := listen(t, func(_ int, conn net.Conn, requests *bufio.Reader) {
+		var b [4096]byte
+		answer := []byte("HTTP/1.1 201 Created\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nok")
+		for {
+			if _, err := requests.Read(b[:]); err != nil {
+				return
+			}
+			_, _ = conn.Write(answer)
+		}
+	})
 	c := s.conn()
-	defer c.Close()
 	content := bytes.Repeat([]byte("x"), 400)
 	h := head(content)
+	var scratch [64]byte
 	allocs := testing.AllocsPerRun(1000, func() {
-		resp, err := c.Post(time.Now().Add(soon), h, content)
+		resp, err := c.Post(h, content)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.Copy(io.Discard, resp.Body)
+		for err == nil {
+			_, err = resp.Body.Read(scratch[:])
+		}
 		_ = resp.Body.Close()
 	})
-	t.Logf("%.0f allocations a post, the server's among them", allocs)
+	if allocs > 0 {
+		t.Errorf("%.1f allocations a post, want none", allocs)
+	}
+}
+
+// Whatever parse takes for a plain answer net/http reads in the same way.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		noContent, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes", "HTTP/1.1 201\r\ncontent-length:0 \r\nConnection: keep-alive\r\n\r\n",
+		"HTTP/1.1 204 No Content\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\n\r\nHTTP/1.1 204", "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 1\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		status, length, size, ok := http1.Parse(b)
+		if !ok {
+			return
+		}
+		rest := bufio.NewReader(bytes.NewReader(b))
+		resp, err := http.ReadResponse(rest, &http.Request{Method: http.MethodPost})
+		if err != nil {
+			t.Fatalf("net/http refuses it: %v", err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != status || resp.Close || len(resp.TransferEncoding) > 0 || len(b)-rest.Buffered() != size && len(b) <= 4096 {
+			t.Errorf("parsed status %d in %d bytes; net/http %d, close %v, encoding %q, in %d bytes", status, size, resp.StatusCode, resp.Close, resp.TransferEncoding, len(b)-rest.Buffered())
+		}
+		body, err := io.ReadAll(resp.Body)
+		if want := min(length, len(b)-size); len(body) != want || (err == nil) != (len(body) == length) {
+			t.Errorf("%d bytes of body, %v; parsed %d of %d that follow", len(body), err, length, len(b)-size)
+		}
+	})
 }
 
 func BenchmarkPost(b *testing.B) {
@@ -355,11 +474,11 @@ func BenchmarkPost(b *testing.B) {
 		b.ReportAllocs()
 		b.SetParallelism(32)
 		b.RunParallel(func(pb *testing.PB) {
-			c := http1.New(b.Context(), func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) })
+			c := http1.New(b.Context(), soon, func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) })
 			defer c.Close()
 			h := head(content)
 			for pb.Next() {
-				resp, err := c.Post(time.Now().Add(soon), h, content)
+				resp, err := c.Post(h, content)
 				if err != nil {
 					b.Error(err)
 					return

@@ -3,7 +3,6 @@ package pump
 import (
 	"cmp"
 	"context"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +89,7 @@ func (p *partition) message(r *post, batch *deliver.Batch) deliver.Post {
 		offsets = strconv.AppendInt(offsets, offset, 10)
 		msg.Attempt = max(msg.Attempt, it.attempts+1)
 	}
-	msg.Header = http.Header{"Taskwire-Offset": {string(offsets)}}
+	msg.Header, msg.Offsets = nil, string(offsets)
 	msg.Body, msg.Batch, msg.ContentType, msg.TraceParent, msg.TraceState = nil, batch, deliver.BatchContentType, "", "" // each event has its own trace
 	if p.sub.sink.Signs() {
 		var ids strings.Builder
