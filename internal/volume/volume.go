@@ -1,7 +1,8 @@
 // Package volume is what a service does while the volume that holds its files
-// cannot be used: not yet owned by this user, mounted read-only, or full. On
-// Kubernetes that passes by itself or is fixed from outside, and a process that
-// exited would only be restarted, less and less often.
+// cannot be used: not yet owned by this user, mounted read-only, or full; or while
+// the database in its place is not up. On Kubernetes that passes by itself or is
+// fixed from outside, and a process that exited would only be restarted, less and
+// less often.
 package volume
 
 import (
@@ -15,18 +16,30 @@ import (
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
+// Down marks the error of a database that may come up while this process waits.
+type Down struct{ Err error }
+
+func (d *Down) Error() string { return d.Err.Error() }
+func (d *Down) Unwrap() error { return d.Err }
+
 // Recoverable reports whether the cause of err can be fixed while this process waits:
 //
 //	EACCES, EPERM    owner or mode; a mount may get its group after the start
 //	EROFS            mounted read-only, or remounted so after an error
 //	ENOSPC, EDQUOT   no room
+//	*Down            a database that cannot be reached
 //
 // A missing folder is not among them: on Kubernetes the mount point exists, and
 // on a command line the path is mistyped, which waiting does not fix. Nor is
 // EIO: a person has to judge what a failing disk still holds.
 func Recoverable(err error) bool {
-	return slices.ContainsFunc([]error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT},
+	return down(err) || slices.ContainsFunc([]error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT},
 		func(errno error) bool { return errors.Is(err, errno) })
+}
+
+func down(err error) bool {
+	var d *Down
+	return errors.As(err, &d)
 }
 
 // Retry continues after an open that failed for reason; it does nothing when
@@ -40,11 +53,15 @@ func Retry(ctx context.Context, log *slog.Logger, reason error, setUnavailable f
 	if reason == nil {
 		return nil
 	}
+	wait, end := "volume unavailable, retrying every second", "volume available, service ready"
+	if down(reason) {
+		wait, end = "database unavailable, retrying every second", "database available, service ready"
+	}
 	for logged := ""; Recoverable(reason); reason = open(ctx) {
 		if reason.Error() != logged {
 			logged = reason.Error()
 			setUnavailable(reason)
-			log.Error("volume unavailable, retrying every second", "err", reason)
+			log.Error(wait, "err", reason) //nolint:sloglint // one of two constants
 		}
 		if retry.Pause(ctx, time.Second) != nil {
 			return nil //nolint:nilerr // a stop during the wait is not an error
@@ -55,7 +72,7 @@ func Retry(ctx context.Context, log *slog.Logger, reason error, setUnavailable f
 		return nil // the stop came in the middle of open
 	case reason == nil:
 		setUnavailable(nil)
-		log.Info("volume available, service ready")
+		log.Info(end) //nolint:sloglint // one of two constants
 	}
 	return reason
 }
