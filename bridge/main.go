@@ -139,7 +139,11 @@
 // other 200, 201, 202 or 204 accepts all of them. A batch that is refused as a whole
 // is posted again in halves, until the event that is refused is alone. Records in
 // another CloudEvents format, such as application/cloudevents+avro, are posted as
-// they are in mode structured without types and filters, and malformed elsewhere.
+// they are in the modes structured and auto without types and filters, and malformed
+// elsewhere. "mode: auto" is structured, and while the sink says in its answers that it
+// takes batches (Accept-Post with application/cloudevents-batch+json, as auditor and
+// notifier do), several events that are ready go as one batch. It is the mode of the
+// two subscriptions that there are without BRIDGE_CONFIG.
 //
 // An event whose expirytime
 // has passed is not posted: it becomes a dead letter with reason expired, also with

@@ -2,12 +2,13 @@ package app
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/env"
 )
 
-// Batch limits the batches of mode batch.
+// Batch limits the batches of the modes batch and auto.
 type Batch struct {
 	Size  int  `yaml:"size"`  // events
 	Bytes Size `yaml:"bytes"` // of the body; a longer event goes alone
@@ -54,8 +55,8 @@ func (b Batch) filled() Batch {
 // checkMode names what is wrong with the form of the posts.
 func (s Subscription) checkMode() []string {
 	var wrong []string
-	if s.Mode != pump.Structured && s.Mode != pump.Binary && s.Mode != pump.Batched {
-		wrong = append(wrong, "mode: want structured, binary or batch")
+	if !slices.Contains([]pump.Mode{pump.Structured, pump.Binary, pump.Batched, pump.Auto}, s.Mode) {
+		wrong = append(wrong, "mode: want structured, binary, batch or auto")
 	}
 	if s.Batch.Size < 1 || s.Batch.Size > mostEvents {
 		wrong = append(wrong, fmt.Sprintf("batch.size: want 1 to %d events", mostEvents))

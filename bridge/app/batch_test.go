@@ -17,6 +17,7 @@ func TestBatchesOfAFile(t *testing.T) {
 		"mode: batch, order: none, batch: {bytes: 1MiB}": {Size: 100, Bytes: 1 << 20},
 		"mode: batch, batch: {size: 500, bytes: 4097}":   {Size: 500, Bytes: 4097},
 		"mode: batch, batch: {size: 1, bytes: '2 KiB'}":  {Size: 1, Bytes: 2 << 10},
+		"mode: auto, order: partition, batch: {size: 9}": {Size: 9, Bytes: 512 << 10},
 		"mode: binary, order: partition":                 {Size: 100, Bytes: 512 << 10},
 	} {
 		path := write(t, "subscriptions: [{name: a, group: a, sink: 'http://x/', "+text+"}]")
@@ -40,7 +41,7 @@ func TestBatchesOfAFile(t *testing.T) {
 
 func TestMistakesInBatchesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"mode: many":                        "mode: want structured, binary or batch",
+		"mode: many":                        "mode: want structured, binary, batch or auto",
 		"mode: batch, batch: {size: 501}":   "batch.size: want 1 to 500",
 		"mode: batch, batch: {size: -1}":    "batch.size: want 1 to 500",
 		"mode: batch, batch: {bytes: 9MiB}": "batch.bytes: want 1KiB to 8MiB",

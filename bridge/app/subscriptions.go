@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/webhook"
@@ -121,11 +122,11 @@ func (c Config) defaults(r *env.Reader) []Subscription {
 		return address
 	}
 	notifications := Subscription{Name: "notifications", Group: "notification-service", Sink: sink("NOTIFIER_URL", "http://localhost:8002/"),
-		Types: []string{"task.created", "task.completed"}, Signing: signing}.filled(c.Kafka.Topic)
+		Types: []string{"task.created", "task.completed"}, Mode: pump.Auto, Signing: signing}.filled(c.Kafka.Topic)
 	if err := kafka.CheckTopic(notifications.DeadLetter); err != nil && kafka.CheckTopic(c.Kafka.Topic) == nil {
 		r.Fail("KAFKA_TOPIC", "the name of its dead-letter topic would be %s: %v", notifications.DeadLetter, err)
 	}
 	// The audit group never skips an event: it waits and raises an alarm.
-	audit := Subscription{Name: "audit", Group: "audit-service", Sink: sink("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block", Signing: signing}.filled(c.Kafka.Topic)
+	audit := Subscription{Name: "audit", Group: "audit-service", Sink: sink("AUDITOR_URL", "http://localhost:8003/"), Exhausted: "block", Mode: pump.Auto, Signing: signing}.filled(c.Kafka.Topic)
 	return []Subscription{notifications, audit}
 }

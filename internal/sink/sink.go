@@ -60,7 +60,11 @@ func handshake(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
+// accepted tells a sender that it may post batches; a bridge in mode auto does then.
+var accepted = []string{"application/cloudevents+json, application/cloudevents-batch+json"}
+
 func post(w http.ResponseWriter, r *http.Request, room space, recv Receiver) {
+	w.Header()["Accept-Post"] = accepted
 	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusUnsupportedMediaType, Detail: "the body has a content encoding; send it without"})

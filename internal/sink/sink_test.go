@@ -118,3 +118,13 @@ func TestAReceiverThatLosesCountIsNotTrusted(t *testing.T) {
 		t.Errorf("one result for two events = %d, want 500", w.Code)
 	}
 }
+
+// Without it a bridge in mode auto would post one event at a time.
+func TestEachAnswerSaysThatBatchesAreTaken(t *testing.T) {
+	for _, body := range []string{one, two, "{}"} {
+		w := do("POST", "/", structured, body)
+		if got := w.Header().Get("Accept-Post"); !strings.Contains(got, batch) {
+			t.Errorf("answer %d to %s: Accept-Post = %q, want it to name %s", w.Code, body, got, batch)
+		}
+	}
+}

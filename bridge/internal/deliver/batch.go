@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,20 @@ import (
 
 // BatchContentType is that of a Batch.
 const BatchContentType = "application/cloudevents-batch+json; charset=utf-8"
+
+// takesBatches looks for the media type of a batch in Accept-Post, the list of
+// what a resource takes as the body of a POST.
+func takesBatches(answer http.Header) bool {
+	for _, value := range answer["Accept-Post"] {
+		for item := range strings.SplitSeq(value, ",") {
+			media, _, _ := strings.Cut(item, ";")
+			if strings.EqualFold(strings.TrimSpace(media), "application/cloudevents-batch+json") {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // AnswerPerEvent is how much of an answer is read for each event of a batch,
 // beyond what is read of any answer.

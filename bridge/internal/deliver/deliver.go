@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/failpoint"
@@ -49,6 +50,7 @@ type Client struct {
 	tls     *TLS
 	dialer  *net.Dialer
 	http    *connections
+	batches atomic.Bool // what the last answer said
 }
 
 // New returns a client; it opens no connection.
@@ -69,6 +71,10 @@ func New(cfg Config) (*Client, error) {
 
 // Close closes the idle connections.
 func (c *Client) Close() { c.http.close() }
+
+// TakesBatches reports whether the sink said in its last answer, by Accept-Post,
+// that it takes batches of events.
+func (c *Client) TakesBatches() bool { return c.batches.Load() }
 
 // Signs reports whether posts are signed, and so need a WebhookID.
 func (c *Client) Signs() bool { return c.signing != nil }
@@ -138,6 +144,9 @@ func (c *Client) attempt(p Post, s *scratch, send func(fields) (*http.Response, 
 		return c.unanswered("post", err)
 	}
 	defer resp.Body.Close()
+	if takes := takesBatches(resp.Header); takes != c.batches.Load() {
+		c.batches.Store(takes)
+	}
 	if p.Batch != nil {
 		return answeredBatch(resp, p.Batch.events)
 	}

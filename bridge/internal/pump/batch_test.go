@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +27,10 @@ import (
 type oracle struct {
 	t      testing.TB
 	answer func(ids []string) (status int, body string, accepted []bool) // status 0 cuts the answer
+	takes  func() bool                                                   // mode auto: whether the next answer says that it takes batches
 	server *httptest.Server
 
+	singles  atomic.Int64
 	mu       sync.Mutex
 	batches  [][]string
 	accepted []string          // each time that one was accepted
@@ -50,6 +53,12 @@ func (o *oracle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ID  string `json:"id"`
 		Key string `json:"partitionkey"`
 	}
+	single := o.takes != nil && r.Header.Get("Content-Type") == "application/cloudevents+json; charset=utf-8"
+	if single {
+		body = append(append([]byte("["), body...), ']')
+		r.Header.Set("Content-Type", "application/cloudevents-batch+json; charset=utf-8")
+		o.singles.Add(1)
+	}
 	if err != nil || json.Unmarshal(body, &batch) != nil || len(batch) == 0 || r.Header.Get("Content-Type") != "application/cloudevents-batch+json; charset=utf-8" {
 		o.t.Errorf("a post is no batch: %s %s", r.Header.Get("Content-Type"), body)
 		return
@@ -71,6 +80,13 @@ func (o *oracle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.attempts = append(o.attempts, r.Header.Get("Taskwire-Attempt"))
 	o.largest = max(o.largest, len(body))
 	status, answer, accepted := o.answer(ids)
+	if single && !accepted[0] && status/100 == 2 { // of one event the status is the answer
+		status = http.StatusServiceUnavailable
+		_, _ = fmt.Sscanf(answer, `[{"status":%d}`, &status)
+	}
+	if o.takes != nil && o.takes() {
+		w.Header().Set("Accept-Post", "application/cloudevents+json, application/CloudEvents-Batch+json; charset=utf-8")
+	}
 	for i, e := range batch {
 		delete(o.inFlight, e.Key)
 		if accepted[i] {
@@ -268,6 +284,46 @@ func TestASinkThatIsDownCostsNoEventOfABatch(t *testing.T) {
 	}
 }
 
+// In mode auto the sink's answers decide. A sink that takes no batches sees none,
+// and one that takes them no longer, and refuses one, gets its events alone.
+func TestBatchesOfASinkThatSaysItTakesThem(t *testing.T) {
+	var takes atomic.Bool
+	refused := 0
+	o := newOracle(t, func(ids []string) (int, string, []bool) {
+		if len(ids) > 1 && !takes.Load() {
+			refused++
+			return 415, "one event, please", all(len(ids), false)
+		}
+		return 204, "", all(len(ids), true)
+	})
+	o.takes = takes.Load
+	b := batchSetup(t, o)
+	b.cfg.Mode, b.cfg.Concurrency = pump.Auto, 2
+	_, stop := b.run()
+	b.produce(events(100, 100)...)
+	b.untilCommitted(100)
+	if refused > 0 || o.singles.Load() != 100 {
+		t.Errorf("%d batches and %d single posts to a sink that has said nothing, want 0 and 100", refused, o.singles.Load())
+	}
+	takes.Store(true)
+	b.produce(events(300, 300)[100:]...)
+	b.untilCommitted(300)
+	if posts := len(o.seen()) - 100; posts > 60 {
+		t.Errorf("%d posts of 200 events to a sink that takes batches", posts)
+	}
+	takes.Store(false)
+	b.produce(events(500, 500)[300:]...)
+	b.untilCommitted(500)
+	stop()
+	slices.Sort(o.accepted)
+	if diff := cmp.Diff(idsWithout(500), o.accepted); diff != "" {
+		t.Errorf("accepted (-want +got):\n%s", diff)
+	}
+	if refused == 0 || refused > 2*b.cfg.Concurrency || len(b.letters()) > 0 {
+		t.Errorf("%d batches were refused and %d events given up, want one for each post in flight at most, and 0", refused, len(b.letters()))
+	}
+}
+
 // Time runs out for an event also when nothing but its batch could ever fail.
 func TestTimeRunsOutForABatchThatReachesNobody(t *testing.T) {
 	nobody := httptest.NewServer(nil)
@@ -307,6 +363,9 @@ func TestBatchesAgainstAnOracle(t *testing.T) {
 		b.cfg.Concurrency = rapid.IntRange(1, 8).Draw(r, "concurrency")
 		b.cfg.Order = rapid.SampledFrom([]pump.Order{pump.ByKey, pump.None}).Draw(r, "order")
 		b.cfg.Attempts = 1_000_000
+		if rapid.Bool().Draw(r, "auto") {
+			b.cfg.Mode, o.takes = pump.Auto, func() bool { return rng.IntN(4) > 0 }
+		}
 		if b.cfg.Order == pump.None {
 			keys = n
 		}

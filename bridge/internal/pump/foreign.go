@@ -17,8 +17,8 @@ func (p *partition) foreign(it *item) {
 	switch {
 	case !ok || p.sub.cfg.Wrap:
 		return
-	case p.sub.cfg.Mode != Structured:
-		it.err = fmt.Errorf("the record is an event in the format %s, which the bridge does not read: it can be delivered in mode structured only", contentType)
+	case p.sub.cfg.Mode != Structured && p.sub.cfg.Mode != Auto:
+		it.err = fmt.Errorf("the record is an event in the format %s, which the bridge does not read: it can be delivered in the modes structured and auto only", contentType)
 		return
 	case len(p.sub.cfg.Filters) > 0:
 		it.err = fmt.Errorf("the record is an event in the format %s, which the bridge does not read: types and filters cannot be applied to it", contentType)
@@ -26,6 +26,7 @@ func (p *partition) foreign(it *item) {
 	}
 	it.state, it.err = queued, nil
 	it.contentType, it.body = contentType, it.record.Value
+	it.most = 1 // a batch is JSON
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID("kafka:"+p.sub.cfg.Topic, fmt.Sprintf("%s/%d/%d", p.sub.cfg.Topic, p.id, it.offset))
 	}

@@ -59,7 +59,7 @@ type item struct {
 	last     time.Time // failure
 
 	letter *deadletter.Letter // what it was as a dead letter; nil for an event of the topic
-	most   int                // events in a batch with it, since one has failed as a whole; 0 for no limit of its own
+	most   int                // events in a batch with it, since one has failed as a whole, or since it is no JSON; 0 for no limit of its own
 
 	skip   *skip // an operator wants it set aside
 	notice bool  // it is set aside, and its body is the notice of that

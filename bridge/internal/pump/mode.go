@@ -15,6 +15,7 @@ const (
 	Structured Mode = "structured" // the body is the event
 	Binary     Mode = "binary"     // the body is its data, headers are its attributes
 	Batched    Mode = "batch"      // the body is an array of events; see post
+	Auto       Mode = "auto"       // structured or, while the sink says that it takes batches, several that are ready as a batch
 )
 
 // Batch limits one batch. There is no minimum: what is ready goes.
@@ -23,21 +24,26 @@ type Batch struct {
 	Bytes int // of the body; a longer event goes alone
 }
 
+// batches reports whether several events may go into one post now.
+func (s *Subscription) batches() bool {
+	return s.cfg.Mode == Batched || s.cfg.Mode == Auto && s.sink.TakesBatches()
+}
+
 // batch is how much goes into one post.
-func (c Config) batch() (size, bytes int) {
-	if c.Mode != Batched {
+func (s *Subscription) batch() (size, bytes int) {
+	if !s.batches() {
 		return 1, 0
 	}
-	return c.Batch.Size, c.Batch.Bytes
+	return s.cfg.Batch.Size, s.cfg.Batch.Bytes
 }
 
 // postCost is what a post in flight holds in memory beside its events: the body
 // of a batch is a copy, and its answer is kept until it is read whole.
-func (c Config) postCost() int {
-	if c.Mode != Batched {
+func (s *Subscription) postCost() int {
+	if !s.batches() {
 		return 0
 	}
-	return c.Batch.Bytes + c.Batch.Size*deliver.AnswerPerEvent
+	return s.cfg.Batch.Bytes + s.cfg.Batch.Size*deliver.AnswerPerEvent
 }
 
 // mostBytes is how long an event may be in the form in which it is posted.

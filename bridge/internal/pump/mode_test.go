@@ -193,8 +193,9 @@ func TestFormatsThatTheBridgeDoesNotRead(t *testing.T) {
 	}{
 		{"structured", func(*pump.Config) {}, ""},
 		{"filters", func(cfg *pump.Config) { cfg.Filters = types }, "types and filters cannot be applied"},
-		{"binary", func(cfg *pump.Config) { cfg.Mode = pump.Binary }, "in mode structured only"},
-		{"batch", func(cfg *pump.Config) { cfg.Mode, cfg.Batch = pump.Batched, pump.Batch{Size: 10, Bytes: 1 << 20} }, "in mode structured only"},
+		{"binary", func(cfg *pump.Config) { cfg.Mode = pump.Binary }, "in the modes structured and auto only"},
+		{"batch", func(cfg *pump.Config) { cfg.Mode, cfg.Batch = pump.Batched, pump.Batch{Size: 10, Bytes: 1 << 20} }, "in the modes structured and auto only"},
+		{"auto", func(cfg *pump.Config) { cfg.Mode, cfg.Batch = pump.Auto, pump.Batch{Size: 10, Bytes: 1 << 20} }, ""},
 	} {
 		type seen struct{ ContentType, Body string }
 		var mu sync.Mutex

@@ -235,10 +235,10 @@ func (p *partition) advance(head *item) {
 // nextPost is what to post next and the channel to give it to; a nil channel
 // when no post may start. A sink that is down is probed with one event.
 func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
-	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.cfg.postCost())) || !p.breaker.allows(now) {
+	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.postCost())) || !p.breaker.allows(now) {
 		return nil, nil
 	}
-	size, bytes := p.sub.cfg.batch()
+	size, bytes := p.sub.batch()
 	if p.breaker.down() {
 		size = 1
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/taskwire/taskwire/internal/webhook"
 )
 
-// post is what a worker carries: one event or, in mode batch, several. No two of
+// post is what a worker carries: one event or, in the modes batch and auto, several. No two of
 // them have a key in common, as all are heads; so an event waits until the batch
 // with the one before it is answered. It is the loop's, then a worker's, then the
 // loop's again, which uses it for another post.
@@ -66,7 +66,8 @@ func (r *post) expire(now time.Time) bool {
 // message is what is sent for a post. A batch has the offsets of its events, in
 // their order, and the highest number of attempts of any: 1 says that all are new.
 func (p *partition) message(r *post, batch *deliver.Batch) deliver.Post {
-	if p.sub.cfg.Mode == Batched {
+	asBatch := p.sub.cfg.Mode == Batched || len(r.items) > 1
+	if asBatch {
 		slices.SortFunc(r.items, func(a, b *item) int { return cmp.Compare(a.offset, b.offset) })
 	}
 	it := r.items[0]
@@ -75,7 +76,7 @@ func (p *partition) message(r *post, batch *deliver.Batch) deliver.Post {
 		WebhookID: it.webhookID, ContentType: it.contentType, Header: it.header, Body: it.body, TraceParent: it.trace, TraceState: it.traceState,
 		Attempt: it.attempts + 1, Topic: topic, Partition: p.originName(it), Offset: offset,
 	}
-	if p.sub.cfg.Mode != Batched {
+	if !asBatch {
 		return msg
 	}
 	batch.Reset()

@@ -82,7 +82,7 @@ type Config struct {
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Mode        Mode
-	Batch       Batch // in mode batch
+	Batch       Batch // in the modes batch and auto
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration
