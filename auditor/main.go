@@ -37,7 +37,11 @@
 // error that names the byte, and the auditor does not start. AUDIT_LOG_PATH.acked
 // holds the length up to which posts were answered: a log that ends or is torn
 // below it is damaged as well. Remove that file together with the log to begin a
-// new one. Never rename, rotate or cut the log while the auditor runs: it exits
+// new one. AUDIT_LOG_PATH.index is a folder with an index of the log: it may be
+// removed while the auditor is stopped, and is made again at the next start, which
+// then takes minutes for millions of entries; /readyz says how far it is. With the
+// index a start reads only the end of the log; the rest is checked in the
+// background, and damage there ends the auditor with status 1. Never rename, rotate or cut the log while the auditor runs: it exits
 // with status 1 before the next answer. The log may be neither a symbolic link nor
 // writable by every user. An audit log of the
 // original Python system has another format and is refused: rename it, or set

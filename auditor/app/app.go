@@ -30,8 +30,9 @@ type Service struct {
 	http    *httpd.Server
 	guard   *sink.Guard
 	config  ledger.Config
-	ledger  store // nil while it cannot be opened
-	missing error // why New could not open the log, nil when it did
+	ledger  store    // nil while it cannot be opened
+	missing error    // why New could not open the log, nil when it did
+	loading *loading // when New did not wait for it
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{}  // limits the queries that read the log at a time
@@ -65,7 +66,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
 		log.Warn("high-water mark of the audit log not written", "err", err)
 	}}
-	s.missing = s.load(ctx)
+	s.missing = s.begin(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
 	}
@@ -76,12 +77,14 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 
 // load opens the log, and sets the handler and the checks that need it.
 func (s *Service) load(ctx context.Context) error {
+	s.config.OnIndex, s.config.OnCheck = s.indexing(), s.checking()
 	l, err := ledger.Open(ctx, s.config)
 	if err != nil {
 		return err
 	}
 	s.ledger = l
 	s.metrics.register(s.http.Registry(), l)
+	s.http.Registry().MustRegister(uncheckedBytes(l))
 	s.logRecovery(l)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault})
@@ -93,6 +96,9 @@ func (s *Service) logRecovery(l *ledger.Ledger) {
 	path, r := s.config.Path, l.Recovered()
 	if t := r.Torn; t != nil {
 		s.log.Warn("unfinished last write moved out of the audit log", "path", path, "byte", t.Offset, "bytes", t.Bytes, "kept", t.Kept, "reason", t.Reason)
+	}
+	if r.Rebuilt != "" {
+		s.log.Warn("index of the audit log made anew", "path", path, "entries", r.Replayed, "reason", r.Rebuilt)
 	}
 	// The number is part of the message by contract.
 	s.log.Info(fmt.Sprintf("Loaded %d previously seen events", r.Entries), "path", path, "version_gaps", r.VersionGaps)
@@ -129,7 +135,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
 	group.Go(func() error {
-		if err := volume.Retry(ctx, s.log, s.missing, s.http.SetUnavailable, s.load); err != nil || s.ledger == nil {
+		if err := s.finish(ctx); err != nil || s.ledger == nil {
 			return err
 		}
 		return s.ledger.Run(ctx)
@@ -151,6 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Close releases the ports and the log of a service that never ran.
 func (s *Service) Close() error {
+	s.giveUp()
 	err := s.http.Close()
 	if s.ledger != nil {
 		err = errors.Join(err, s.ledger.Close())

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/taskwire/taskwire/auditor/internal/ledger"
 )
 
 type metrics struct {
@@ -38,4 +40,14 @@ func (m metrics) register(reg *prometheus.Registry, l store) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "taskwire_audit_version_gaps_total", Help: "Entries whose task version does not follow the one before, including earlier runs.",
 		}, func() float64 { return float64(l.VersionGaps()) }))
+}
+
+// uncheckedBytes is for a log in a file.
+func uncheckedBytes(l *ledger.Ledger) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "taskwire_audit_unchecked_bytes", Help: "Bytes of the log that were not read again since the start. 0 when all of it was checked.",
+	}, func() float64 {
+		done, total := l.Checked()
+		return float64(total - done)
+	})
 }

@@ -1,27 +1,38 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
+
+	"github.com/taskwire/taskwire/auditor/internal/index"
 )
 
 // A batch is what one write and one fsync make durable.
 type batch struct {
 	claims []*claimed
+	bytes  int           // of their contents
 	turn   chan struct{} // closed when the goroutine of its first entry has to write it
 	done   chan struct{} // closed when it is durable or failed
 	err    error         // set before done is closed
+	head   index.Head    // of an index that has the batch; set by the writer
 }
 
-// claimed is a new entry that is not on disk yet. The writer sets seq and gap
-// before the batch is done.
+// claimed is an event that no other goroutine may write: it is being looked for,
+// waits, is being written, or is on disk and not in the index yet. The writer
+// sets Seq, At and gap before the batch is done.
 type claimed struct {
 	rendered
-	hash  uint64
-	batch *batch
-	seq   int64
+	index.Entry
 	gap   *VersionGap
+	found Outcome // what the index and the log say; zero for a new event. Its owner's
+
+	// Guarded by Ledger.mu.
+	batch   *batch // nil while the event is being looked for
+	dropped bool   // it was known, or refused: nothing waits for it any more
+	joined  bool   // another goroutine waits for batch or dropped
 }
 
 // enqueue adds the entry to the batch that collects. The caller whose entry
@@ -37,8 +48,8 @@ func (l *Ledger) enqueue(c *claimed) (lead *batch) {
 		}
 	}
 	c.batch = l.gather
-	l.gather.claims = append(l.gather.claims, c)
-	l.inFlight[c.key] = c
+	c.batch.claims = append(c.batch.claims, c)
+	c.batch.bytes += len(c.content)
 	l.pending += len(c.content)
 	return lead
 }
@@ -48,16 +59,16 @@ func (l *Ledger) enqueue(c *claimed) (lead *batch) {
 func (l *Ledger) write(b *batch) {
 	l.mu.Lock()
 	l.gather, l.writing = nil, b
-	err, next, size := l.fault, l.entries+1, l.size
+	err := l.awaitIndexer()
+	next, size := l.entries+1, l.size
 	l.mu.Unlock()
 
-	var offsets []int64
 	var grown int64
 	if err == nil {
 		err = l.inPlace(size)
 	}
 	if err == nil {
-		offsets, grown = l.compose(b, next, size)
+		grown = l.compose(b, next, size)
 		err = l.store(b, size)
 	}
 	if err == nil {
@@ -68,23 +79,25 @@ func (l *Ledger) write(b *batch) {
 	}
 	l.mu.Lock()
 	if err == nil {
-		l.publish(b, offsets, size+grown)
+		l.publish(b)
 	}
 	l.finish(b, err)
 	l.mu.Unlock()
 }
 
 // compose renders the batch into l.line, in order of arrival.
-func (l *Ledger) compose(b *batch, seq, size int64) (offsets []int64, grown int64) {
+func (l *Ledger) compose(b *batch, seq, size int64) (grown int64) {
 	l.line = l.line[:0]
 	now := l.cfg.Now()
-	offsets = make([]int64, len(b.claims))
+	from := 0
 	for i, c := range b.claims {
-		offsets[i] = size + int64(len(l.line))
-		c.seq = seq + int64(i)
-		l.line = appendLine(l.line, c.seq, c.content, now)
+		from = len(l.line)
+		c.Seq, c.At = seq+int64(i), size+int64(from)
+		l.line = appendLine(l.line, c.Seq, c.content, now)
 	}
-	return offsets, int64(len(l.line))
+	grown = int64(len(l.line))
+	b.head = index.Head{Seq: seq + int64(len(b.claims)) - 1, From: size + int64(from), End: size + grown, Line: sha256.Sum256(l.line[from : grown-1])}
+	return grown
 }
 
 // store is one write and one fsync:
@@ -94,6 +107,8 @@ func (l *Ledger) compose(b *batch, seq, size int64) (offsets []int64, grown int6
 //	write failed otherwise     a fault
 //	cut or fsync failed        a fault; fsync is never retried, because the second
 //	                           one may report success for lost pages
+//
+// Gaps between versions are looked for while the disk works.
 func (l *Ledger) store(b *batch, size int64) error {
 	if _, err := l.file.Write(l.line); err != nil {
 		if cut := l.file.Truncate(size); cut != nil {
@@ -104,6 +119,10 @@ func (l *Ledger) store(b *batch, size int64) error {
 		}
 		return &FaultError{fmt.Errorf("write audit log: %w", err)}
 	}
+	var gaps error
+	var wg sync.WaitGroup
+	wg.Go(func() { gaps = l.noteVersions(b) })
+	defer wg.Wait()
 	began := time.Now()
 	if err := l.file.Sync(); err != nil {
 		return &FaultError{fmt.Errorf("fsync audit log: %w", err)}
@@ -111,21 +130,39 @@ func (l *Ledger) store(b *batch, size int64) error {
 	if l.cfg.OnSync != nil {
 		l.cfg.OnSync(time.Since(began), len(b.claims))
 	}
+	wg.Wait()
+	if gaps != nil {
+		return &FaultError{fmt.Errorf("audit log: %w", gaps)}
+	}
 	return nil
 }
 
-// publish adds a durable batch to the index. mu is held.
-func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
-	for i, c := range b.claims {
-		if c.task != "" {
-			task := l.versions.hash([]byte(c.key.source), []byte(c.task))
-			if c.gap = l.versions.note(task, c.version); c.gap != nil {
-				l.gaps++
-			}
+func (l *Ledger) noteVersions(b *batch) (err error) {
+	for _, c := range b.claims {
+		if !c.Versioned {
+			continue
 		}
-		l.note(c.hash, c.seq, offsets[i])
+		if c.gap, err = l.versions.note(&c.Entry); err != nil {
+			return err
+		}
 	}
-	l.size = size
+	return nil
+}
+
+// publish gives a durable batch to the indexer. Its entries stay claimed until
+// the index has them. mu is held.
+func (l *Ledger) publish(b *batch) {
+	for _, c := range b.claims {
+		if c.gap != nil {
+			l.gaps++
+		}
+		l.note(c.Seq, c.At)
+	}
+	l.size = b.head.End
+	b.head.Gaps = l.gaps
+	l.unindexed = append(l.unindexed, b)
+	l.backlog += b.bytes
+	l.wake.Broadcast()
 	if l.grown != nil {
 		close(l.grown)
 		l.grown = nil
@@ -133,11 +170,10 @@ func (l *Ledger) publish(b *batch, offsets []int64, size int64) {
 }
 
 // note adds an entry that is on disk. mu is held, or no other goroutine has l yet.
-func (l *Ledger) note(hash uint64, seq, offset int64) {
-	if (seq-1)%markEvery == 0 {
-		l.marks = append(l.marks, offset)
+func (l *Ledger) note(seq, at int64) {
+	if (seq-1)%index.MarkEvery == 0 {
+		l.marks = append(l.marks, place{seq, at})
 	}
-	l.index.add(hash, seq)
 	l.entries = seq
 }
 
@@ -146,18 +182,19 @@ func (l *Ledger) finish(b *batch, err error) {
 	var full *FullError
 	var fault *FaultError
 	switch {
-	case errors.As(err, &fault) && l.fault == nil:
-		l.fault = err
-		close(l.failed)
+	case errors.As(err, &fault):
+		l.failLocked(err)
 	case errors.As(err, &full):
 		l.full = err
 	case err == nil:
 		l.full = nil
 	}
-	for _, c := range b.claims {
-		delete(l.inFlight, c.key)
-		l.pending -= len(c.content)
+	if err != nil {
+		for _, c := range b.claims {
+			delete(l.inFlight, c.key)
+		}
 	}
+	l.pending -= b.bytes
 	b.err = err
 	close(b.done)
 	if l.gather != nil {

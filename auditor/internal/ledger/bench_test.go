@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 )
@@ -41,7 +44,8 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 // BenchmarkOpen opens a log of a million entries, three per task, and measures
-// the time and the memory of the index. LEDGER_BENCH_ENTRIES sets another size.
+// the time and the memory of the index. LEDGER_BENCH_ENTRIES sets another size,
+// LEDGER_BENCH_LOG a log that is kept, to start an auditor with.
 func BenchmarkOpen(b *testing.B) {
 	n := 1_000_000
 	if s := os.Getenv("LEDGER_BENCH_ENTRIES"); s != "" {
@@ -49,8 +53,13 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	path := filepath.Join(b.TempDir(), "audit.log")
-	fill(b, path, n)
+	path := os.Getenv("LEDGER_BENCH_LOG")
+	if path == "" {
+		path = filepath.Join(b.TempDir(), "audit.log")
+	}
+	if _, err := os.Stat(path); err != nil {
+		fill(b, path, n)
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		b.Fatal(err)
@@ -58,7 +67,11 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		before := heap()
 		began := time.Now()
-		l, err := ledger.Open(context.Background(), ledger.Config{Path: path})
+		var progress rate.Sometimes
+		progress.Interval = 5 * time.Second
+		l, err := ledger.Open(context.Background(), ledger.Config{Path: path, OnIndex: func(done, total int64) {
+			progress.Do(func() { b.Logf("%d of %d MB after %v", done>>20, total>>20, time.Since(began)) })
+		}})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -73,25 +86,35 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
+// fill writes the log without Append: ten million entries take some seconds.
 func fill(b *testing.B, path string, n int) {
 	b.Helper()
-	l, err := ledger.Open(context.Background(), ledger.Config{Path: path})
+	f, err := os.Create(path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer l.Close()
-	batch := make([]ledger.Entry, 0, 10_000)
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 1<<20)
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i := range n {
-		batch = append(batch, newEntry(fmt.Sprintf("0195a1b2-c3d4-7e5f-8a6b-%012d", i/3), i%3+1))
-		if len(batch) == cap(batch) || i == n-1 {
-			for _, out := range l.Append(batch...) {
-				if out.Err != nil || out.VersionGap != nil {
-					b.Fatal(out)
-				}
-			}
-			batch = batch[:0]
+		at := began.Add(time.Duration(i) * time.Millisecond)
+		e := newEntry(uuidV7(began.Add(time.Duration(i/3)*time.Millisecond), uint64(i/3)), i%3+1)
+		e.ID = uuidV7(at, uint64(i))
+		line, err := ledger.RenderLine(e, int64(i+1), at)
+		if err != nil {
+			b.Fatal(err)
 		}
+		_, _ = w.Write(line) // Flush returns the first error
 	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func uuidV7(at time.Time, n uint64) string {
+	h := n * 0x9e3779b97f4a7c15
+	ms := at.UnixMilli()
+	return fmt.Sprintf("%08x-%04x-7%03x-8%03x-%012x", ms>>16, ms&0xffff, h>>52, h>>40&0xfff, h&(1<<48-1))
 }
 
 func heap() int64 {

@@ -308,6 +308,7 @@ func TestUnreadableLineIsAFault(t *testing.T) {
 	t.Parallel()
 	l, f, _ := openFaulty(t)
 	mustAppend(t, l, newEntry("a", 1), ledger.Outcome{Seq: 1})
+	ledger.AwaitIndexed(l)
 	f.read = func(int64) error { return errDisk }
 	var fault *ledger.FaultError
 	if out := l.Append(newEntry("a", 1))[0]; !errors.As(out.Err, &fault) || !errors.Is(out.Err, errDisk) {

@@ -140,16 +140,19 @@ func keepAside(log io.ReaderAt, from, to int64, path string) (err error) {
 // service that is not ready receives none.
 func (l *Ledger) Room() error {
 	full := l.Full()
-	if full == nil {
-		return nil
-	}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(filepath.Dir(l.cfg.Path), &st); err != nil {
-		return full
-	}
-	const enough = 1 << 20
-	if uint64(st.Bavail)*uint64(st.Bsize) >= enough { //nolint:unconvert // the types differ between systems
+	if full == nil || hasRoom(filepath.Dir(l.cfg.Path)) {
 		return nil
 	}
 	return full
+}
+
+// hasRoom reports whether there is room for more than a batch; true when that
+// cannot be told.
+func hasRoom(dir string) bool {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return true
+	}
+	const enough = 1 << 20
+	return uint64(st.Bavail)*uint64(st.Bsize) >= enough //nolint:unconvert // the types differ between systems
 }

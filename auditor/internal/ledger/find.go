@@ -9,28 +9,88 @@ import (
 // A Filter selects entries; an empty member selects all.
 type Filter struct{ TaskID, Type, Actor string }
 
-// Find is Lines for the entries that match. Everything up to the number through
-// was looked at; when yield returned false, that is the entry before the one it
-// refused. The end of the log is reached when through is Len.
+// maxScan bounds how many entries one Find reads.
+const maxScan = 20_000
+
+// Find is Lines for the entries that match. Those of a task are found by the
+// index. A call reads a bounded number of entries: all up to the number it
+// returns were looked at, and those that match yielded. At the end of the log that
+// is the last entry's; else the next call goes on after it.
 func (l *Ledger) Find(ctx context.Context, after int64, f Filter, yield func(p Place, line []byte) bool) (through int64, err error) {
-	through, m := max(after, 0), f.Matcher()
-	var bad error
-	err = l.Lines(ctx, after, func(p Place, line []byte) bool {
-		var matched bool
-		if matched, bad = m.Match(line); bad != nil {
-			bad = fmt.Errorf("read entry %d: %w", p.Seq, bad)
-			return false
+	s := &search{match: f.Matcher(), yield: yield, through: after, left: maxScan}
+	l.mu.Lock()
+	indexed, entries := l.indexed, l.entries
+	l.mu.Unlock()
+	if f.TaskID != "" && after < indexed {
+		if err := l.findByTask(ctx, after, indexed, s); err != nil || s.stopped {
+			return s.through, err
 		}
-		if matched && !yield(p, line) {
-			return false
-		}
-		through = p.Seq
-		return true
-	})
-	if err == nil {
-		err = bad
+		s.through = indexed
 	}
-	return through, err
+	err = l.Lines(ctx, s.through, s.look)
+	if err == nil {
+		err = s.err
+	}
+	if err == nil && !s.stopped {
+		s.through = max(s.through, entries)
+	}
+	return s.through, err
+}
+
+// findByTask looks at the entries up to indexed.
+func (l *Ledger) findByTask(ctx context.Context, after, indexed int64, s *search) error {
+	var bad error
+	err := l.index.OfTask(l.index.HashTask(s.match.task), after, func(seq int64) bool {
+		if seq > indexed {
+			return false
+		}
+		if bad = ctx.Err(); bad != nil {
+			return false
+		}
+		var line []byte
+		var at int64
+		if line, at, bad = l.lineAt(seq); bad != nil {
+			bad = fmt.Errorf("read entry %d: %w", seq, bad)
+			return false
+		}
+		return s.look(Place{Seq: seq, Offset: at, Length: int64(len(line))}, line)
+	})
+	switch {
+	case err != nil:
+		return l.unreadable(err).Err
+	case bad != nil:
+		return bad
+	}
+	return s.err
+}
+
+// search is what one Find has looked at.
+type search struct {
+	match   *Matcher
+	yield   func(Place, []byte) bool
+	through int64
+	left    int // lines
+	stopped bool
+	err     error
+}
+
+// look yields the entry if it matches, and says whether to go on.
+func (s *search) look(p Place, line []byte) bool {
+	if s.stopped = s.left == 0; s.stopped {
+		return false
+	}
+	s.left--
+	ok, err := s.match.Match(line)
+	if err != nil {
+		s.err = fmt.Errorf("read entry %d: %w", p.Seq, err)
+		return false
+	}
+	if s.stopped = ok && !s.yield(p, line); s.stopped {
+		s.through = p.Seq - 1
+		return false
+	}
+	s.through = p.Seq
+	return true
 }
 
 // A Matcher is a Filter that is ready to look at lines.

@@ -51,6 +51,25 @@
 //
 // Open cannot detect a line that was altered into another valid line; that needs
 // a tree of hashes over the lines.
+//
+// # The index
+//
+// What is known of the entries on disk is in an index beside the log, its name
+// plus ".index": see package index. Open believes an index whose last line it finds in
+// the log at the same place, and reads only the lines after that one; without
+// such an index it reads the whole log and makes a new one. Then it checks the
+// rest of the log, and the index against it, in the background: see check.
+//
+// An event is always in one of these, in this order:
+//
+//	inFlight   it is being looked for, waits for its batch, is being written, or
+//	           is on disk and not in the index
+//	the index  it is on disk
+//
+// A caller claims its event in inFlight before it looks into the index, and a
+// claim is dropped only after the index has the event. So whoever does not find
+// an event in inFlight finds it in the index, if it is on disk, without a lock
+// over both.
 package ledger
 
 import (
@@ -62,14 +81,13 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/taskwire/taskwire/auditor/internal/index"
 )
 
 const (
 	// maxLine bounds what is held in memory for one line.
 	maxLine = 16 << 20
-	// markEvery is the distance between the entries whose offset is kept in
-	// memory: finding an entry reads at most this many lines.
-	markEvery = 64
 	// defaultMaxPending bounds the lines that wait to be written.
 	defaultMaxPending = 64 << 20
 )
@@ -93,6 +111,14 @@ type Config struct {
 	// Wrap adds a layer over the log's file, for tests with failing disks.
 	Wrap func(File) File
 
+	// OnIndex receives how many bytes of how many Open has read into the index. It
+	// runs in Open, often.
+	OnIndex func(done, total int64)
+
+	// OnCheck receives how far the background check is, often, and last done equal
+	// to total. It runs in the check.
+	OnCheck func(done, total int64)
+
 	// OnMark receives the first error of a row when the mark cannot be written.
 	// The log goes on: only what a later Open can notice is less.
 	OnMark func(error)
@@ -104,35 +130,44 @@ type Ledger struct {
 	file      File
 	place     *os.File // file without Wrap, to see what others did to it
 	mark      mark
+	index     *index.Index
+	versions  *versions
+	begun     bool // Open began a new index
+	checking  checking
 	recovered Recovery
+	running   sync.WaitGroup // the indexer and the check
+	endCheck  context.CancelFunc
 
 	// line belongs to the goroutine that writes: the holder of busy.
 	line []byte
 
-	// mu guards all fields below. It is never held during a write or an fsync, and
-	// it covers every place where an event may be: the batch that collects, the
-	// batch being written (both in inFlight) and the index of what is on disk. A
-	// batch moves from inFlight to the index in one step under mu, so an event is
-	// always in one of them.
-	mu       sync.Mutex
-	busy     bool             // a goroutine writes, or has its turn
-	gather   *batch           // the next batch to write; nil when nothing waits
-	writing  *batch           // the batch being written
-	pending  int              // bytes in those two batches
-	inFlight map[key]*claimed // every entry of those two batches
-	index    *index
-	versions *versions
-	gaps     int64   // version gaps, since the log began
-	marks    []int64 // offsets of the entries 1, 1+markEvery, 1+2*markEvery ...
-	entries  int64   // number of entries on disk
-	size     int64   // length of the log on disk
-	full     error   // why the last batch had no room
-	fault    error   // final; see FaultError
-	scratch  []byte  // for lines read while mu is held
-	failed   chan struct{}
-	grown    chan struct{} // see Await; nil when nobody waits
-	closed   bool
+	// mu guards all fields below. It is never held during a write, an fsync, a read
+	// of the log or a call of the index.
+	mu        sync.Mutex
+	wake      *sync.Cond // a claim was enqueued or dropped; the indexer has work, or has done some
+	busy      bool       // a goroutine writes, or has its turn
+	gather    *batch     // the next batch to write; nil when nothing waits
+	writing   *batch     // the batch being written
+	pending   int        // bytes in those two batches
+	inFlight  map[string]*claimed
+	unindexed []*batch // durable, for the indexer
+	backlog   int      // bytes in those, and in what it is working on
+	marks     []place  // of the entries 1, 17, 33 ... that are not in the index
+	indexed   int64    // the index has the entries 1 to this one
+	gaps      int64    // version gaps, since the log began
+	entries   int64    // number of entries on disk
+	size      int64    // length of the log on disk
+	full      error    // why the last batch had no room
+	fault     error    // final; see FaultError
+	failed    chan struct{}
+	grown     chan struct{} // see Await; nil when nobody waits
+	opened    bool          // Open is done: what happens to the index is a fault
+	closed    bool
+	ending    bool // the indexer ends when it has nothing to do
 }
+
+// place is where an entry begins.
+type place struct{ seq, at int64 }
 
 // An Outcome is the result for one entry. With Err nil the entry is on disk.
 type Outcome struct {
@@ -142,10 +177,12 @@ type Outcome struct {
 	Err        error
 }
 
-// Open opens or creates the log, locks it and reads all of it. It fails with
-// ErrLocked when another process has the log open, with ErrOriginal for a log of
-// the original system, and with a *DamageError when the file is otherwise not
-// what this package wrote.
+// Open opens or creates the log, locks it, and reads what its index does not have
+// yet: little after a crash, nothing after a Close, all of the log without an
+// index. It fails with ErrLocked when another process has the log open, with
+// ErrOriginal for a log of the original system, and with a *DamageError when what
+// it reads is otherwise not what this package wrote. The rest is checked in the
+// background: damage there closes Failed.
 func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -161,11 +198,10 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, file: f, place: f.File,
 		mark:     mark{path: cfg.Path + markSuffix, onErr: cfg.OnMark},
-		inFlight: make(map[key]*claimed),
-		index:    newIndex(),
-		versions: newVersions(),
+		inFlight: make(map[string]*claimed),
 		failed:   make(chan struct{}),
 	}
+	l.wake = sync.NewCond(&l.mu)
 	if cfg.Wrap != nil {
 		l.file = cfg.Wrap(f)
 	}
@@ -175,10 +211,16 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		err = l.mark.begin(l.size)
 	}
 	if err != nil {
-		l.freeTables()
-		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.file.Close())
+		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.abandonIndex(err), l.file.Close())
 	}
 	l.recovered.Entries, l.recovered.VersionGaps = l.entries, l.gaps
+	l.mu.Lock()
+	l.opened = true
+	l.mu.Unlock()
+	l.indexChanged()
+	l.running.Go(l.runIndexer)
+	ctx, l.endCheck = context.WithCancel(context.WithoutCancel(ctx))
+	l.running.Go(func() { l.runCheck(ctx) })
 	return l, nil
 }
 
@@ -233,6 +275,22 @@ func (l *Ledger) Await(ctx context.Context, after int64) error {
 // Full is the error of the last write when there was no room, or nil.
 func (l *Ledger) Full() error { l.mu.Lock(); defer l.mu.Unlock(); return l.full }
 
+// fail ends the ledger; only the first fault counts.
+func (l *Ledger) fail(fault *FaultError) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failLocked(fault)
+}
+
+func (l *Ledger) failLocked(fault error) {
+	if l.fault != nil {
+		return
+	}
+	l.fault = fault
+	close(l.failed)
+	l.wake.Broadcast()
+}
+
 // Append makes the entries durable and returns the outcome of each. Their order
 // is kept, and an error of one does not stop the others.
 func (l *Ledger) Append(entries ...Entry) []Outcome {
@@ -244,7 +302,13 @@ func (l *Ledger) Append(entries ...Entry) []Outcome {
 			outs[i].Err = err
 			continue
 		}
-		claims[i] = &claimed{rendered: r}
+		claims[i] = &claimed{rendered: r, Entry: l.index.Identify(r.source, r.id, r.task, r.version, r.hasVersion)}
+	}
+	l.claim(claims, outs)
+	for i, c := range claims {
+		if c != nil && !outs[i].Duplicate {
+			c.found = l.lookup(c)
+		}
 	}
 	lead := l.admit(claims, outs)
 	if lead != nil {
@@ -255,17 +319,16 @@ func (l *Ledger) Append(entries ...Entry) []Outcome {
 		l.write(lead)
 	}
 	for i, c := range claims {
-		if c != nil {
-			l.settle(c, &outs[i])
+		if c != nil && !l.settle(c, &outs[i]) {
+			outs[i] = l.Append(entries[i])[0]
 		}
 	}
 	return outs
 }
 
-// admit decides for each entry under one lock: known, in flight, or new. In
-// claims it leaves the entries to wait for, nil where the outcome is final. It
-// returns the batch that the caller has to write, or nil.
-func (l *Ledger) admit(claims []*claimed, outs []Outcome) (lead *batch) {
+// claim claims each event, or joins who claimed it before: claims then holds that
+// one's, and the outcome says Duplicate. Claims are nil where the outcome is final.
+func (l *Ledger) claim(claims []*claimed, outs []Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, c := range claims {
@@ -276,30 +339,48 @@ func (l *Ledger) admit(claims []*claimed, outs []Outcome) (lead *batch) {
 			outs[i].Err, claims[i] = err, nil
 			continue
 		}
-		c.hash = l.index.hash([]byte(c.key.source), []byte(c.key.id))
-		if other := l.inFlight[c.key]; other != nil {
-			outs[i].Duplicate = true
-			if !bytes.Equal(other.content, c.content) {
-				outs[i].Err = &ConflictError{}
-			}
-			claims[i] = other
+		other := l.inFlight[c.key]
+		if other == nil {
+			l.inFlight[c.key] = c
 			continue
 		}
-		seq, same, err := l.lookup(c)
-		switch {
+		outs[i].Duplicate = true
+		if !bytes.Equal(other.content, c.content) {
+			outs[i].Err = &ConflictError{}
+		}
+		other.joined, claims[i] = true, other
+	}
+}
+
+// admit enqueues the events that lookup did not find, and drops the claims on the
+// others. It returns the batch that the caller has to write, or nil.
+func (l *Ledger) admit(claims []*claimed, outs []Outcome) (lead *batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wake := false
+	for i, c := range claims {
+		if c == nil || outs[i].Duplicate {
+			continue
+		}
+		wake = wake || c.joined
+		outs[i] = c.found
+		switch err := l.unable(); {
 		case err != nil:
-			outs[i].Err, claims[i] = err, nil
-		case seq != 0 && same:
-			outs[i], claims[i] = Outcome{Seq: seq, Duplicate: true}, nil
-		case seq != 0:
-			outs[i].Err, claims[i] = &ConflictError{Seq: seq}, nil
+			outs[i] = Outcome{Err: err}
+		case c.found != Outcome{}:
 		case l.pending > 0 && l.pending+len(c.content) > l.cfg.MaxPending:
-			outs[i].Err, claims[i] = ErrBusy, nil
+			outs[i] = Outcome{Err: ErrBusy}
 		default:
 			if b := l.enqueue(c); b != nil {
 				lead = b
 			}
+			continue
 		}
+		c.dropped, claims[i] = true, nil
+		delete(l.inFlight, c.key)
+	}
+	if wake {
+		l.wake.Broadcast()
 	}
 	return lead
 }
@@ -317,8 +398,20 @@ func (l *Ledger) unable() error {
 
 // settle waits until the entry's batch is done and fills in the outcome. It
 // checks Fault again: an entry that was made durable just before another batch's
-// fsync failed is not acknowledged either, and will be delivered once more.
-func (l *Ledger) settle(c *claimed, out *Outcome) {
+// fsync failed is not acknowledged either, and will be delivered once more. It
+// returns false when who claimed the event did not enqueue it.
+func (l *Ledger) settle(c *claimed, out *Outcome) bool {
+	if out.Duplicate {
+		l.mu.Lock()
+		for c.batch == nil && !c.dropped {
+			l.wake.Wait()
+		}
+		dropped := c.dropped
+		l.mu.Unlock()
+		if dropped {
+			return false
+		}
+	}
 	<-c.batch.done
 	err := c.batch.err
 	if err == nil {
@@ -329,16 +422,17 @@ func (l *Ledger) settle(c *claimed, out *Outcome) {
 	case err != nil:
 		*out = Outcome{Err: err}
 	case errors.As(out.Err, &conflict):
-		*out = Outcome{Err: &ConflictError{Seq: c.seq}}
+		*out = Outcome{Err: &ConflictError{Seq: c.Seq}}
 	case out.Duplicate:
-		out.Seq = c.seq
+		out.Seq = c.Seq
 	default:
-		out.Seq, out.VersionGap = c.seq, c.gap
+		out.Seq, out.VersionGap = c.Seq, c.gap
 	}
+	return true
 }
 
-// Close waits for the batches in progress and releases the log. Later appends
-// fail with ErrClosed.
+// Close waits for the batches in progress, flushes the index and releases the
+// log. Later appends fail with ErrClosed.
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -355,13 +449,13 @@ func (l *Ledger) Close() error {
 		<-waitFor.done
 		l.mu.Lock()
 	}
-	l.freeTables()
+	l.ending = true
+	l.wake.Broadcast()
 	l.mu.Unlock()
-	return errors.Join(l.mark.close(), l.file.Close())
-}
-
-// freeTables frees the index: mu is held, and nothing is written after it.
-func (l *Ledger) freeTables() {
-	l.index.free()
-	l.versions.free()
+	l.endCheck()
+	if l.index.Full() {
+		l.index.Stop() // the indexer would wait for room
+	}
+	l.running.Wait()
+	return errors.Join(l.index.Close(), l.mark.close(), l.file.Close())
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/taskwire/taskwire/auditor/internal/index"
 )
 
 var (
@@ -77,71 +79,81 @@ func (l *lineReader) fill() error {
 	return nil
 }
 
-// lookup finds the event in the index and compares it with its line on disk. seq
-// is 0 when the log does not have it. mu is held.
-func (l *Ledger) lookup(c *claimed) (seq int64, same bool, err error) {
-	l.index.candidates(c.hash, func(s int64) bool {
-		var r record
-		if r, err = l.recordAt(s); err != nil {
-			return false
+// lookup looks for the event in the index and compares it with its line on disk.
+// The outcome is zero for a new event. A line or an index that cannot be read is
+// a fault: whether an event is new or known depends on it.
+func (l *Ledger) lookup(c *claimed) Outcome {
+	seqs, err := l.index.Find(c.Event)
+	if err != nil {
+		return l.unreadable(err)
+	}
+	for _, seq := range seqs {
+		r, err := l.recordAt(seq)
+		switch {
+		case err != nil:
+			return l.unreadable(err)
+		case !bytes.Equal(r.id, c.id) || !bytes.Equal(r.source, c.source): // another event with the same hash
+		case bytes.Equal(r.content, c.content):
+			return Outcome{Seq: seq, Duplicate: true}
+		default:
+			return Outcome{Err: &ConflictError{Seq: seq}}
 		}
-		if string(r.id) != c.key.id || string(r.source) != c.key.source {
-			return true // another event with the same fingerprint
-		}
-		seq, same = s, bytes.Equal(r.content, c.content)
-		return false
-	})
-	return seq, same, err
+	}
+	return Outcome{}
 }
 
-// recordAt reads the entry from disk into scratch. A line that could be read
-// before and cannot now is a fault: whether an event is new or known depends on
-// it. mu is held.
+func (l *Ledger) unreadable(err error) Outcome {
+	fault := &FaultError{fmt.Errorf("audit log: %w", err)}
+	l.fail(fault)
+	return Outcome{Err: fault}
+}
+
+// recordAt reads an entry from disk.
 func (l *Ledger) recordAt(seq int64) (record, error) {
-	line, err := l.lineAt(seq)
-	var r record
-	if err == nil {
-		r, err = readRecord(line)
+	line, _, err := l.lineAt(seq)
+	if err != nil {
+		return record{}, fmt.Errorf("read entry %d of %s: %w", seq, l.cfg.Path, err)
 	}
+	r, err := readRecord(line)
 	if err == nil && r.seq != seq {
 		err = fmt.Errorf("entry %d found", r.seq)
 	}
 	if err != nil {
-		fault := &FaultError{fmt.Errorf("read entry %d of audit log %s: %w", seq, l.cfg.Path, err)}
-		if l.fault == nil {
-			l.fault = fault
-			close(l.failed)
-		}
-		return record{}, fault
+		return record{}, fmt.Errorf("read entry %d of %s: %w", seq, l.cfg.Path, err)
 	}
 	return r, nil
 }
 
-// lineAt reads from the mark before the entry. mu is held.
-func (l *Ledger) lineAt(seq int64) ([]byte, error) {
-	from, to := l.span(seq)
-	r := newLineReader(l.file, from, to, l.scratch, 32<<10)
-	defer func() {
-		if len(r.buf) <= 1<<20 {
-			l.scratch = r.buf
-		}
-	}()
-	for n := (seq - 1) % markEvery; ; n-- {
-		line, _, err := r.next()
+// lineAt reads from the mark before the entry on.
+func (l *Ledger) lineAt(seq int64) (line []byte, at int64, err error) {
+	r, err := l.readFrom(seq, 8<<10)
+	if err != nil {
+		return nil, 0, err
+	}
+	for n := (seq - 1) % index.MarkEvery; ; n-- {
+		line, at, err = r.next()
 		if err != nil || n == 0 {
-			return line, err
+			return line, at, err
 		}
 	}
 }
 
-// span returns the offsets between which the marks place the entry. mu is held.
-func (l *Ledger) span(seq int64) (from, to int64) {
-	m := int((seq - 1) / markEvery)
-	from, to = l.marks[m], l.size
-	if m+1 < len(l.marks) {
-		to = l.marks[m+1]
+// readFrom returns a reader that begins at the mark before the entry.
+func (l *Ledger) readFrom(seq int64, chunk int) (*lineReader, error) {
+	mark := (seq-1)/index.MarkEvery*index.MarkEvery + 1
+	l.mu.Lock()
+	at, size := int64(-1), l.size
+	if mark > l.indexed && len(l.marks) > 0 {
+		at = l.marks[(mark-l.marks[0].seq)/index.MarkEvery].at
 	}
-	return from, to
+	l.mu.Unlock()
+	if at < 0 {
+		var err error
+		if at, err = l.index.Mark(mark); err != nil {
+			return nil, err
+		}
+	}
+	return newLineReader(l.file, at, size, nil, chunk), nil
 }
 
 // A Place is where a complete line stands. It is valid for the life of the
@@ -158,15 +170,15 @@ func (l *Ledger) Text(_ context.Context, p Place) io.Reader {
 }
 
 // Place returns where an entry stands, or ErrNotFound.
-func (l *Ledger) Place(ctx context.Context, seq int64) (found Place, err error) {
-	err = l.Lines(ctx, seq-1, func(p Place, _ []byte) bool {
-		found = p
-		return false
-	})
-	if err == nil && found.Seq == 0 || seq < 1 {
+func (l *Ledger) Place(_ context.Context, seq int64) (Place, error) {
+	if seq < 1 || seq > l.Len() {
 		return Place{}, ErrNotFound
 	}
-	return found, err
+	line, at, err := l.lineAt(seq)
+	if err != nil {
+		return Place{}, fmt.Errorf("read audit log: %w", err)
+	}
+	return Place{Seq: seq, Offset: at, Length: int64(len(line))}, nil
 }
 
 // Lines calls yield with each line on disk whose number is above after, in
@@ -174,18 +186,14 @@ func (l *Ledger) Place(ctx context.Context, seq int64) (found Place, err error) 
 // the call only. Appends continue meanwhile; Lines does not read what they add.
 func (l *Ledger) Lines(ctx context.Context, after int64, yield func(p Place, line []byte) bool) error {
 	seq := max(after, 0) + 1
-	l.mu.Lock()
-	if seq > l.entries {
-		l.mu.Unlock()
+	if seq > l.Len() {
 		return nil
 	}
-	from, _ := l.span(seq)
-	to := l.size
-	l.mu.Unlock()
-
-	at := (seq-1)/markEvery*markEvery + 1
-	r := newLineReader(l.file, from, to, nil, 64<<10)
-	for ; ; at++ {
+	r, err := l.readFrom(seq, 64<<10)
+	if err != nil {
+		return fmt.Errorf("read audit log: %w", err)
+	}
+	for at := (seq-1)/index.MarkEvery*index.MarkEvery + 1; ; at++ {
 		line, offset, err := r.next()
 		if errors.Is(err, io.EOF) {
 			return nil

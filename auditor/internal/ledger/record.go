@@ -114,26 +114,27 @@ func (r *record) readAttributes(s *scanner) {
 	s.lit(`}`)
 }
 
-// task returns the encoded task id and the version, as render does.
-func (r *record) task() (id []byte, version int64, ok bool) {
-	if len(r.version) == 0 {
-		return nil, 0, false
-	}
-	version, err := strconv.ParseInt(string(r.version), 10, 64)
-	if err != nil {
-		return nil, 0, false
-	}
+// task returns the encoded task id, empty when the entry is about none, as render does.
+func (r *record) task() []byte {
 	if len(r.subject) > 2 && r.subject[0] == '"' {
-		return r.subject, version, true
+		return r.subject
 	}
 	if len(r.data) == 0 {
-		return nil, 0, false
+		return nil
 	}
-	s := Entry{Data: r.data}.TaskID()
-	if s == "" {
-		return nil, 0, false
+	if s := (Entry{Data: r.data}).TaskID(); s != "" {
+		return appendString(nil, s)
 	}
-	return appendString(nil, s), version, true
+	return nil
+}
+
+// taskVersion is the task's version after the event, if the event has one.
+func (r *record) taskVersion() (int64, bool) {
+	if len(r.version) == 0 {
+		return 0, false
+	}
+	version, err := strconv.ParseInt(string(r.version), 10, 64)
+	return version, err == nil
 }
 
 // ParseLine rebuilds the entry from its line; a line feed at the end is allowed.

@@ -3,18 +3,26 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"runtime"
 	"sync"
+	"syscall"
+
+	"github.com/taskwire/taskwire/auditor/internal/index"
 )
 
 // Recovery is what Open found.
 type Recovery struct {
 	Entries     int64
-	VersionGaps int64 // entries with a VersionGap
-	Torn        *Torn // nil when the log ended with a complete line
+	VersionGaps int64  // entries with a VersionGap
+	Torn        *Torn  // nil when the log ended with a complete line
+	Replayed    int64  // entries that the index did not have
+	Rebuilt     string // why the index was made from the whole log, "" when it was not
 }
 
 // Torn is a last write that was not finished. No entry of it was acknowledged.
@@ -25,8 +33,8 @@ type Torn struct {
 	Reason string // why they are not an entry
 }
 
-// load reads the whole log, fills the index and cuts off an unfinished last
-// write. No other goroutine has l yet.
+// load opens the index, reads the lines that it does not have, and cuts off an
+// unfinished last write. No other goroutine has l yet.
 //
 // Lines are read in chunks, checked by one goroutine per processor, and added to
 // the index in order.
@@ -40,11 +48,92 @@ func (l *Ledger) load(ctx context.Context, size int64) error {
 		return l.belowMark(bad, acked)
 	}
 	l.size = size // the limit for recordAt while the index fills
+	if err := l.loadIndex(size); err != nil {
+		return err
+	}
+	l.checking.to = l.index.Head()
 	bad, err := l.loadChunks(ctx, size)
 	if err != nil || bad == nil {
 		return err
 	}
 	return l.cutTail(bad, size, acked)
+}
+
+// indexSuffix is the name of the index's folder, after the log's.
+const indexSuffix = ".index"
+
+// unsyncedIndex is set by tests.
+var unsyncedIndex bool
+
+// ofVolume reports whether err has to do with the volume and not with what is in
+// the index: making that again would fail as well.
+func ofVolume(err error) bool {
+	return noRoom(err) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
+// loadIndex opens the index, or begins a new one when it is not of this log.
+func (l *Ledger) loadIndex(size int64) error {
+	dir := l.cfg.Path + indexSuffix
+	_, err := os.Lstat(dir)
+	missing := errors.Is(err, fs.ErrNotExist)
+	for again := false; ; again = true {
+		l.index, err = index.Open(dir, index.Config{Unsynced: unsyncedIndex, HasRoom: func() bool { return hasRoom(dir) }, Changed: l.indexChanged})
+		if err == nil {
+			if err = l.believe(l.index.Head(), size); err == nil {
+				break
+			}
+			err = errors.Join(err, l.index.Close())
+			l.index = nil
+		}
+		if again || ofVolume(err) {
+			return err
+		}
+		l.recovered.Rebuilt = err.Error()
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	l.begun = missing || l.recovered.Rebuilt != ""
+	if missing && size > 0 {
+		l.recovered.Rebuilt = "there was none"
+	}
+	l.versions = newVersions(l.index)
+	l.entries, l.gaps, l.indexed = l.index.Head().Seq, l.index.Head().Gaps, l.index.Head().Seq
+	return nil
+}
+
+// believe returns an error unless the log has the last line of the index
+// where the index says.
+func (l *Ledger) believe(h index.Head, size int64) error {
+	if h.Seq == 0 {
+		return nil
+	}
+	if h.End > size || h.From < 0 || h.End-h.From > maxLine+1 || h.End <= h.From {
+		return fmt.Errorf("it reaches to byte %d, the log has %d", h.End, size)
+	}
+	line := make([]byte, h.End-h.From)
+	if n, err := l.file.ReadAt(line, h.From); n < len(line) {
+		return fmt.Errorf("read %s: %w", l.cfg.Path, err)
+	}
+	if line[len(line)-1] != '\n' || sha256.Sum256(line[:len(line)-1]) != h.Line {
+		return fmt.Errorf("the log has another line at byte %d", h.From)
+	}
+	return nil
+}
+
+// abandonIndex closes the index of a log that was not opened because of why. One
+// that was begun for it is removed, so that a file that is no log of this package
+// gets no folder beside it.
+func (l *Ledger) abandonIndex(why error) error {
+	if l.index == nil {
+		return nil
+	}
+	err := l.index.Close()
+	var damage *DamageError
+	if l.begun && (errors.As(why, &damage) || errors.Is(why, ErrOriginal)) {
+		err = errors.Join(err, os.RemoveAll(l.cfg.Path+indexSuffix))
+	}
+	return err
 }
 
 // belowMark: a person has to restore the log, or to accept the loss.
@@ -55,7 +144,7 @@ func (l *Ledger) belowMark(bad *badLine, acked int64) error {
 
 // loadChunk is how much of the log one goroutine checks at a time. Chunks end
 // with a line.
-const loadChunk = 4 << 20
+const loadChunk = 1 << 20
 
 // A chunk is a run of lines and what was read from them.
 type chunk struct {
@@ -67,14 +156,11 @@ type chunk struct {
 	done  chan struct{}
 }
 
-// foundLine is what the index needs of a line.
+// foundLine is a line as the index needs it.
 type foundLine struct {
-	seq, at    int64
-	hash       uint64
+	index.Entry
+	text       []byte
 	id, source []byte
-	hasTask    bool
-	task       uint64 // hash of the task
-	version    int64
 }
 
 // badLine is the first line that is not an entry.
@@ -93,7 +179,8 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	workers := runtime.GOMAXPROCS(0)
 	work := make(chan *chunk)
-	order := make(chan *chunk, 2*workers)
+	order := make(chan *chunk, workers)
+	in := &intake{l: l, waiting: map[index.Hash]bool{}}
 	var readErr error
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -106,7 +193,7 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	for range workers {
 		wg.Go(func() {
 			for c := range work {
-				l.check(c)
+				l.parse(c)
 				close(c.done)
 			}
 		})
@@ -114,12 +201,15 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	for c := range order {
 		<-c.done
 		for i := range c.found {
-			if bad, err := l.take(&c.found[i]); bad != nil || err != nil {
-				return bad, err
+			if bad, err := in.take(&c.found[i]); bad != nil || err != nil {
+				return bad, errors.Join(err, in.apply())
 			}
 		}
-		if c.bad != nil {
-			return c.bad, nil
+		if err := in.apply(); c.bad != nil || err != nil {
+			return c.bad, err
+		}
+		if l.cfg.OnIndex != nil {
+			l.cfg.OnIndex(l.index.Head().End, size)
 		}
 	}
 	return nil, readErr
@@ -129,7 +219,7 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 // to loadChunks.
 func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- *chunk) error {
 	var carry []byte
-	for off := int64(0); off < size; {
+	for off := l.index.Head().End; off < size; {
 		n := min(loadChunk, size-off)
 		buf := make([]byte, len(carry)+int(n))
 		copy(buf, carry)
@@ -166,8 +256,8 @@ func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- 
 	return nil
 }
 
-// check reads the chunk's lines. It runs on a worker and changes only the chunk.
-func (l *Ledger) check(c *chunk) {
+// parse reads the chunk's lines. It runs on a worker and changes only the chunk.
+func (l *Ledger) parse(c *chunk) {
 	c.found = make([]foundLine, 0, len(c.lines)/400+1)
 	for at, b := c.at, c.lines; len(b) > 0; {
 		i := bytes.IndexByte(b, '\n')
@@ -181,44 +271,84 @@ func (l *Ledger) check(c *chunk) {
 			c.bad = &badLine{at: at, byte: at + int64(mistake.Byte), reason: mistake.Reason}
 			return
 		}
-		f := foundLine{seq: r.seq, at: at, hash: l.index.hash(r.source, r.id), source: r.source, id: r.id}
-		if task, version, ok := r.task(); ok {
-			f.hasTask, f.task, f.version = true, l.versions.hash(r.source, task), version
-		}
+		version, hasVersion := r.taskVersion()
+		f := foundLine{Entry: l.index.Identify(r.source, r.id, r.task(), version, hasVersion), text: b[:i], id: r.id, source: r.source}
+		f.Seq, f.At = r.seq, at
 		c.found = append(c.found, f)
 		at, b = at+int64(i)+1, b[i+1:]
 	}
 }
 
-// take adds a line to the index, if it has the next number and the event is new.
-func (l *Ledger) take(f *foundLine) (*badLine, error) {
-	if f.seq != l.entries+1 {
-		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d follows entry %d", f.seq, l.entries)}, nil
+// intake adds lines to the index, many at a time.
+type intake struct {
+	l       *Ledger
+	entries []index.Entry
+	waiting map[index.Hash]bool // events of entries
+	last    *foundLine
+}
+
+// take adds a line, if it has the next number and the event is new.
+func (in *intake) take(f *foundLine) (*badLine, error) {
+	l := in.l
+	if f.Seq != l.entries+1 {
+		return &badLine{at: f.At, byte: f.At, whole: true, reason: fmt.Sprintf("entry %d follows entry %d", f.Seq, l.entries)}, nil
 	}
-	seq, err := l.before(f)
+	seq, err := in.before(f)
 	if err != nil {
 		return nil, err
 	}
 	if seq != 0 {
-		return &badLine{at: f.at, byte: f.at, whole: true, reason: fmt.Sprintf("entry %d is the event of entry %d again", f.seq, seq)}, nil
+		return &badLine{at: f.At, byte: f.At, whole: true, reason: fmt.Sprintf("entry %d is the event of entry %d again", f.Seq, seq)}, nil
 	}
-	if f.hasTask && l.versions.note(f.task, f.version) != nil {
-		l.gaps++
+	if f.Versioned {
+		gap, err := l.versions.note(&f.Entry)
+		if err != nil {
+			return nil, err
+		}
+		if gap != nil {
+			l.gaps++
+		}
 	}
-	l.note(f.hash, f.seq, f.at)
+	l.note(f.Seq, f.At)
+	in.entries, in.waiting[f.Event], in.last = append(in.entries, f.Entry), true, f
 	return nil, nil
 }
 
 // before is the number of an earlier entry of the same event, usually 0.
-func (l *Ledger) before(f *foundLine) (seq int64, err error) {
-	suspect := false
-	l.index.candidates(f.hash, func(int64) bool { suspect = true; return false })
-	if !suspect {
-		return 0, nil // the common case allocates no strings
+func (in *intake) before(f *foundLine) (int64, error) {
+	if in.waiting[f.Event] {
+		if err := in.apply(); err != nil {
+			return 0, err
+		}
 	}
-	c := claimed{hash: f.hash, rendered: rendered{key: key{source: string(f.source), id: string(f.id)}}}
-	seq, _, err = l.lookup(&c)
-	return seq, err
+	seqs, err := in.l.index.Find(f.Event)
+	if err != nil {
+		return 0, err
+	}
+	for _, seq := range seqs {
+		if r, err := in.l.recordAt(seq); err != nil || bytes.Equal(r.id, f.id) && bytes.Equal(r.source, f.source) {
+			return seq, err
+		}
+	}
+	return 0, nil
+}
+
+// apply gives the index what was taken.
+func (in *intake) apply() error {
+	if len(in.entries) == 0 {
+		return nil
+	}
+	end := in.last.At + int64(len(in.last.text)) + 1
+	err := in.l.index.Apply(in.entries, index.Head{Seq: in.last.Seq, Gaps: in.l.gaps, From: in.last.At, End: end, Line: sha256.Sum256(in.last.text)})
+	if err != nil {
+		return err
+	}
+	in.l.recovered.Replayed += int64(len(in.entries))
+	in.l.versions.forget(in.entries)
+	in.l.forgetMarks(in.last.Seq)
+	in.entries = in.entries[:0]
+	clear(in.waiting)
+	return nil
 }
 
 // cutTail decides whether the bytes from the bad line on are a last write that

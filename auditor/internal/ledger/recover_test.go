@@ -254,8 +254,10 @@ func TestOpenStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	path := writeLog(t, log)
-	_, err := ledger.Open(ctx, ledger.Config{Path: path})
-	if err != nil && !errors.Is(err, context.Canceled) {
+	l, err := ledger.Open(ctx, ledger.Config{Path: path})
+	if err == nil {
+		mustClose(t, l)
+	} else if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

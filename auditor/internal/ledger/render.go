@@ -18,15 +18,13 @@ const stampLayout = "2006-01-02T15:04:05.000000Z"
 // without seq and audited_at, which the writer adds. Equal events render to
 // equal bytes, so that content is compared without parsing.
 type rendered struct {
-	content []byte
-	key     key
-	task    string // encoded task id, "" when the event has no version
-	version int64
+	content    []byte
+	id, source []byte // as the line encodes them; part of content
+	key        string // source and id: the quotes keep the two apart
+	task       []byte // encoded task id, nil when the event is about no task
+	version    int64
+	hasVersion bool
 }
-
-// A key identifies an event: source and id as a line encodes them. The quotes
-// keep the two apart.
-type key struct{ source, id string }
 
 // render encodes the entry. The error is an *InvalidError.
 func render(e Entry) (rendered, error) {
@@ -42,9 +40,9 @@ func render(e Entry) (rendered, error) {
 	var r rendered
 	b := make([]byte, 0, 512+len(e.Data))
 	b = append(b, `"event_id":`...)
-	from := len(b)
+	idFrom := len(b)
 	b = appendString(b, e.ID)
-	r.key.id = string(b[from:])
+	idTo := len(b)
 	b = append(b, `,"event_type":`...)
 	b = appendString(b, e.Type)
 	b = append(b, `,"occurred_at":`...)
@@ -53,9 +51,9 @@ func render(e Entry) (rendered, error) {
 	b = append(b, `,"metadata":{"correlation_id":`...)
 	b = appendScalar(b, e.Attribute(attrCorrelation))
 	b = append(b, `,"source":`...)
-	from = len(b)
+	sourceFrom := len(b)
 	b = appendString(b, e.Source)
-	r.key.source = string(b[from:])
+	sourceTo := len(b)
 	b = append(b, `},"attributes":{`...)
 	first := true
 	for _, a := range attrs {
@@ -74,11 +72,12 @@ func render(e Entry) (rendered, error) {
 	if len(r.content) > maxLine-128 {
 		return rendered{}, &InvalidError{Reason: fmt.Sprintf("longer than %d bytes", maxLine)}
 	}
-	if v, ok := e.TaskVersion(); ok {
-		if id := e.TaskID(); id != "" {
-			r.task, r.version = string(appendString(nil, id)), v
-		}
+	r.id, r.source = b[idFrom:idTo], b[sourceFrom:sourceTo]
+	r.key = string(r.source) + string(r.id)
+	if id := e.TaskID(); id != "" {
+		r.task = appendString(nil, id)
 	}
+	r.version, r.hasVersion = e.TaskVersion()
 	return r, nil
 }
 

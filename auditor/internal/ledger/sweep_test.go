@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -15,13 +16,16 @@ import (
 // callFault fails one call on the log's file, before or after its effect.
 type callFault struct {
 	ledger.File
-	left  int // calls until the one that fails
+	mu    sync.Mutex // the background check reads too
+	left  int        // calls until the one that fails
 	after bool
 	err   error
 	hit   bool
 }
 
 func (f *callFault) due() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.left--
 	f.hit = f.hit || f.left == -1
 	return f.left == -1

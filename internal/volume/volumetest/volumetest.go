@@ -38,14 +38,18 @@ func Each(t *testing.T, test func(*testing.T, Volume)) {
 	}
 }
 
-// modes removes the owner's write permission on the folder and its files.
+// modes removes the owner's write permission on the folder, its folders and its files.
 func modes(t *testing.T) Volume {
 	dir := folder(t)
 	set := func(of, in os.FileMode) func(*testing.T) {
 		return func(t *testing.T) {
 			files, err := os.ReadDir(dir)
 			for _, f := range files {
-				err = errors.Join(err, os.Chmod(filepath.Join(dir, f.Name()), in))
+				mode := in
+				if f.IsDir() {
+					mode = of
+				}
+				err = errors.Join(err, os.Chmod(filepath.Join(dir, f.Name()), mode))
 			}
 			if err = errors.Join(err, os.Chmod(dir, of)); err != nil {
 				t.Fatal(err)

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -44,12 +43,10 @@ type Relay struct {
 	// Owned by the goroutine in Run or Flush.
 	prepared bool
 	lanes    []lane       // by partition
-	front    int64        // of what was looked at: such a row is published, or in a lane, or one that a lane is behind with
-	settled  int64        // at most front: up to here no row can appear that was not looked at
+	front    int64        // every row up to it is published, or in a lane, or one that a lane is behind with
 	busy     int          // attempts under way
 	done     chan outcome // of them; it has room for all
 	unmarked []int64      // acknowledged and not marked
-	marked   int64        // since the flush began
 	failing  time.Time    // start of the outage, zero when there is none
 	lastErr  error        // of an attempt
 	warning  rate.Sometimes
@@ -76,10 +73,8 @@ func New(cfg Config, source Source, publisher Publisher) *Relay {
 }
 
 // Run publishes until ctx ends. It waits out an outage of Kafka or of the
-// store, so it never fails. It may run again, after the relay of another process:
-// it then begins with what is unpublished, and not with what it held before.
+// store, so it never fails.
 func (r *Relay) Run(ctx context.Context) {
-	r.lanes = nil
 	for ctx.Err() == nil {
 		found, err := r.round(ctx)
 		switch {
@@ -98,9 +93,8 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
-// Flush publishes what waits when it is called, until ctx ends or nothing but failed
-// attempts remain, and logs how much waits for the next start. What other processes
-// commit meanwhile is theirs to publish.
+// Flush publishes what is left until ctx ends or nothing but failed attempts
+// remain, and logs how much waits for the next start.
 func (r *Relay) Flush(ctx context.Context) error {
 	err := r.flush(ctx)
 	backlog, countErr := r.source.Backlog(context.WithoutCancel(ctx))
@@ -114,11 +108,7 @@ func (r *Relay) Flush(ctx context.Context) error {
 }
 
 func (r *Relay) flush(ctx context.Context) error {
-	backlog, err := r.source.Backlog(ctx)
-	if err != nil {
-		return err
-	}
-	r.lastErr, r.marked = nil, 0
+	r.lastErr = nil
 	for i := range r.lanes {
 		r.lanes[i].again = time.Time{}
 	}
@@ -128,11 +118,11 @@ func (r *Relay) flush(ctx context.Context) error {
 		case err != nil:
 			_ = r.finish(ctx) // the rows are still in the outbox
 			return err
-		case found && r.marked < backlog.Count:
+		case found:
 		case r.busy > 0:
 			r.settle(ctx, <-r.done)
 		default:
-			return cmp.Or(r.mark(ctx), r.lastErr)
+			return r.lastErr
 		}
 	}
 }

@@ -84,8 +84,12 @@ func update(t *testing.T, s Store, id string, p task.Patch) task.Answer {
 // Events reads everything that waits, without marking it.
 func Events(t *testing.T, s outbox.Source) []event.Event {
 	t.Helper()
+	rows, err := s.Next(t.Context(), 0, 1<<20, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []event.Event
-	for _, r := range next(t, s, 1<<20, 1<<30) {
+	for _, r := range rows {
 		e, err := event.Parse(r.Event)
 		if err != nil {
 			t.Fatalf("outbox row %d: %v", r.ID, err)
@@ -96,16 +100,6 @@ func Events(t *testing.T, s outbox.Source) []event.Event {
 		out = append(out, e)
 	}
 	return out
-}
-
-// next reads the first rows that wait.
-func next(t *testing.T, s outbox.Source, rows, bytes int) []outbox.Row {
-	t.Helper()
-	page, err := s.Next(t.Context(), 0, rows, bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return page.Rows
 }
 
 // kinds is "type version" of each event that waits.
@@ -443,9 +437,9 @@ func fullOutbox(t *testing.T, open Open) {
 	if a, err := s.Create(t.Context(), keyed); err != nil || !a.Replayed {
 		t.Errorf("a repeat = %+v, %v", a, err)
 	}
-	rows := next(t, s, 1, 1<<20)
-	if len(rows) != 1 {
-		t.Fatalf("%d rows, want 1", len(rows))
+	rows, err := s.Next(t.Context(), 0, 1, 1<<20)
+	if err != nil || len(rows) != 1 {
+		t.Fatal(rows, err)
 	}
 	if err := s.Published(t.Context(), []int64{rows[0].ID}); err != nil {
 		t.Fatal(err)
@@ -461,12 +455,16 @@ func outboxOrder(t *testing.T, open Open) {
 	var titles []string
 	last := int64(0)
 	for {
-		rows := next(t, s, 3, 1<<20)
+		rows, err := s.Next(t.Context(), 0, 3, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(rows) == 0 {
 			break
 		}
-		if again := next(t, s, 3, 1<<20); !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
-			t.Fatalf("unmarked rows did not come again: %v", again)
+		again, err := s.Next(t.Context(), 0, 3, 1<<20)
+		if err != nil || !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
+			t.Fatalf("unmarked rows did not come again: %v, %v", again, err)
 		}
 		var ids []int64
 		for _, r := range rows {
@@ -490,13 +488,13 @@ func outboxOrder(t *testing.T, open Open) {
 	if len(titles) != 10 {
 		t.Errorf("%d rows, want 10", len(titles))
 	}
-	if rows := next(t, s, 5, 1); len(rows) != 0 {
-		t.Errorf("an empty outbox gave %v", rows)
+	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 0 {
+		t.Errorf("an empty outbox gave %v, %v", rows, err)
 	}
 	create(t, s, "large")
 	create(t, s, "larger")
-	if rows := next(t, s, 5, 1); len(rows) != 1 {
-		t.Errorf("a byte limit below one event gave %d rows; want one", len(rows))
+	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 1 {
+		t.Errorf("a byte limit below one event gave %d rows, %v; want one", len(rows), err)
 	}
 }
 
@@ -505,12 +503,16 @@ func outboxGap(t *testing.T, open Open) {
 	for i := range 5 {
 		create(t, s, fmt.Sprint(i))
 	}
-	rows := next(t, s, 10, 1<<20)
+	rows, err := s.Next(t.Context(), 0, 10, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Published(t.Context(), []int64{rows[0].ID, rows[2].ID, rows[3].ID}); err != nil {
 		t.Fatal(err)
 	}
-	if left := next(t, s, 10, 1<<20); len(left) != 2 || left[0].ID != rows[1].ID || left[1].ID != rows[4].ID {
-		t.Errorf("left = %v; want rows %d and %d", left, rows[1].ID, rows[4].ID)
+	left, err := s.Next(t.Context(), 0, 10, 1<<20)
+	if err != nil || len(left) != 2 || left[0].ID != rows[1].ID || left[1].ID != rows[4].ID {
+		t.Errorf("left = %v, %v; want rows %d and %d", left, err, rows[1].ID, rows[4].ID)
 	}
 }
 
