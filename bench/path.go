@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -223,7 +224,8 @@ func (r *rig) profile(ctx context.Context, procs map[string]*proc, window time.D
 	}
 	go func() {
 		var wg sync.WaitGroup
-		errs := make([]error, len(procs))
+		errs := make([]error, len(procs)+1)
+		wg.Go(func() { errs[len(procs)] = profileSelf(ctx, filepath.Join(r.options.profile, "clients.pprof"), window) })
 		i := 0
 		for name, p := range procs {
 			into := &errs[i]
@@ -241,4 +243,18 @@ func (r *rig) profile(ctx context.Context, procs map[string]*proc, window time.D
 		done <- errors.Join(errs...)
 	}()
 	return done
+}
+
+// profileSelf is the clients' share.
+func profileSelf(ctx context.Context, path string, window time.Duration) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	err = retry.Pause(ctx, window)
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }

@@ -30,11 +30,25 @@ func (c *Conn) read() (*http.Response, error) {
 	if a, ok := parse(c.in[c.at:c.end]); ok {
 		c.at += a.size
 		c.answer.left = a.length
-		c.response = http.Response{StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(a.length)}
+		c.response = http.Response{StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(a.length), Header: c.takes(a.accepts)}
 		return &c.response, nil
 	}
 	return c.readAny()
 }
+
+// takes is the header of a plain answer: what the sink accepts as a post, which it
+// says in each answer or in none.
+func (c *Conn) takes(accepts []byte) http.Header {
+	if len(accepts) == 0 {
+		return nil
+	}
+	if values := c.accepts[acceptPost]; len(values) == 0 || values[0] != string(accepts) {
+		c.accepts = http.Header{acceptPost: {string(accepts)}}
+	}
+	return c.accepts
+}
+
+const acceptPost = "Accept-Post"
 
 // readAny reads an answer of any kind, as net/http does.
 func (c *Conn) readAny() (*http.Response, error) {
@@ -75,6 +89,8 @@ type plainAnswer struct {
 	status int
 	length int // of its body
 	size   int // of its head
+
+	accepts []byte // its Accept-Post; nil for none
 }
 
 // parse reads the head of a plain answer, which sinks send nearly always, and
@@ -130,6 +146,11 @@ func (a *plainAnswer) header(text []byte) bool {
 			}
 			a.length = a.length*10 + int(c-'0')
 		}
+	case is(name, "accept-post"):
+		if a.accepts != nil || len(value) == 0 {
+			return false
+		}
+		a.accepts = value
 	case is(name, "connection"):
 		return is(value, "keep-alive")
 	case is(name, "transfer-encoding"), is(name, "trailer"), is(name, "upgrade"), is(name, "retry-after"):

@@ -64,6 +64,7 @@ type Conn struct {
 	left     int64         // how much may still be read
 	reader   *bufio.Reader // of take, for answers that are not plain; nil before the first
 	response http.Response
+	accepts  http.Header    // of the last plain answer that had one; never written to
 	answer   body           // of the last post
 	writing  sync.WaitGroup // a long body
 }

@@ -405,7 +405,7 @@ func TestEachPostHasItsTime(t *testing.T) {
 func TestAPostAllocatesNothing(t *testing.T) {
 	s := listen(t, func(_ int, conn net.Conn, requests *bufio.Reader) {
 		var b [4096]byte
-		answer := []byte("HTTP/1.1 201 Created\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nok")
+		answer := []byte("HTTP/1.1 201 Created\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\nAccept-Post: a/b, c/d\r\nContent-Length: 2\r\n\r\nok")
 		for {
 			if _, err := requests.Read(b[:]); err != nil {
 				return
@@ -426,6 +426,9 @@ func TestAPostAllocatesNothing(t *testing.T) {
 			_, err = resp.Body.Read(scratch[:])
 		}
 		_ = resp.Body.Close()
+		if got := resp.Header["Accept-Post"]; len(got) != 1 || got[0] != "a/b, c/d" {
+			t.Fatalf("Accept-Post = %q", got)
+		}
 	})
 	if allocs > 0 {
 		t.Errorf("%.1f allocations a post, want none", allocs)
@@ -435,14 +438,14 @@ func TestAPostAllocatesNothing(t *testing.T) {
 // Whatever parse takes for a plain answer net/http reads in the same way.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		noContent, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes", "HTTP/1.1 201\r\ncontent-length:0 \r\nConnection: keep-alive\r\n\r\n",
+		noContent, "HTTP/1.1 204 No Content\r\nAccept-Post: application/json \r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes", "HTTP/1.1 201\r\ncontent-length:0 \r\nConnection: keep-alive\r\n\r\n",
 		"HTTP/1.1 204 No Content\r\nDate: Mon, 30 Nov 2026 00:00:00 GMT\r\n\r\nHTTP/1.1 204", "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 1\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		status, length, size, ok := http1.Parse(b)
+		status, length, size, accepts, ok := http1.Parse(b)
 		if !ok {
 			return
 		}
@@ -454,6 +457,9 @@ func FuzzParse(f *testing.F) {
 		defer resp.Body.Close()
 		if resp.StatusCode != status || resp.Close || len(resp.TransferEncoding) > 0 || len(b)-rest.Buffered() != size && len(b) <= 4096 {
 			t.Errorf("parsed status %d in %d bytes; net/http %d, close %v, encoding %q, in %d bytes", status, size, resp.StatusCode, resp.Close, resp.TransferEncoding, len(b)-rest.Buffered())
+		}
+		if values := resp.Header["Accept-Post"]; len(values) > 1 || resp.Header.Get("Accept-Post") != accepts {
+			t.Errorf("parsed Accept-Post %q; net/http %q", accepts, values)
 		}
 		body, err := io.ReadAll(resp.Body)
 		if want := min(length, len(b)-size); len(body) != want || (err == nil) != (len(body) == length) {

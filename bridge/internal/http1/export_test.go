@@ -4,7 +4,7 @@ package http1
 var Quiet = quiet
 
 // Parse is parse.
-func Parse(b []byte) (status, length, size int, ok bool) {
+func Parse(b []byte) (status, length, size int, accepts string, ok bool) {
 	a, ok := parse(b)
-	return a.status, a.length, a.size, ok
+	return a.status, a.length, a.size, string(a.accepts), ok
 }

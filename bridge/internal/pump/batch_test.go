@@ -1,6 +1,7 @@
 package pump_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -322,6 +323,60 @@ func TestBatchesOfASinkThatSaysItTakesThem(t *testing.T) {
 	if refused == 0 || refused > 2*b.cfg.Concurrency || len(b.letters()) > 0 {
 		t.Errorf("%d batches were refused and %d events given up, want one for each post in flight at most, and 0", refused, len(b.letters()))
 	}
+}
+
+// In mode auto few events wait for an answer that is under way, a full batch does
+// not, and nothing waits long: posts that hang hold up no event.
+func TestFewEventsWaitForAnAnswer(t *testing.T) {
+	oldest := time.Now()
+	for _, c := range []struct {
+		mode                  pump.Mode
+		inFlight, ready, size int
+		wait                  bool
+	}{
+		{pump.Auto, 0, 1, 100, false}, {pump.Auto, 1, 1, 100, false}, {pump.Auto, 2, 1, 100, true}, {pump.Auto, 2, 99, 100, true},
+		{pump.Auto, 2, 100, 100, false}, {pump.Auto, 2, 1, 1, false}, {pump.Batched, 2, 1, 100, false},
+	} {
+		until := pump.GatherUntil(c.mode, c.inFlight, c.ready, c.size, oldest)
+		if until.After(oldest) != c.wait || until.After(oldest.Add(10*time.Millisecond)) {
+			t.Errorf("%+v: until %v after they came, want a short wait: %v", c, until.Sub(oldest), c.wait)
+		}
+	}
+
+	hang := make(chan struct{})
+	var hanging, held atomic.Int64 // posts, and events in them
+	o := newOracle(t, func(ids []string) (int, string, []bool) { return 204, "", all(len(ids), true) })
+	o.takes = func() bool { return true }
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(o.seen()) > 0 && hanging.Add(1) <= 3 {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			held.Add(int64(bytes.Count(body, []byte("specversion"))))
+			<-hang
+		}
+		o.ServeHTTP(w, r)
+	}))
+	defer front.Close()
+	b := batchSetup(t, o)
+	b.cfg.Sink, b.cfg.Mode = front.URL, pump.Auto
+	_, stop := b.run()
+	recs := events(100, 100)
+	for i, r := range recs {
+		b.produce(r)
+		if i == 0 {
+			b.untilCommitted(1) // from here on batches are taken
+		}
+	}
+	until(t, "all events but those that hang", func() bool {
+		n := int(held.Load())
+		for _, ids := range o.seen() {
+			n += len(ids)
+		}
+		return n == 100
+	})
+	close(hang)
+	b.untilCommitted(100)
+	stop()
 }
 
 // Time runs out for an event also when nothing but its batch could ever fail.

@@ -4,3 +4,8 @@ import "time"
 
 // SetSession lets the group forget a dead pass sooner.
 func (r *Redrive) SetSession(d time.Duration) { r.session = d }
+
+// GatherUntil is gatherUntil of a subscription in mode.
+func GatherUntil(mode Mode, inFlight, ready, size int, oldest time.Time) time.Time {
+	return (&Subscription{cfg: Config{Mode: mode}}).gatherUntil(inFlight, ready, size, oldest)
+}

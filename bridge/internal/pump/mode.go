@@ -2,6 +2,7 @@ package pump
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/internal/event"
@@ -35,6 +36,23 @@ func (s *Subscription) batch() (size, bytes int) {
 		return 1, 0
 	}
 	return s.cfg.Batch.Size, s.cfg.Batch.Bytes
+}
+
+// In mode auto a few events are not worth a post of their own while posts are
+// under way whose answers are about to come: they wait for those and go together
+// with what has arrived by then, but not longer than gatherFor, so that a post
+// that hangs holds up nobody. A single event at rest goes at once.
+const (
+	gatherAbove = 2 // posts in flight
+	gatherFor   = 5 * time.Millisecond
+)
+
+// gatherUntil is when the heads that are ready may go; the zero time is now.
+func (s *Subscription) gatherUntil(inFlight, ready, size int, oldest time.Time) time.Time {
+	if s.cfg.Mode != Auto || size == 1 || inFlight < gatherAbove || ready >= size {
+		return time.Time{}
+	}
+	return oldest.Add(gatherFor)
 }
 
 // postCost is what a post in flight holds in memory beside its events: the body

@@ -52,6 +52,7 @@ type partition struct {
 	spare    []*post    // to be used again
 	pending  []*item    // fetched, waiting for room in the window; rest of a slice
 	workers  int        // started; each posts one item at a time
+	gather   time.Time  // mode auto: until then what is ready waits for more
 	inFlight int        // posts under way
 	turn     turn       // under the rate of the subscription
 	slower   turn       // under that of a pass over dead letters
@@ -245,6 +246,9 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
+	if p.gather = p.sub.gatherUntil(p.inFlight, len(p.window.ready), size, p.window.ready[0].received); p.gather.After(now) {
+		return nil, nil
+	}
 	heads := p.window.together(size, bytes)
 	if len(p.spare) == 0 {
 		p.spare = append(p.spare, &post{})
@@ -283,7 +287,7 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency && p.sub.pass.mayPost(p) {
-		at = later(at, later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
+		at = later(later(at, p.gather), later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))

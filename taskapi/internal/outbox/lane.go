@@ -71,7 +71,7 @@ func (r *Relay) shape(ctx context.Context) error {
 		r.prepared = false // perhaps the topic is gone; preparing again finds the reason
 		return fmt.Errorf("publish to %s: %w", r.cfg.Topic, err)
 	}
-	r.front = 0
+	r.front, r.settled = 0, 0
 	if n == len(r.lanes) {
 		return nil
 	}
@@ -84,8 +84,8 @@ func (r *Relay) shape(ctx context.Context) error {
 }
 
 // gather gives free lanes their next rows and reports whether there were any
-// rows to look at. It reads two pages at most: one from where the lanes that were
-// passed over have to catch up, and one of what no lane has seen, so that neither
+// rows to look at. It reads from two places: from where the lanes that were
+// passed over have to catch up, and what no lane has seen, so that neither
 // a long backlog of one partition nor new events of the others delay each other.
 // Rows of lanes that are not free are passed over and stay in the outbox, so
 // memory is bounded by a page for each lane.
@@ -106,21 +106,67 @@ func (r *Relay) gather(ctx context.Context) (found bool, err error) {
 			return false, err
 		}
 	}
-	page, err := r.source.Next(ctx, r.front, batchRows, batchBytes)
-	if err != nil {
-		return false, err
-	}
-	for _, row := range page {
-		i := r.laneOf(row)
-		switch l := &r.lanes[i]; {
-		case free[i] && l.behind == 0:
-			l.rows = append(l.rows, row)
-		case l.behind == 0:
-			l.behind = row.ID
+	fresh, err := r.advance(ctx, free)
+	return fresh || from > 0, err
+}
+
+// advance reads on from what is settled and reports whether it has seen anything
+// new. Where rows appear late, those between settled and the front are looked at
+// again: a late row is taken like a new one, since no row of its task that was
+// seen before comes after it. All others there are held by a lane, or belong to
+// one that is behind; when they fill a page, the next page is read.
+func (r *Relay) advance(ctx context.Context, free []bool) (fresh bool, err error) {
+	held := r.held()
+	settled := int64(-1) // by the first page: rows of a later one may have appeared in between
+	for after := r.settled; ; {
+		page, err := r.source.Next(ctx, after, batchRows, batchBytes)
+		if err != nil || len(page.Rows) == 0 {
+			return false, err
 		}
-		r.front = row.ID
+		if settled < 0 {
+			settled = page.Settled
+		}
+		for _, row := range page.Rows {
+			fresh = r.look(row, free, held) || fresh
+		}
+		after = page.Rows[len(page.Rows)-1].ID
+		r.front = max(r.front, after)
+		r.settled = max(r.settled, min(settled, after))
+		if fresh {
+			return true, nil
+		}
 	}
-	return len(page) > 0 || from > 0, nil
+}
+
+// look gives a row to its lane, or notes that the lane is behind with it. It
+// returns false when that was done before.
+func (r *Relay) look(row Row, free []bool, held map[int64]bool) (fresh bool) {
+	i := r.laneOf(row)
+	switch l := &r.lanes[i]; {
+	case held[row.ID]:
+		return false
+	case free[i] && l.behind == 0:
+		l.rows = append(l.rows, row)
+	case l.behind == 0 || row.ID < l.behind:
+		l.behind = row.ID
+	default:
+		return row.ID > r.front
+	}
+	return true
+}
+
+// held are the rows in lanes that advance may read again.
+func (r *Relay) held() map[int64]bool {
+	if r.settled == r.front {
+		return nil
+	}
+	held := map[int64]bool{}
+	for _, l := range r.lanes {
+		for _, row := range l.rows {
+			held[row.ID] = true
+		}
+	}
+	return held
 }
 
 // catchUp gives free lanes rows between from and the front. A lane that has
@@ -131,10 +177,10 @@ func (r *Relay) catchUp(ctx context.Context, free []bool, from int64) error {
 		return err
 	}
 	end := r.front
-	if n := len(page); n > 0 {
-		end = min(end, page[n-1].ID)
+	if n := len(page.Rows); n > 0 {
+		end = min(end, page.Rows[n-1].ID)
 	}
-	for _, row := range page {
+	for _, row := range page.Rows {
 		i := r.laneOf(row)
 		if l := &r.lanes[i]; row.ID <= end && free[i] && l.behind > 0 && row.ID >= l.behind {
 			l.rows = append(l.rows, row)
@@ -263,6 +309,7 @@ func (r *Relay) mark(ctx context.Context) error {
 		return fmt.Errorf("mark %d events as published: %w", len(ids), err)
 	}
 	r.published.Add(float64(len(ids)))
+	r.marked += int64(len(ids))
 	r.unmarked = ids[:0]
 	failpoint.Hit("R5")
 	return nil

@@ -20,9 +20,18 @@ import (
 
 // Row is one event that waits.
 type Row struct {
-	ID     int64  // ascending in commit order
+	ID     int64  // ascending within a task; see Page for other tasks
 	TaskID string // the Kafka key
 	Event  []byte // structured CloudEvent, made in the change's transaction
+}
+
+// Page is what Next has read.
+type Page struct {
+	Rows []Row
+	// Settled: no row up to this id can appear any more. A source whose writers
+	// commit at the same time gives a row its id before others can see it, so a row
+	// with a lower id may appear later. It is never the later row of a task.
+	Settled int64
 }
 
 // Backlog is what waits in the outbox.
@@ -37,7 +46,7 @@ type Source interface {
 	// at most rows of them, stopping early once their events exceed bytes, but always
 	// one when there is one. It never skips a row because of what was returned
 	// before: with after 0 it begins at the oldest unpublished row again.
-	Next(ctx context.Context, after int64, rows, bytes int) ([]Row, error)
+	Next(ctx context.Context, after int64, rows, bytes int) (Page, error)
 	// Published marks rows as done, durably before it returns. A row may be
 	// marked twice.
 	Published(ctx context.Context, ids []int64) error

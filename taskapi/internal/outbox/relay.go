@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -43,10 +44,12 @@ type Relay struct {
 	// Owned by the goroutine in Run or Flush.
 	prepared bool
 	lanes    []lane       // by partition
-	front    int64        // every row up to it is published, or in a lane, or one that a lane is behind with
+	front    int64        // of what was looked at: such a row is published, or in a lane, or one that a lane is behind with
+	settled  int64        // at most front: up to here no row can appear that was not looked at
 	busy     int          // attempts under way
 	done     chan outcome // of them; it has room for all
 	unmarked []int64      // acknowledged and not marked
+	marked   int64        // since the flush began
 	failing  time.Time    // start of the outage, zero when there is none
 	lastErr  error        // of an attempt
 	warning  rate.Sometimes
@@ -73,8 +76,10 @@ func New(cfg Config, source Source, publisher Publisher) *Relay {
 }
 
 // Run publishes until ctx ends. It waits out an outage of Kafka or of the
-// store, so it never fails.
+// store, so it never fails. It may run again, after the relay of another process:
+// it then begins with what is unpublished, and not with what it held before.
 func (r *Relay) Run(ctx context.Context) {
+	r.lanes = nil
 	for ctx.Err() == nil {
 		found, err := r.round(ctx)
 		switch {
@@ -93,8 +98,9 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
-// Flush publishes what is left until ctx ends or nothing but failed attempts
-// remain, and logs how much waits for the next start.
+// Flush publishes what waits when it is called, until ctx ends or nothing but failed
+// attempts remain, and logs how much waits for the next start. What other processes
+// commit meanwhile is theirs to publish.
 func (r *Relay) Flush(ctx context.Context) error {
 	err := r.flush(ctx)
 	backlog, countErr := r.source.Backlog(context.WithoutCancel(ctx))
@@ -108,7 +114,11 @@ func (r *Relay) Flush(ctx context.Context) error {
 }
 
 func (r *Relay) flush(ctx context.Context) error {
-	r.lastErr = nil
+	backlog, err := r.source.Backlog(ctx)
+	if err != nil {
+		return err
+	}
+	r.lastErr, r.marked = nil, 0
 	for i := range r.lanes {
 		r.lanes[i].again = time.Time{}
 	}
@@ -118,11 +128,11 @@ func (r *Relay) flush(ctx context.Context) error {
 		case err != nil:
 			_ = r.finish(ctx) // the rows are still in the outbox
 			return err
-		case found:
+		case found && r.marked < backlog.Count:
 		case r.busy > 0:
 			r.settle(ctx, <-r.done)
 		default:
-			return r.lastErr
+			return cmp.Or(r.mark(ctx), r.lastErr)
 		}
 	}
 }

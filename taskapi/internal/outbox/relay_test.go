@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type world struct {
 
 	mu       sync.Mutex
 	rows     []outbox.Row
+	late     map[int64]bool // ids of rows that have not appeared
 	marked   map[int64]bool
 	topic    []event.Record
 	stored   map[string]bool // values of the first indexed records of topic
@@ -107,24 +109,30 @@ func (w *world) waiting(task string) (n int) {
 	return n
 }
 
-func (w *world) Next(_ context.Context, after int64, limit, size int) ([]outbox.Row, error) {
+func (w *world) Next(_ context.Context, after int64, limit, size int) (page outbox.Page, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.onRead != nil {
 		if err := w.onRead(); err != nil {
-			return nil, err
+			return page, err
 		}
 	}
-	var out []outbox.Row
 	for _, r := range w.rows {
-		if len(out) == limit {
+		if w.late[r.ID] {
+			continue
+		}
+		if len(page.Rows) == limit {
 			break
 		}
 		if r.ID > after && !w.marked[r.ID] {
-			out = append(out, r)
+			page.Rows = append(page.Rows, r)
 		}
 	}
-	return out, nil
+	page.Settled = math.MaxInt64
+	for id := range w.late {
+		page.Settled = min(page.Settled, id-1)
+	}
+	return page, nil
 }
 
 func (w *world) Published(ctx context.Context, ids []int64) error {

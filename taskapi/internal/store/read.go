@@ -150,31 +150,31 @@ func (s *Store) list(ctx context.Context, f task.Filter, limit int) (*sql.Rows, 
 }
 
 // Next reads the unpublished rows with the lowest ids above after. It is a query
-// over what is unpublished, and remembers no id that it has seen.
-func (s *Store) Next(ctx context.Context, after int64, limit, bytes int) ([]outbox.Row, error) {
+// over what is unpublished, and remembers no id that it has seen. All rows are
+// settled: there is one writer, so ids are in commit order.
+func (s *Store) Next(ctx context.Context, after int64, limit, bytes int) (page outbox.Page, err error) {
 	if s.pending.Load() == 0 {
-		return nil, nil
+		return page, nil
 	}
 	rows, err := s.queries.next.QueryContext(ctx, after, limit)
 	if err != nil {
-		return nil, unavailable("read the outbox", err)
+		return page, unavailable("read the outbox", err)
 	}
 	defer rows.Close()
-	var out []outbox.Row
 	for size := 0; rows.Next(); {
 		var r outbox.Row
 		if err := rows.Scan(&r.ID, &r.TaskID, &r.Event); err != nil {
-			return nil, unavailable("read the outbox", err)
+			return outbox.Page{}, unavailable("read the outbox", err)
 		}
-		if size += len(r.Event); size > bytes && len(out) > 0 {
+		if size += len(r.Event); size > bytes && len(page.Rows) > 0 {
 			break
 		}
-		out = append(out, r)
+		page.Rows, page.Settled = append(page.Rows, r), r.ID
 	}
 	if err := rows.Err(); err != nil {
-		return nil, unavailable("read the outbox", err)
+		return outbox.Page{}, unavailable("read the outbox", err)
 	}
-	return out, nil
+	return page, nil
 }
 
 // Backlog reports what waits for Kafka.

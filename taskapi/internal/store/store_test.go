@@ -75,7 +75,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Published(t.Context(), []int64{first[0].ID}); err != nil {
+	if err := s.Published(t.Context(), []int64{first.Rows[0].ID}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Create(t.Context(), task.Create{Title: "two", Origin: origin}); err != nil {
@@ -88,9 +88,9 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if got, err := s.Get(t.Context(), a.Task.ID); err != nil || got != a.Task {
 		t.Errorf("Get = %+v, %v", got, err)
 	}
-	rows, err := s.Next(t.Context(), 0, 10, 1<<20)
-	if err != nil || len(rows) != 1 || rows[0].ID <= first[0].ID {
-		t.Errorf("rows after the restart = %v, %v; want the second only", rows, err)
+	second, err := s.Next(t.Context(), 0, 10, 1<<20)
+	if err != nil || len(second.Rows) != 1 || second.Rows[0].ID <= first.Rows[0].ID {
+		t.Errorf("rows after the restart = %v, %v; want the second only", second, err)
 	}
 	// The limit includes the events of an earlier process.
 	if _, err := s.Create(t.Context(), task.Create{Title: "three", Origin: origin}); err != nil {
@@ -292,11 +292,11 @@ func TestPublishedRowsAndOldKeysArePurged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rows, err := s.Next(t.Context(), 0, 3, 1<<20)
+	page, err := s.Next(t.Context(), 0, 3, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Published(t.Context(), []int64{rows[0].ID, rows[1].ID, rows[2].ID}); err != nil {
+	if err := s.Published(t.Context(), []int64{page.Rows[0].ID, page.Rows[1].ID, page.Rows[2].ID}); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {
@@ -345,8 +345,8 @@ func load(path string) error {
 	}
 	go func() {
 		for {
-			rows, err := s.Next(context.Background(), 0, 10, 1<<20)
-			if err == nil && len(rows) == 10 {
+			page, err := s.Next(context.Background(), 0, 10, 1<<20)
+			if err == nil && len(page.Rows) == 10 {
 				_ = s.Published(context.Background(), nil) // joins the commits as the relay does
 			}
 		}

@@ -84,12 +84,8 @@ func update(t *testing.T, s Store, id string, p task.Patch) task.Answer {
 // Events reads everything that waits, without marking it.
 func Events(t *testing.T, s outbox.Source) []event.Event {
 	t.Helper()
-	rows, err := s.Next(t.Context(), 0, 1<<20, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out []event.Event
-	for _, r := range rows {
+	for _, r := range next(t, s, 1<<20, 1<<30) {
 		e, err := event.Parse(r.Event)
 		if err != nil {
 			t.Fatalf("outbox row %d: %v", r.ID, err)
@@ -100,6 +96,16 @@ func Events(t *testing.T, s outbox.Source) []event.Event {
 		out = append(out, e)
 	}
 	return out
+}
+
+// next reads the first rows that wait.
+func next(t *testing.T, s outbox.Source, rows, bytes int) []outbox.Row {
+	t.Helper()
+	page, err := s.Next(t.Context(), 0, rows, bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page.Rows
 }
 
 // kinds is "type version" of each event that waits.
@@ -437,9 +443,9 @@ func fullOutbox(t *testing.T, open Open) {
 	if a, err := s.Create(t.Context(), keyed); err != nil || !a.Replayed {
 		t.Errorf("a repeat = %+v, %v", a, err)
 	}
-	rows, err := s.Next(t.Context(), 0, 1, 1<<20)
-	if err != nil || len(rows) != 1 {
-		t.Fatal(rows, err)
+	rows := next(t, s, 1, 1<<20)
+	if len(rows) != 1 {
+		t.Fatalf("%d rows, want 1", len(rows))
 	}
 	if err := s.Published(t.Context(), []int64{rows[0].ID}); err != nil {
 		t.Fatal(err)
@@ -455,16 +461,12 @@ func outboxOrder(t *testing.T, open Open) {
 	var titles []string
 	last := int64(0)
 	for {
-		rows, err := s.Next(t.Context(), 0, 3, 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
+		rows := next(t, s, 3, 1<<20)
 		if len(rows) == 0 {
 			break
 		}
-		again, err := s.Next(t.Context(), 0, 3, 1<<20)
-		if err != nil || !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
-			t.Fatalf("unmarked rows did not come again: %v, %v", again, err)
+		if again := next(t, s, 3, 1<<20); !slices.EqualFunc(rows, again, func(a, b outbox.Row) bool { return a.ID == b.ID }) {
+			t.Fatalf("unmarked rows did not come again: %v", again)
 		}
 		var ids []int64
 		for _, r := range rows {
@@ -488,13 +490,13 @@ func outboxOrder(t *testing.T, open Open) {
 	if len(titles) != 10 {
 		t.Errorf("%d rows, want 10", len(titles))
 	}
-	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 0 {
-		t.Errorf("an empty outbox gave %v, %v", rows, err)
+	if rows := next(t, s, 5, 1); len(rows) != 0 {
+		t.Errorf("an empty outbox gave %v", rows)
 	}
 	create(t, s, "large")
 	create(t, s, "larger")
-	if rows, err := s.Next(t.Context(), 0, 5, 1); err != nil || len(rows) != 1 {
-		t.Errorf("a byte limit below one event gave %d rows, %v; want one", len(rows), err)
+	if rows := next(t, s, 5, 1); len(rows) != 1 {
+		t.Errorf("a byte limit below one event gave %d rows; want one", len(rows))
 	}
 }
 
@@ -503,16 +505,12 @@ func outboxGap(t *testing.T, open Open) {
 	for i := range 5 {
 		create(t, s, fmt.Sprint(i))
 	}
-	rows, err := s.Next(t.Context(), 0, 10, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rows := next(t, s, 10, 1<<20)
 	if err := s.Published(t.Context(), []int64{rows[0].ID, rows[2].ID, rows[3].ID}); err != nil {
 		t.Fatal(err)
 	}
-	left, err := s.Next(t.Context(), 0, 10, 1<<20)
-	if err != nil || len(left) != 2 || left[0].ID != rows[1].ID || left[1].ID != rows[4].ID {
-		t.Errorf("left = %v, %v; want rows %d and %d", left, err, rows[1].ID, rows[4].ID)
+	if left := next(t, s, 10, 1<<20); len(left) != 2 || left[0].ID != rows[1].ID || left[1].ID != rows[4].ID {
+		t.Errorf("left = %v; want rows %d and %d", left, rows[1].ID, rows[4].ID)
 	}
 }
 
