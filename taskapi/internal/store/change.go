@@ -102,6 +102,9 @@ func (t *txn) write(a task.Answer, origin task.Origin, key task.IdempotencyKey, 
 		}
 		failpoint.Hit("A3")
 	}
+	if key.Value == "" {
+		return nil
+	}
 	return t.remember(key, a, now)
 }
 
@@ -116,9 +119,6 @@ func (t *txn) put(a task.Answer) error {
 func (t *txn) enqueue(taskID string, body []byte, now time.Time) error {
 	id := t.outboxID + 1
 	if err := t.newEvent.exec(id, taskID, body, now.UnixMicro()); err != nil {
-		return err
-	}
-	if err := t.newUnpublished.exec(id); err != nil {
 		return err
 	}
 	t.outboxID = id
@@ -181,9 +181,6 @@ func (t *txn) replay(key task.IdempotencyKey) (*task.Answer, error) {
 }
 
 func (t *txn) remember(key task.IdempotencyKey, a task.Answer, now time.Time) error {
-	if key.Value == "" {
-		return nil
-	}
 	body, err := record.MarshalAnswer(a)
 	if err != nil {
 		return &brokenError{err}

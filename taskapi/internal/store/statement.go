@@ -37,7 +37,8 @@ func newWriter(s *Store, conn driver.Conn) (*writer, error) {
 		{&w.newTask, `INSERT INTO task (id, title, status, owner_id, version, created_at, updated_at) VALUES (?, ?, ?, nullif(?, ''), ?, ?, ?)`},
 		{&w.setTask, `UPDATE task SET title = ?, status = ?, owner_id = nullif(?, ''), version = ?, updated_at = ? WHERE id = ?`},
 		{&w.newEvent, `INSERT INTO outbox (id, task_id, event, created_at) VALUES (?, ?, ?, ?)`},
-		{&w.newUnpublished, `INSERT INTO unpublished (id) VALUES (?)`},
+		// OR FAIL: a conflict ends the transaction anyway, so SQLite need not keep a journal of this statement.
+		{&w.newUnpublished, `INSERT OR FAIL INTO unpublished (id) SELECT id FROM outbox WHERE id > ?`},
 		{&w.published, `DELETE FROM unpublished WHERE id BETWEEN ? AND ?`},
 		{&w.getKey, `SELECT fingerprint, answer, created_at FROM idempotency WHERE key = ?`},
 		{&w.setKey, `INSERT OR REPLACE INTO idempotency (key, fingerprint, answer, created_at) VALUES (?, ?, ?, ?)`},
