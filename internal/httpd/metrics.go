@@ -3,6 +3,7 @@ package httpd
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,16 +34,43 @@ func Instrument(reg prometheus.Registerer, service string, route func(*http.Requ
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 	}, []string{"service", "route"})
 	reg.MustRegister(requests, seconds)
+	// Looking a series up by its labels costs more than counting; there are few.
+	var mu sync.RWMutex
+	known := map[outcome]series{}
+	find := func(o outcome) series {
+		mu.RLock()
+		s, ok := known[o]
+		mu.RUnlock()
+		if ok {
+			return s
+		}
+		s = series{requests.WithLabelValues(service, o.route, strconv.Itoa(o.status)), seconds.WithLabelValues(service, o.route)}
+		mu.Lock()
+		known[o] = s
+		mu.Unlock()
+		return s
+	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			start := time.Now()
 			rec := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 			next.ServeHTTP(rec, r)
-			name := route(r)
-			requests.WithLabelValues(service, name, strconv.Itoa(rec.status)).Inc()
-			seconds.WithLabelValues(service, name).Observe(time.Since(start).Seconds())
+			s := find(outcome{route(r), rec.status})
+			s.count.Inc()
+			s.seconds.Observe(time.Since(start).Seconds())
 		})
 	}
+}
+
+// outcome is what the metrics tell apart.
+type outcome struct {
+	route  string
+	status int
+}
+
+type series struct {
+	count   prometheus.Counter
+	seconds prometheus.Observer
 }
 
 type statusRecorder struct {

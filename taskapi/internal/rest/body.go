@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -33,7 +34,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, refuse(http.StatusUnsupportedMediaType, "The body must not be compressed.").with("Accept-Encoding", "identity")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := readAll(w, r)
 	var large *http.MaxBytesError
 	var network net.Error
 	switch {
@@ -45,6 +46,16 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, refuse(http.StatusBadRequest, "The body could not be read to its end.")
 	}
 	return body, nil
+}
+
+// readAll reads a body of known length in one piece.
+func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength <= 0 || r.ContentLength > maxBody {
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	}
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, body)
+	return body, err
 }
 
 // member reads one member of a body. Its error says what the value must be
@@ -61,7 +72,9 @@ func decode(body []byte, members ...member) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return refuse(http.StatusBadRequest, "The body is empty; it must be a JSON object.")
 	}
-	dec := jsontext.NewDecoder(bytes.NewReader(body))
+	reader := readers.Get().(*reader)
+	defer readers.Put(reader)
+	dec := reader.over(body)
 	if dec.PeekKind() != '{' {
 		if value, err := dec.ReadValue(); err != nil || len(value) == 0 {
 			return malformed(err)
@@ -79,6 +92,24 @@ func decode(body []byte, members ...member) error {
 		return invalid(items...)
 	}
 	return nil
+}
+
+// reader is a decoder that is used for one body after the other.
+type reader struct {
+	body bytes.Reader
+	dec  *jsontext.Decoder // its buffer stays
+}
+
+var readers = sync.Pool{New: func() any {
+	r := new(reader)
+	r.dec = jsontext.NewDecoder(&r.body)
+	return r
+}}
+
+func (r *reader) over(body []byte) *jsontext.Decoder {
+	r.body.Reset(body)
+	r.dec.Reset(&r.body)
+	return r.dec
 }
 
 func readObject(dec *jsontext.Decoder, members []member) (items []httpd.ProblemItem, err error) {
@@ -157,6 +188,10 @@ func malformed(err error) error {
 func text[T any](value jsontext.Value, parse func(string) (T, error)) (parsed T, err error) {
 	if value.Kind() != '"' {
 		return parsed, errors.New("must be a string")
+	}
+	// The decoder has checked value: without a backslash it is the string in quotes.
+	if bytes.IndexByte(value, '\\') < 0 {
+		return parse(string(value[1 : len(value)-1]))
 	}
 	s, err := jsontext.AppendUnquote(nil, value)
 	if err != nil {

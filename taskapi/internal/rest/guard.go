@@ -2,6 +2,8 @@ package rest
 
 import (
 	"context"
+	"encoding/binary"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -46,7 +48,7 @@ func (a *API) guard(next http.Handler) http.Handler {
 // correlation id is echoed in every answer, so it comes first.
 func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err error) {
 	id, ok := correlation(r.Header)
-	w.Header().Set("X-Correlation-ID", id)
+	w.Header()["X-Correlation-Id"] = []string{id}
 	if !ok {
 		return o, refuse(http.StatusBadRequest, "The header X-Correlation-ID must be 1 to 128 printable ASCII characters.")
 	}
@@ -71,14 +73,24 @@ func public(path string) bool {
 	return path == "/openapi.json" || path == "/docs" || strings.HasPrefix(path, "/docs/")
 }
 
+// newCorrelation makes a uuid. It has to be unique and not secret: the generator
+// of math/rand (ChaCha8, seeded by the system) asks the kernel for nothing.
+func newCorrelation() string {
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // version 4
+	return id.String()
+}
+
 // correlation is the caller's id or a new one; false if the caller's is unusable.
 func correlation(h http.Header) (string, bool) {
 	given, present := h["X-Correlation-Id"]
 	if !present {
-		return uuid.NewString(), true
+		return newCorrelation(), true
 	}
 	if len(given) != 1 || !printable(given[0], 128) {
-		return uuid.NewString(), false
+		return newCorrelation(), false
 	}
 	return given[0], true
 }

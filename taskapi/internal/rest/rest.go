@@ -11,10 +11,10 @@
 package rest
 
 import (
+	"cmp"
 	_ "embed"
 	"log/slog"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -49,6 +49,7 @@ type API struct {
 	log      *slog.Logger
 	origin   *http.CrossOriginProtection
 	mux      *chi.Mux
+	names    map[route]string
 	answers  *httpd.Answers
 	storeLog rate.Sometimes // one log line for many requests to a store that is unavailable
 }
@@ -61,7 +62,7 @@ func New(cfg Config) *API {
 	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists), storeLog: rate.Sometimes{Interval: 10 * time.Second}}
 	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
-		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", pattern))
+		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", a.pattern))
 	}
 	a.mux.Use(a.guard, middleware.GetHead)
 	a.mux.NotFound(a.handle(noSuchPath))
@@ -77,6 +78,7 @@ func New(cfg Config) *API {
 	page := docs()
 	a.mux.Get("/docs", page)
 	a.mux.Get("/docs/*", page)
+	a.nameRoutes()
 	return a
 }
 
@@ -95,14 +97,29 @@ func (a *API) handle(h handler) http.HandlerFunc {
 	}
 }
 
+// route is a method and the pattern of a path.
+type route struct{ method, path string }
+
+// nameRoutes makes the names of the routes for metrics once.
+func (a *API) nameRoutes() {
+	a.names = map[route]string{}
+	_ = chi.Walk(a.mux, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		a.names[route{method, path}] = method + " " + path
+		if method == http.MethodGet { // see middleware.GetHead
+			a.names[route{http.MethodHead, path}] = http.MethodHead + " " + path
+		}
+		return nil
+	})
+}
+
 // pattern names the route for metrics. Requests that match no route share one
 // label, so that callers cannot create new ones.
-func pattern(r *http.Request) string {
+func (a *API) pattern(r *http.Request) string {
 	c := chi.RouteContext(r.Context())
-	if c == nil || c.RoutePattern() == "" || !slices.Contains(methods(), r.Method) {
+	if c == nil || len(c.RoutePatterns) != 1 {
 		return "none"
 	}
-	return r.Method + " " + c.RoutePattern()
+	return cmp.Or(a.names[route{r.Method, c.RoutePatterns[0]}], "none")
 }
 
 func methods() []string {

@@ -2,37 +2,39 @@ package rest
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// taskBody is a task on the wire.
-type taskBody struct {
-	ID        string      `json:"id"`
-	Title     string      `json:"title"`
-	Status    task.Status `json:"status"`
-	OwnerID   *string     `json:"owner_id"`
-	Version   int64       `json:"version"`
-	CreatedAt time.Time   `json:"created_at"`
-	UpdatedAt time.Time   `json:"updated_at"`
-}
-
-func body(t task.Task) taskBody {
-	b := taskBody{ID: t.ID, Title: t.Title, Status: t.Status, Version: t.Version, CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt}
-	if t.OwnerID != "" {
-		b.OwnerID = &t.OwnerID
+// appendTask adds the JSON of t to b. It is written out, because every answer is
+// one, and encoding/json would cost more than the rest of the handler.
+func appendTask(b []byte, t task.Task) ([]byte, error) {
+	b = append(append(b, `{"id":"`...), t.ID...)
+	b = append(b, `","title":`...)
+	b, err := jsontext.AppendQuote(b, t.Title)
+	if err != nil {
+		return nil, fmt.Errorf("encode the title of task %s: %w", t.ID, err)
 	}
-	return b
+	b = append(append(b, `,"status":"`...), t.Status...)
+	if t.OwnerID == "" {
+		b = append(b, `","owner_id":null`...)
+	} else {
+		b = append(append(append(b, `","owner_id":"`...), t.OwnerID...), '"')
+	}
+	b = strconv.AppendInt(append(b, `,"version":`...), t.Version, 10)
+	b = t.CreatedAt.AppendFormat(append(b, `,"created_at":"`...), time.RFC3339Nano)
+	b = t.UpdatedAt.AppendFormat(append(b, `","updated_at":"`...), time.RFC3339Nano)
+	return append(b, `"}`...), nil
 }
 
 func (a *API) create(w http.ResponseWriter, r *http.Request) error {
@@ -59,7 +61,7 @@ func (a *API) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Location", "/tasks/"+answer.Task.ID)
+	w.Header()["Location"] = []string{"/tasks/" + answer.Task.ID}
 	return writeTask(w, http.StatusCreated, answer.Task)
 }
 
@@ -150,15 +152,13 @@ const step = 20
 // it until there are left tasks.
 func (a *API) writeList(ctx context.Context, out *bufio.Writer, filter task.Filter, left int, page task.Page) (err error) {
 	_, _ = out.WriteString(`{"tasks":[`) // Flush returns the first error
-	for comma := ""; ; {
+	for item := []byte(nil); ; {
 		for _, t := range page.Tasks {
-			item, err := encode(body(t))
-			if err != nil {
+			if item, err = appendTask(item, t); err != nil {
 				return err
 			}
-			_, _ = out.WriteString(comma)
-			_, _ = out.Write(bytes.TrimSpace(item))
-			comma = ","
+			_, _ = out.Write(item)
+			item = append(item[:0], ',') // before the next one
 		}
 		if left -= len(page.Tasks); left == 0 || !page.More {
 			break
@@ -186,28 +186,16 @@ func id(r *http.Request) string {
 }
 
 func writeTask(w http.ResponseWriter, status int, t task.Task) error {
-	w.Header().Set("ETag", etag(t))
-	return writeJSON(w, status, body(t))
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := encode(v)
+	b, err := appendTask(make([]byte, 0, 320+len(t.Title)), t)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
+	h := w.Header()
+	h["Etag"] = []string{etag(t)} // the names are canonical: Set would look
+	h["Content-Type"] = jsonType
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // a client that went away needs no answer
+	_, _ = w.Write(append(b, '\n')) // a client that went away needs no answer
 	return nil
 }
 
-// encode ends with a line feed.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode the answer: %w", err)
-	}
-	return b.Bytes(), nil
-}
+var jsonType = []string{"application/json"} // shared, and never changed

@@ -99,6 +99,9 @@ func (t Task) Apply(p Patch, now time.Time) (Task, Kind) {
 // another order than it is written, or shows nothing at all.
 func ParseTitle(s string) (string, error) {
 	s = strings.TrimSpace(s)
+	if s != "" && len(s) <= MaxTitleRunes && printableASCII(s) { // nearly always
+		return s, nil
+	}
 	switch {
 	case !utf8.ValidString(s):
 		return "", fmt.Errorf("must be valid UTF-8")
@@ -116,6 +119,15 @@ func ParseTitle(s string) (string, error) {
 		return "", fmt.Errorf("must contain a visible character")
 	}
 	return s, nil
+}
+
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func breaksLine(r rune) bool { return unicode.In(r, unicode.Zl, unicode.Zp) }
