@@ -32,6 +32,7 @@
 //	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
 //	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
+//	DATABASE_COMPACT            false            rewrite a database of an earlier version at start; see Space
 //	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
 //	                                             more; without it the API is open. See Tokens
 //	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
@@ -59,6 +60,15 @@
 // may write is refused. Refused calls are counted in
 // taskwire_auth_failures_total{reason}, logged at most once a second, and answered
 // a quarter of a second late.
+//
+// # Space
+//
+// Rows of published events are deleted after OUTBOX_RETENTION, and pages of the file
+// that nothing has used for a minute are given back. A database of an earlier
+// version has to be rewritten for that: at the first start when it uses up to
+// 32 MiB, else with DATABASE_COMPACT=true. It takes about 10 s and as much free space
+// as it uses per GB, and the API is not available meanwhile. Without it, the file
+// keeps its size, and what is free in it is used again.
 //
 // # Stopping
 //

@@ -79,9 +79,14 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 
 // load opens the store and serves the API from it.
 func (s *Service) load(ctx context.Context) error {
-	tasks, err := store.Open(ctx, store.Config{Path: s.cfg.Database, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention})
+	tasks, err := store.Open(ctx, store.Config{
+		Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention,
+	})
 	if err != nil {
 		return fmt.Errorf("task store: %w", err)
+	}
+	if err := tasks.CannotShrink(); err != nil {
+		s.log.Warn("space of deleted rows stays with the database file", "err", err)
 	}
 	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
 	s.store = tasks

@@ -17,6 +17,7 @@ type Config struct {
 	HTTP            httpd.Config
 	Kafka           kafka.Config
 	Database        string        // path of the SQLite file, DATABASE_URL without its scheme
+	Compact         bool          // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
 	EventMode       event.Mode    // how an event becomes a Kafka record, EVENT_MODE
 	TokensFile      string        // API_TOKENS_FILE; "" leaves the API open
 	OutboxLimit     int64         // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
@@ -30,6 +31,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		HTTP:            httpd.ConfigFromEnv(r, "taskapi", 8000),
 		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
 		EventMode:       event.Mode(r.Enum("EVENT_MODE", "structured", "structured", "binary", "envelope")),
+		Compact:         r.Bool("DATABASE_COMPACT", false),
 		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
 		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),

@@ -25,6 +25,12 @@ func LimitPages(cfg Config, n int) Config {
 	return cfg
 }
 
+// GiveBackAll makes a file keep no free pages, and rewrites none without Compact.
+func GiveBackAll(cfg Config) Config {
+	cfg.keepPages, cfg.smallFile = 0, 1
+	return cfg
+}
+
 // Purge purges once, in a store whose Run is not running.
 func Purge(s *Store) error {
 	return s.conn.Raw(func(c any) error {
@@ -32,7 +38,11 @@ func Purge(s *Store) error {
 		if err != nil {
 			return err
 		}
-		w.purge()
+		for w.purge() != purgeEvery {
+		}
 		return errors.Join(w.fault, w.close())
 	})
 }
+
+// ListQueries are the queries of List.
+func ListQueries() []string { return []string{listAll, listByStatus, listByOwner, listByBoth} }

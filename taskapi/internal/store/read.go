@@ -29,31 +29,52 @@ type queries struct {
 	oldest   *sql.Stmt
 }
 
+// The lists. By owner merges the tasks of each status, which one index has in order.
+const (
+	listAll      = `SELECT ` + columns + ` FROM task WHERE id > ? ORDER BY id LIMIT ?`
+	listByStatus = `SELECT ` + columns + ` FROM task WHERE status = ? AND id > ? ORDER BY id LIMIT ?`
+	listByBoth   = `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND status = ? AND id > ? ORDER BY id LIMIT ?`
+	listByOwner  = `SELECT ` + columns + ` FROM task WHERE owner_id = ?1 AND status = 'completed' AND id > ?2 UNION ALL
+		SELECT ` + columns + ` FROM task WHERE owner_id = ?1 AND status = 'in_progress' AND id > ?2 UNION ALL
+		SELECT ` + columns + ` FROM task WHERE owner_id = ?1 AND status = 'pending' AND id > ?2 ORDER BY id LIMIT ?3`
+)
+
 func (s *Store) openReads(ctx context.Context) (err error) {
-	s.reads, err = sql.Open("sqlite", dsn(s.cfg.Path, "ro", "query_only(1)", "cache_size(-8000)"))
-	if err != nil {
-		return fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
+	if s.reads, err = s.openReader(4); err != nil {
+		return err
 	}
-	s.reads.SetMaxOpenConns(4)
-	s.reads.SetMaxIdleConns(4)
+	if s.relay, err = s.openReader(1); err != nil {
+		return err
+	}
 	q := &s.queries
 	for _, p := range []struct {
 		into *(*sql.Stmt)
+		db   *sql.DB
 		text string
 	}{
-		{&q.get, `SELECT ` + columns + ` FROM task WHERE id = ?`},
-		{&q.all, `SELECT ` + columns + ` FROM task WHERE id > ? ORDER BY id LIMIT ?`},
-		{&q.byStatus, `SELECT ` + columns + ` FROM task WHERE status = ? AND id > ? ORDER BY id LIMIT ?`},
-		{&q.byOwner, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND id > ? ORDER BY id LIMIT ?`},
-		{&q.byBoth, `SELECT ` + columns + ` FROM task WHERE owner_id = ? AND status = ? AND id > ? ORDER BY id LIMIT ?`},
-		{&q.next, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id WHERE u.id > ? ORDER BY u.id LIMIT ?`},
-		{&q.oldest, `SELECT created_at FROM outbox WHERE id = (SELECT min(id) FROM unpublished)`},
+		{&q.get, s.reads, `SELECT ` + columns + ` FROM task WHERE id = ?`},
+		{&q.all, s.reads, listAll},
+		{&q.byStatus, s.reads, listByStatus},
+		{&q.byOwner, s.reads, listByOwner},
+		{&q.byBoth, s.reads, listByBoth},
+		{&q.next, s.relay, `SELECT o.id, o.task_id, o.event FROM unpublished u JOIN outbox o ON o.id = u.id WHERE u.id > ? ORDER BY u.id LIMIT ?`},
+		{&q.oldest, s.reads, `SELECT created_at FROM outbox WHERE id = (SELECT min(id) FROM unpublished)`},
 	} {
-		if *p.into, err = s.reads.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // kept for the life of the store, closed by queries.close
+		if *p.into, err = p.db.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // kept for the life of the store, closed by queries.close
 			return fmt.Errorf("prepare %q: %w", p.text, err)
 		}
 	}
 	return nil
+}
+
+func (s *Store) openReader(connections int) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", dsn(s.cfg.Path, "ro", "query_only(1)", "cache_size(-8000)"))
+	if err != nil {
+		return nil, fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	return db, nil
 }
 
 func (q *queries) close() error {

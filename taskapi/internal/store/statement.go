@@ -16,12 +16,16 @@ type writer struct {
 	fault error // why the file can no longer be trusted; set once
 	all   []*statement
 
+	purging bool  // a purge is under way
+	spare   int64 // pages that it has still to give back
+
 	begin, end, rollback      *statement
 	getTask, newTask, setTask *statement
 	newEvent, newUnpublished  *statement
 	published                 *statement
 	getKey, setKey            *statement
 	purgeOutbox, purgeKeys    *statement
+	freePages, vacuum         *statement
 }
 
 func newWriter(s *Store, conn driver.Conn) (*writer, error) {
@@ -47,6 +51,8 @@ func newWriter(s *Store, conn driver.Conn) (*writer, error) {
 		{&w.purgeOutbox, `DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
 			WHERE id < coalesce((SELECT min(id) FROM unpublished), (SELECT max(id) FROM outbox)) AND created_at < ? ORDER BY id LIMIT ?)`},
 		{&w.purgeKeys, `DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE created_at < ? LIMIT ?)`},
+		{&w.freePages, `PRAGMA freelist_count`},
+		{&w.vacuum, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, vacuumPages)},
 	} {
 		stmt, err := conn.Prepare(p.text)
 		if err != nil {

@@ -39,6 +39,9 @@ type Config struct {
 	OutboxLimit int64
 	// Retention is how long the row of a published event is kept. 0: 1 h.
 	Retention time.Duration
+	// Compact rewrites a file that cannot shrink when it is opened, however large
+	// it is; see Store.CannotShrink. Changes wait meanwhile.
+	Compact bool
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 
@@ -46,6 +49,8 @@ type Config struct {
 	commit func(commit func(...driver.Value) error) error
 	// maxPages limits the file; tests fill it. 0 is SQLite's own limit.
 	maxPages int
+	// keepPages and smallFile are the constants of space.go; tests lower them.
+	keepPages, smallFile int
 }
 
 // Store is a task.Store and an outbox.Source.
@@ -55,6 +60,7 @@ type Store struct {
 	db      *sql.DB   // holds conn only
 	conn    *sql.Conn // used by Run only
 	reads   *sql.DB
+	relay   *sql.DB // one connection: lists that take long do not delay events
 	queries queries
 
 	jobs    chan *job
@@ -63,6 +69,8 @@ type Store struct {
 	wake    chan struct{}
 	pending atomic.Int64 // written by Run only
 	writing atomic.Int64 // start of the current transaction in Unix nanoseconds; 0: there is none
+
+	cannotShrink error // see CannotShrink
 
 	last     int64 // time of the last change in microseconds; owned by Run
 	outboxID int64 // of the last outbox row; owned by Run
@@ -146,6 +154,9 @@ func withDefaults(cfg Config) Config {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.smallFile == 0 {
+		cfg.keepPages, cfg.smallFile = keepPages, smallFile
+	}
 	if cfg.commit == nil {
 		cfg.commit = func(commit func(...driver.Value) error) error { return commit() }
 	}
@@ -160,7 +171,8 @@ func dsn(path, mode string, pragmas ...string) string {
 
 func (s *Store) openWriter(ctx context.Context) (err error) {
 	// fullfsync makes macOS write through the disk's cache, as Linux always does.
-	s.db, err = sql.Open("sqlite", dsn(s.cfg.Path, "rwc", "journal_mode(WAL)", "synchronous(FULL)",
+	// auto_vacuum comes first: it has to be chosen before the file has a page.
+	s.db, err = sql.Open("sqlite", dsn(s.cfg.Path, "rwc", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
 		"fullfsync(1)", "checkpoint_fullfsync(1)", "wal_autocheckpoint(4000)", "cache_size(-32000)",
 		fmt.Sprintf("max_page_count(%d)", cmp.Or(s.cfg.maxPages, 1<<32-2))))
 	if err != nil {
@@ -173,6 +185,9 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 		return fmt.Errorf("open %s: %w", s.cfg.Path, err)
 	}
 	if err := migrate(ctx, s.conn, s.cfg.Path); err != nil {
+		return err
+	}
+	if err := s.makeShrinkable(ctx); err != nil {
 		return err
 	}
 	var pending int64
@@ -204,8 +219,11 @@ func checkDurability(ctx context.Context, conn *sql.Conn) error {
 // Close releases the files and the lock. Run must have returned.
 func (s *Store) Close() error {
 	var errs []error
-	if s.reads != nil {
-		errs = append(errs, s.queries.close(), s.reads.Close())
+	errs = append(errs, s.queries.close())
+	for _, reads := range []*sql.DB{s.reads, s.relay} {
+		if reads != nil {
+			errs = append(errs, reads.Close())
+		}
 	}
 	// The writer is closed last: the last connection copies the WAL into the file.
 	if s.conn != nil {

@@ -18,6 +18,7 @@ import (
 const (
 	maxBatch   = 512 // jobs in one transaction
 	purgeEvery = time.Minute
+	purgeStep  = 20 * time.Millisecond
 	purgeRows  = 1000 // in one transaction, so that no change waits long behind a purge
 )
 
@@ -250,27 +251,40 @@ func (t *txn) now() time.Time {
 	return fromMicros(us)
 }
 
-// purge deletes expired rows and returns when to purge again: soon while there
-// are more, so that changes run in between.
+// purge does one step of a purge and returns when to do the next: soon while there
+// is more to do, so that changes run in between.
 func (w *writer) purge() time.Duration {
+	if !w.purging {
+		spare, err := w.countSpare()
+		if err != nil {
+			return purgeEvery // the next write reports the fault
+		}
+		w.purging, w.spare = true, spare
+	}
 	now := w.s.cfg.Now()
-	var n int64
+	var more bool
 	j := &job{ctx: context.Background(), done: make(chan error, 1), do: func(t *txn) (err error) {
-		n, err = t.purge(now)
+		if t.spare > 0 {
+			more = true
+			return t.giveBack()
+		}
+		more, err = t.purge(now)
 		return err
 	}}
 	w.commit([]*job{j})
-	if err := <-j.done; err != nil || n < purgeRows {
+	if err := <-j.done; err != nil || !more {
+		w.purging = false
 		return purgeEvery
 	}
-	return 20 * time.Millisecond
+	return purgeStep
 }
 
-func (t *txn) purge(now time.Time) (int64, error) {
+// purge deletes expired rows and reports whether there are more.
+func (t *txn) purge(now time.Time) (more bool, err error) {
 	rows, err := t.purgeOutbox.change(now.Add(-t.s.cfg.Retention).UnixMicro(), int64(purgeRows))
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	keys, err := t.purgeKeys.change(now.Add(-task.KeyLifetime).UnixMicro(), int64(purgeRows))
-	return max(rows, keys), err
+	return max(rows, keys) == purgeRows, err
 }
