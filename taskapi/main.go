@@ -93,4 +93,4 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("taskapi", source, app.FromEnv, app.New) }
+func main() { process.Main("taskapi", source, app.FromEnv, open) }

@@ -43,6 +43,9 @@ type Service struct {
 	transport *kafka.Transport
 }
 
+// CacheBytes is what a service holds outside of Go's heap at most.
+const CacheBytes = store.CacheBytes
+
 // New binds the ports, opens the store and reads the secrets; it starts
 // nothing. Kafka may be down: the relay waits for it. An unavailable volume is
 // no error either: Run waits for it.

@@ -40,7 +40,7 @@ const (
 )
 
 func (s *Store) openReads(ctx context.Context) (err error) {
-	if s.reads, err = s.openReader(4); err != nil {
+	if s.reads, err = s.openReader(readers); err != nil {
 		return err
 	}
 	if s.relay, err = s.openReader(1); err != nil {
@@ -68,7 +68,7 @@ func (s *Store) openReads(ctx context.Context) (err error) {
 }
 
 func (s *Store) openReader(connections int) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", dsn(s.cfg.Path, "ro", "query_only(1)", "cache_size(-8000)"))
+	db, err := sql.Open("sqlite", dsn(s.cfg.Path, "ro", "query_only(1)", fmt.Sprintf("cache_size(-%d)", readerCache)))
 	if err != nil {
 		return nil, fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
 	}

@@ -31,6 +31,15 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
+// The page caches of the connections in KiB, and what all of them take at most.
+const (
+	writerCache = 32000
+	readerCache = 8000
+	readers     = 4
+
+	CacheBytes = (writerCache + (readers+1)*readerCache) << 10
+)
+
 // Config is the settings of a store.
 type Config struct {
 	Path string
@@ -173,7 +182,7 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 	// fullfsync makes macOS write through the disk's cache, as Linux always does.
 	// auto_vacuum comes first: it has to be chosen before the file has a page.
 	s.db, err = sql.Open("sqlite", dsn(s.cfg.Path, "rwc", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
-		"fullfsync(1)", "checkpoint_fullfsync(1)", "wal_autocheckpoint(4000)", "cache_size(-32000)",
+		"fullfsync(1)", "checkpoint_fullfsync(1)", "wal_autocheckpoint(4000)", fmt.Sprintf("cache_size(-%d)", writerCache),
 		fmt.Sprintf("max_page_count(%d)", cmp.Or(s.cfg.maxPages, 1<<32-2))))
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.cfg.Path, err)
