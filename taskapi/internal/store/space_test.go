@@ -33,12 +33,12 @@ func fill(t *testing.T, s *store.Store, tasks int) {
 
 func publish(t *testing.T, s *store.Store, tasks int) {
 	t.Helper()
-	rows, err := s.Next(t.Context(), 0, tasks, 1<<30)
-	if err != nil || len(rows) != tasks {
-		t.Fatalf("%d rows, %v", len(rows), err)
+	page, err := s.Next(t.Context(), 0, tasks, 1<<30)
+	if err != nil || len(page.Rows) != tasks {
+		t.Fatalf("%d rows, %v", len(page.Rows), err)
 	}
-	ids := make([]int64, len(rows))
-	for i, row := range rows {
+	ids := make([]int64, len(page.Rows))
+	for i, row := range page.Rows {
 		ids[i] = row.ID
 	}
 	if err := s.Published(t.Context(), ids); err != nil {
