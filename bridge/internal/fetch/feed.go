@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// requestTimeout bounds one request, with the wait for memory.
+	// requestTimeout bounds one request beside its long poll, with the wait for memory.
 	requestTimeout = 10 * time.Second
 	// lookupTimeout bounds the question for first offsets.
 	lookupTimeout = 10 * time.Second

@@ -35,7 +35,7 @@ type poll struct {
 // run sends the request. What the answer has not served waits again, in front: who
 // was left out for want of room comes first the next time.
 func (p *poll) run(running context.Context, r fetchapi.Request) {
-	ctx, cancel := context.WithTimeout(running, requestTimeout)
+	ctx, cancel := context.WithTimeout(running, time.Duration(r.MaxWaitTime)*time.Millisecond+requestTimeout)
 	defer cancel()
 	f := p.feed
 	_, err := f.transport.RoundTrip(ctx, f.client.Addr, &exchange{

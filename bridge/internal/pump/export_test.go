@@ -9,3 +9,6 @@ func (r *Redrive) SetSession(d time.Duration) { r.session = d }
 func GatherUntil(mode Mode, inFlight, ready, size int, oldest time.Time) time.Time {
 	return (&Subscription{cfg: Config{Mode: mode}}).gatherUntil(inFlight, ready, size, oldest)
 }
+
+// SetWorkerIdle ends workers sooner that have nothing to do.
+func (s *Subscription) SetWorkerIdle(d time.Duration) { s.workerIdle = d }

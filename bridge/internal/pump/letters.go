@@ -20,7 +20,8 @@ type letters struct {
 	due     schedule
 	work    chan *item   // to the worker
 	written chan written // from the worker
-	busy    bool         // the worker has one
+	staffed bool         // the worker has been started
+	busy    bool         // it has one
 }
 
 // written is what became of one write; a nil error means that all replicas have it.

@@ -15,9 +15,16 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
-// checkEvery bounds a turn of the loop: by then it looks at its membership and
-// its status again.
-const checkEvery = 250 * time.Millisecond
+const (
+	// checkEvery bounds a turn of the loop while there is something to do: by then it
+	// looks at its membership and its status again.
+	checkEvery = 250 * time.Millisecond
+	// idleCheck does so while there is nothing: only the key of the seals may change.
+	idleCheck = 5 * time.Second
+	// workerIdle is how long a worker, and its connection to the sink, is kept that
+	// had nothing to do. It may be twice that.
+	workerIdle = 10 * time.Second
+)
 
 // errTooLong is about what would be posted: no sink takes it, however often.
 var errTooLong = fmt.Errorf("the event is longer than %d bytes in the form in which it would be posted", event.MaxBytes)
@@ -54,6 +61,8 @@ type partition struct {
 	workers  int        // started; each posts one item at a time
 	gather   time.Time  // mode auto: until then what is ready waits for more
 	inFlight int        // posts under way
+	busiest  int        // most posts under way at once since the last look
+	lookAt   time.Time  // when to dismiss the workers that were not needed
 	turn     turn       // under the rate of the subscription
 	slower   turn       // under that of a pass over dead letters
 	unmarked int        // finished in a pass, and in no commit yet
@@ -112,8 +121,7 @@ func (p *partition) run(ctx context.Context) {
 	defer abandon()
 	var wg sync.WaitGroup
 	wg.Go(func() { p.fetch(ctx, p.tracker.Next()) })
-	wg.Go(func() { p.writeLetters(posts) })
-	p.loop(ctx, func() { wg.Go(func() { p.attempt(posts) }) })
+	p.loop(ctx, func(worker func(context.Context)) { wg.Go(func() { worker(posts) }) })
 	failpoint.Hit("B7")
 	p.turn.giveBack()
 	p.slower.giveBack()
@@ -125,8 +133,8 @@ func (p *partition) run(ctx context.Context) {
 
 // loop is the whole life of a partition. Each turn takes in one thing that
 // happened and then starts what may be started; see the package comment for
-// why the order of effects is safe. hire starts another worker.
-func (p *partition) loop(ctx context.Context, hire func()) {
+// why the order of effects is safe. hire starts a worker.
+func (p *partition) loop(ctx context.Context, hire func(worker func(context.Context))) {
 	timer := time.NewTimer(checkEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -137,6 +145,7 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 		p.sub.pass.turn(p, pause)
 		p.startCommit(now)
 		p.publish(now, paused)
+		p.dismiss(now)
 
 		slices := p.slices
 		if len(p.pending) > 0 {
@@ -154,9 +163,13 @@ func (p *partition) loop(ctx context.Context, hire func()) {
 			}
 			if ready != nil && p.workers == p.inFlight {
 				p.workers++
-				hire()
+				hire(p.attempt)
 			}
 			letter, letterWork = p.letters.next(now)
+			if letterWork != nil && !p.letters.staffed {
+				p.letters.staffed = true
+				hire(p.writeLetters)
+			}
 		}
 		timer.Reset(p.sleep(now, paused))
 		select {
@@ -267,7 +280,25 @@ func (p *partition) begin(heads int) {
 	p.turn.use()
 	p.slower.use()
 	p.inFlight++
+	p.busiest = max(p.busiest, p.inFlight)
 	p.breaker.started(r.key)
+}
+
+// dismiss ends the workers that were not needed for some time. Each of them waits
+// for work, or is about to, so none is waited for.
+func (p *partition) dismiss(now time.Time) {
+	if p.workers == 0 || p.lookAt.After(now) {
+		return
+	}
+	if !p.lookAt.IsZero() {
+		for ; p.workers > p.busiest; p.workers-- {
+			p.work <- nil
+		}
+	}
+	p.busiest, p.lookAt = p.inFlight, now.Add(p.sub.workerIdle)
+	if p.workers == 0 {
+		p.lookAt = time.Time{}
+	}
 }
 
 // reuse keeps a post whose events are settled for another.
@@ -279,7 +310,7 @@ func (p *partition) reuse(r *post) {
 
 // sleep is how long nothing can happen by the clock alone.
 func (p *partition) sleep(now time.Time, paused bool) time.Duration {
-	d := checkEvery
+	d := p.longest(now)
 	if wait, ok := p.committer.pause(now); ok {
 		d = min(d, wait)
 	}
@@ -299,6 +330,21 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 		d = min(d, at.Sub(now))
 	}
 	return max(d, time.Millisecond)
+}
+
+// longest is how long the loop may sleep at most.
+func (p *partition) longest(now time.Time) time.Duration {
+	if p.window.items > 0 || len(p.pending) > 0 {
+		return checkEvery
+	}
+	d := idleCheck
+	if p.status.stale {
+		d = publishEvery
+	}
+	if p.workers > 0 {
+		d = min(d, p.lookAt.Sub(now))
+	}
+	return d
 }
 
 // done finishes an item: its offset, its place in the window, and the next of its key.

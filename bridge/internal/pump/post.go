@@ -25,7 +25,8 @@ type post struct {
 	result  deliver.Result
 }
 
-// attempt is a worker: it makes one post after the other until work is closed.
+// attempt is a worker: it makes one post after the other until it is given none, or
+// work is closed.
 // It looks for a hold once more, as late as it can: one from another partition
 // may have come after the loop chose the events.
 func (p *partition) attempt(posts context.Context) {
@@ -33,6 +34,9 @@ func (p *partition) attempt(posts context.Context) {
 	defer sink.Close()
 	var batch deliver.Batch
 	for post := range p.work {
+		if post == nil {
+			return
+		}
 		start := time.Now()
 		post.result, post.held = deliver.Result{}, p.sub.pace.held(start) != nil
 		if post.held || !post.expire(start) {

@@ -118,8 +118,9 @@ type Subscription struct {
 	pass    *Redrive      // nil: it delivers the events of the topic themselves
 	passes  chan struct{} // held by the pass over its dead letters
 
-	standings *standings
-	consent   *consent
+	standings  *standings
+	consent    *consent
+	workerIdle time.Duration
 
 	mu         sync.Mutex
 	partitions map[int]*partition // this member's
@@ -146,7 +147,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Sticky: true, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	s.standings = newStandings()
+	s.standings, s.workerIdle = newStandings(), workerIdle
 	return s, nil
 }
 

@@ -117,8 +117,9 @@ type bundle struct {
 	cfg    pump.Config
 	budget int64 // bytes
 	shared *pump.Budget
-	log    *slog.Logger         // nil: discarded
-	reg    *prometheus.Registry // of the last run
+	before func(*pump.Subscription) // it runs; nil for nothing
+	log    *slog.Logger             // nil: discarded
+	reg    *prometheus.Registry     // of the last run
 }
 
 func setup(t *testing.T, sinkURL string) *bundle { return setupWith(t, sinkURL, 1) }
@@ -126,7 +127,12 @@ func setup(t *testing.T, sinkURL string) *bundle { return setupWith(t, sinkURL, 
 // setupWith has a number of partitions for dead letters.
 func setupWith(t *testing.T, sinkURL string, letters int) *bundle {
 	t.Helper()
-	b, err := embedkafka.Start(embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": letters}})
+	return setupOn(t, sinkURL, embedkafka.Config{Addr: "127.0.0.1:0", Topics: map[string]int{"events": 1, "dlq": letters}})
+}
+
+func setupOn(t *testing.T, sinkURL string, broker embedkafka.Config) *bundle {
+	t.Helper()
+	b, err := embedkafka.Start(broker)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,6 +193,9 @@ func (b *bundle) run() (s *pump.Subscription, stop func()) {
 	s, err := pump.New(b.cfg, b.client, kafka.NewProducer(b.client, log), budget, pump.NewMetrics(b.reg), log)
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if b.before != nil {
+		b.before(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

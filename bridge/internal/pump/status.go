@@ -35,12 +35,16 @@ type statusBox struct {
 	blocked   string    // reason label of taskwire_bridge_blocked
 	oldest    time.Time // since when the lowest offset in flight is here; zero when there is none
 	published time.Time // owned by the loop
+	stale     bool      // likewise: something may have changed since
 }
 
-// publish writes the status, not more often than is worth its cost.
+// publishEvery is the least time between two states: more are not worth their cost.
+const publishEvery = 50 * time.Millisecond
+
+// publish writes the status, not more often than every publishEvery.
 func (p *partition) publish(now time.Time, paused bool) {
 	b := &p.status
-	if now.Sub(b.published) < 50*time.Millisecond {
+	if b.stale = now.Sub(b.published) < publishEvery; b.stale {
 		return
 	}
 	b.published = now
