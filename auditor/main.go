@@ -105,4 +105,6 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("auditor", source, app.FromEnv, app.New, app.Cat(), app.Reconcile()) }
+func main() {
+	process.Main("auditor", source, app.FromEnv, app.New, app.Cat(), app.Verify(), app.Prove(), app.VerifyProof(), app.Export(), app.Key(), app.Reconcile())
+}

@@ -30,7 +30,9 @@ type Service struct {
 	http    *httpd.Server
 	guard   *sink.Guard
 	config  ledger.Config
+	tree    TreeConfig
 	ledger  store    // nil while it cannot be opened
+	proofs  *proofs  // of the ledger
 	missing error    // why New could not open the log, nil when it did
 	loading *loading // when New did not wait for it
 	log     *slog.Logger
@@ -66,6 +68,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
 		log.Warn("high-water mark of the audit log not written", "err", err)
 	}}
+	s.tree = cfg.Tree
 	s.missing = s.begin(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
@@ -78,16 +81,24 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 // load opens the log, and sets the handler and the checks that need it.
 func (s *Service) load(ctx context.Context) error {
 	s.config.OnIndex, s.config.OnCheck = s.indexing(), s.checking()
+	s.config.OnLines = func(first int64, leaves [][32]byte) error { // not before load returns
+		s.proofs.Append(first, leaves)
+		return nil
+	}
 	l, err := ledger.Open(ctx, s.config)
 	if err != nil {
 		return err
 	}
-	s.ledger = l
+	proofs, err := s.openTree(ctx, l)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	s.ledger, s.proofs = l, proofs
 	s.metrics.register(s.http.Registry(), l)
 	s.http.Registry().MustRegister(uncheckedBytes(l))
 	s.logRecovery(l)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
-	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault})
+	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "tree", Func: proofs.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
 	return nil
 }
@@ -110,6 +121,9 @@ func (s *Service) routes() http.Handler {
 	mux.Handle("GET /entries/tail", s.readers.only(s.tail))
 	mux.Handle("GET /entries/{seq}", s.readers.only(s.entry))
 	mux.Handle("GET /tasks/{id}/history", s.readers.only(s.history))
+	mux.HandleFunc("GET /checkpoint", s.checkpoint) // hashes only, so for everybody
+	mux.HandleFunc("GET /tile/{path...}", s.tile)
+	mux.HandleFunc("GET /proof/{seq}", s.proof)
 	mux.Handle("/", s.guard.Wrap(sink.Handler(s.receive)))
 	return mux
 }
@@ -138,6 +152,7 @@ func (s *Service) Run(ctx context.Context) error {
 		if err := s.finish(ctx); err != nil || s.ledger == nil {
 			return err
 		}
+		group.Go(func() error { return s.watchTree(ctx) })
 		return s.ledger.Run(ctx)
 	})
 	group.Go(func() error {
@@ -152,7 +167,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err == nil {
 		err = s.ledger.Fault()
 	}
-	return errors.Join(err, s.ledger.Close())
+	return errors.Join(err, s.ledger.Close(), s.proofs.Close())
 }
 
 // Close releases the ports and the log of a service that never ran.
@@ -160,7 +175,7 @@ func (s *Service) Close() error {
 	s.giveUp()
 	err := s.http.Close()
 	if s.ledger != nil {
-		err = errors.Join(err, s.ledger.Close())
+		err = errors.Join(err, s.ledger.Close(), s.proofs.Close())
 	}
 	return err
 }

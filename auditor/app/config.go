@@ -1,8 +1,12 @@
 package app
 
 import (
+	"os"
+
+	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/secretfile"
 	"github.com/taskwire/taskwire/internal/sink"
 	"github.com/taskwire/taskwire/internal/token"
 )
@@ -16,6 +20,8 @@ type Config struct {
 
 	// Path of the log, AUDIT_LOG_PATH. Its folder must exist.
 	Path string
+
+	Tree TreeConfig
 
 	// ReadTokensFile has the tokens of those who may read the log, "" for everybody,
 	// AUDIT_READ_TOKENS_FILE.
@@ -36,9 +42,46 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 			r.Fail(key, "%v", err)
 		}
 	}
-	// A security setting that is silently ignored would be worse than an error.
-	if key := "AUDIT_SIGNING_KEY_FILE"; r.String(key, "") != "" {
-		r.Fail(key, "is not supported yet; unset it")
-	}
+	cfg.Tree = treeFromEnv(r)
 	return cfg, r.Err()
+}
+
+// TreeConfig says how the log is signed, and who is told.
+type TreeConfig struct {
+	// KeyFile has the signing key, AUDIT_SIGNING_KEY_FILE; "" for one beside the log.
+	KeyFile string
+
+	// SecondPlace gets a copy of each checkpoint, AUDIT_CHECKPOINT_URL; "" for none.
+	SecondPlace string
+
+	// Witnesses cosign checkpoints, AUDIT_WITNESS_FILE.
+	Witnesses []tree.Witness
+}
+
+const (
+	checkpointURL = "AUDIT_CHECKPOINT_URL"
+	witnessFile   = "AUDIT_WITNESS_FILE"
+)
+
+func treeFromEnv(r *env.Reader) (cfg TreeConfig) {
+	if cfg.KeyFile = r.String(signingKeyFile, ""); cfg.KeyFile != "" {
+		if err := secretfile.Check(cfg.KeyFile, tree.ParseKeys); err != nil {
+			r.Fail(signingKeyFile, "%v", err)
+		}
+	}
+	if cfg.SecondPlace = r.String(checkpointURL, ""); cfg.SecondPlace != "" {
+		if _, err := tree.ParsePlace(cfg.SecondPlace, nil); err != nil {
+			r.Fail(checkpointURL, "%v", err)
+		}
+	}
+	if path := r.File(witnessFile); path != "" && r.Err() == nil {
+		content, err := os.ReadFile(path)
+		if err == nil {
+			cfg.Witnesses, err = tree.ParseWitnesses(content)
+		}
+		if err != nil {
+			r.Fail(witnessFile, "%s: %v", path, err)
+		}
+	}
+	return cfg
 }

@@ -4,12 +4,14 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"sync"
 	"syscall"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
@@ -100,4 +102,27 @@ func (p *pointedFile) losePower() {
 		zeros := make([]byte, max(0, min(r[1], p.synced)-r[0]))
 		_, _ = disk.WriteAt(zeros, r[0])
 	}
+}
+
+// pointedTree adds the fail points of the tree, which has none of its own.
+func pointedTree(s tree.Store) tree.Store { return pointedStore{s} }
+
+type pointedStore struct{ tree.Store }
+
+func (p pointedStore) WriteTile(ctx context.Context, path string, data []byte) error {
+	failpoint.Hit("T1")
+	if err := p.Store.WriteTile(ctx, path, data); err != nil {
+		return err
+	}
+	failpoint.Hit("T2")
+	return nil
+}
+
+func (p pointedStore) WriteCheckpoint(ctx context.Context, note []byte) error {
+	failpoint.Hit("T3")
+	if err := p.Store.WriteCheckpoint(ctx, note); err != nil {
+		return err
+	}
+	failpoint.Hit("T4")
+	return nil
 }

@@ -16,11 +16,16 @@ import (
 )
 
 // spawn starts the auditor as a process and waits until it listens.
-func spawn(t *testing.T, path string) (p *apptest.Process, url string) {
+func spawn(t *testing.T, path string, env ...string) (p *apptest.Process, url string) {
 	t.Helper()
-	p = apptest.Self(t, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")
+	p = selfProcess(t, path, env...)
 	url, _ = p.URLs(t)
 	return p, url
+}
+
+func selfProcess(t *testing.T, path string, env ...string) *apptest.Process {
+	t.Helper()
+	return apptest.Self(t, append(env, "AUDITOR_TEST_PROCESS=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "AUDIT_LOG_PATH="+path, "LOG_FORMAT=json")...)
 }
 
 // Every event answered with 201 is in the log once, however often the auditor is

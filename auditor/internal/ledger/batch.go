@@ -74,6 +74,11 @@ func (l *Ledger) write(b *batch) {
 	if err == nil {
 		err = l.inPlace(size + grown)
 	}
+	if err == nil && l.cfg.OnLines != nil {
+		if err = l.cfg.OnLines(next, l.leaves); err != nil {
+			err = &FaultError{err}
+		}
+	}
 	if err == nil {
 		l.mark.raise(size + grown)
 	}
@@ -87,13 +92,16 @@ func (l *Ledger) write(b *batch) {
 
 // compose renders the batch into l.line, in order of arrival.
 func (l *Ledger) compose(b *batch, seq, size int64) (grown int64) {
-	l.line = l.line[:0]
+	l.line, l.leaves = l.line[:0], l.leaves[:0]
 	now := l.cfg.Now()
 	from := 0
 	for i, c := range b.claims {
 		from = len(l.line)
 		c.Seq, c.At = seq+int64(i), size+int64(from)
 		l.line = appendLine(l.line, c.Seq, c.content, now)
+		if l.cfg.OnLines != nil {
+			l.leaves = append(l.leaves, sha256.Sum256(l.line[from:]))
+		}
 	}
 	grown = int64(len(l.line))
 	b.head = index.Head{Seq: seq + int64(len(b.claims)) - 1, From: size + int64(from), End: size + grown, Line: sha256.Sum256(l.line[from : grown-1])}

@@ -108,6 +108,11 @@ type Config struct {
 	// durable. It runs between batches and must not block.
 	OnSync func(took time.Duration, entries int)
 
+	// OnLines receives the SHA-256 of each line with its line feed, in order, after
+	// the lines are durable and before they are answered. first is the number of the
+	// first one. It must not block or keep leaves; its error is a fault.
+	OnLines func(first int64, leaves [][32]byte) error
+
 	// Wrap adds a layer over the log's file, for tests with failing disks.
 	Wrap func(File) File
 
@@ -138,8 +143,9 @@ type Ledger struct {
 	running   sync.WaitGroup // the indexer and the check
 	endCheck  context.CancelFunc
 
-	// line belongs to the goroutine that writes: the holder of busy.
-	line []byte
+	// line and leaves belong to the goroutine that writes: the holder of busy.
+	line   []byte
+	leaves [][32]byte
 
 	// mu guards all fields below. It is never held during a write, an fsync, a read
 	// of the log or a call of the index.

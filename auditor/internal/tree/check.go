@@ -38,6 +38,7 @@ type Checker struct {
 	store  Store
 	want   Checkpoint
 	repair bool // tiles that are lost or unfinished are written again
+	old    *Checkpoint
 
 	edge    Edge
 	bad     int64      // the first bad line, 0 while there is none
@@ -53,6 +54,9 @@ type Checker struct {
 func NewChecker(ctx context.Context, s Store, want Checkpoint, repair bool) *Checker {
 	return &Checker{ctx: ctx, store: s, want: want, repair: repair}
 }
+
+// Since also holds the first lines to an older checkpoint of the log.
+func (c *Checker) Since(old Checkpoint) { c.old = &old }
 
 // Add takes the next lines. It returns a *DamageError as soon as it knows what is
 // wrong with them; other errors come from the store.
@@ -80,6 +84,9 @@ func (c *Checker) Add(leaves ...[32]byte) error {
 		if full != nil && c.bad == 0 {
 			c.leaves = c.leaves[:0]
 		}
+		if c.old != nil && c.edge.size == c.old.N && c.bad == 0 && c.edge.Tree() != c.old.Tree {
+			return c.rewritten()
+		}
 		if c.edge.size == c.want.N && c.bad == 0 {
 			if err := c.atEnd(); err != nil {
 				return err
@@ -87,6 +94,10 @@ func (c *Checker) Add(leaves ...[32]byte) error {
 		}
 	}
 	return nil
+}
+
+func (c *Checker) rewritten() error {
+	return &DamageError{0, fmt.Sprintf("lines 1 to %d are not the ones that the older checkpoint covers: the log was rewritten, and signed anew", c.old.N)}
 }
 
 // atEnd has seen each line that was signed.
@@ -127,6 +138,8 @@ func (c *Checker) Done() error {
 			}
 		}
 		return &DamageError{c.edge.size + 1, fmt.Sprintf("the log ends after line %d, %d lines were signed: %d are cut off", c.edge.size, c.want.N, c.want.N-c.edge.size)}
+	case c.old != nil && c.old.N > c.want.N:
+		return &DamageError{0, fmt.Sprintf("the checkpoint covers %d lines, the older one %d: the log was rolled back", c.want.N, c.old.N)}
 	case c.want.N == 0 && c.edge.Tree() != c.want.Tree:
 		return &DamageError{0, "the checkpoint of an empty log has another root"}
 	}
@@ -134,8 +147,13 @@ func (c *Checker) Done() error {
 }
 
 // Tiles returns the tiles that were lost or damaged although the lines are the ones
-// that were signed.
-func (c *Checker) Tiles() []TileError { return append(c.lost, c.wrong...) }
+// that were signed. Of other lines, tiles say nothing that DamageError does not.
+func (c *Checker) Tiles() []TileError {
+	if c.bad > 0 {
+		return c.lost
+	}
+	return append(c.lost, c.wrong...)
+}
 
 // compare holds a tile made from the lines to the stored one.
 func (c *Checker) compare(t Tile) error {
@@ -228,15 +246,15 @@ func (c *Checker) name() error {
 }
 
 // describe compares the lines that are there with the ones that were signed, both
-// from the first one that differs.
+// from the first one that differs. One line alone shows no shift.
 func describe(got, signed []tlog.Hash) string {
 	for k := 1; k < len(signed); k++ {
-		if n := min(len(got), len(signed)-k); n > 0 && equal(got[:n], signed[k:k+n]) {
+		if n := min(len(got), len(signed)-k); n >= min(2, len(got)) && n > 0 && equal(got[:n], signed[k:k+n]) {
 			return fmt.Sprintf("%s before this line", missing(k))
 		}
 	}
 	for k := 1; k < len(got); k++ {
-		if n := min(len(signed), len(got)-k); n > 0 && equal(signed[:n], got[k:k+n]) {
+		if n := min(len(signed), len(got)-k); n >= min(2, len(signed)) && equal(signed[:n], got[k:k+n]) {
 			return fmt.Sprintf("%s inserted, beginning with this one", count(k, "line was", "lines were"))
 		}
 	}

@@ -86,6 +86,9 @@ type Log struct {
 	changed   chan struct{} // closed when published changes
 	fault     error
 
+	opened  Checkpoint // what the log was held to at the start
+	checked bool       // all of it was, then
+
 	// The rest belongs to Open, then to Run.
 	edge      *Edge
 	pending   []Tile    // full tiles, not written yet
@@ -354,12 +357,12 @@ func (l *Log) cosign(ctx context.Context, on signedTree, sigs []note.Signature) 
 	if p.Checkpoint != on.Checkpoint {
 		return nil
 	}
-	n, err := note.Open(p.note, nil)
+	_, err := note.Open(p.note, nil)
 	var unverified *note.UnverifiedNoteError
 	if !errors.As(err, &unverified) {
 		return err
 	}
-	n = unverified.Note
+	n := unverified.Note
 	n.UnverifiedSigs = replaced(n.UnverifiedSigs, sigs)
 	signed, err := note.Sign(n)
 	if err != nil {

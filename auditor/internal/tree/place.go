@@ -37,7 +37,7 @@ func ParsePlace(address string, client *http.Client) (Place, error) {
 	case u.Scheme == "":
 		return &folderPlace{address}, nil
 	}
-	return nil, fmt.Errorf("want an http or https address, or a folder, not %s:", u.Scheme)
+	return nil, fmt.Errorf("want an http or https address, or a folder, not a %s address", u.Scheme)
 }
 
 type webPlace struct {

@@ -82,7 +82,7 @@ func (l *Log) begin(ctx context.Context) error {
 	if c.N > l.cfg.Lines {
 		return &DamageError{l.cfg.Lines + 1, fmt.Sprintf("the log ends after line %d, but %d lines were signed: %d are cut off", l.cfg.Lines, c.N, c.N-l.cfg.Lines)}
 	}
-	l.published = signedTree{c, signed}
+	l.published, l.opened = signedTree{c, signed}, c
 	return nil
 }
 
@@ -93,9 +93,12 @@ func (l *Log) load(ctx context.Context) error {
 	if err == nil && edge.Tree() != c.Tree {
 		err = errors.New("the tiles of the right edge do not lead to the root that was signed")
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return err // the tiles are there
+	}
 	if err != nil {
 		l.cfg.Log.Warn("tiles of the audit log are lost or damaged; they are made again from the log", "err", err)
-		l.restore = true
+		l.restore, l.checked = true, true
 		if c.N > soon {
 			return nil
 		}
@@ -142,6 +145,42 @@ func (l *Log) rebuild(ctx context.Context) error {
 	}
 	l.edge, l.restore = &c.edge, false
 	return nil
+}
+
+// Check reads all lines that the checkpoint of the start covers and compares them
+// with the tiles. It makes tiles again that were lost or damaged. A line that is not
+// the one that was signed is the Fault.
+func (l *Log) Check(ctx context.Context) error {
+	if l.checked {
+		return nil // the tiles were made from all of it
+	}
+	c := NewChecker(ctx, l.cfg.Store, l.opened, true)
+	began, lines := time.Now(), l.length()
+	err := l.cfg.Source(ctx, 0, l.opened.N, func(leaf [32]byte) error {
+		if c.edge.size%(16*Width) == Width/2 { // appends come first
+			rest := 2 * time.Since(began)
+			if now := l.length(); now != lines {
+				rest, lines = 10*rest, now
+			}
+			l.pause(ctx, min(rest, time.Second))
+			began = time.Now()
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return c.Add(leaf)
+	})
+	if err == nil {
+		err = c.Done()
+	}
+	var damage *DamageError
+	if errors.As(err, &damage) {
+		l.fail(err)
+	}
+	for _, t := range c.Tiles() {
+		l.cfg.Log.Warn("tile of the audit log made again from the log", "tile", t.Path, "reason", t.Reason)
+	}
+	return err
 }
 
 // lastLines compares the lines of the last tiles with the hashes that were signed.

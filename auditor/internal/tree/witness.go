@@ -28,6 +28,9 @@ type Witness struct {
 	verifier note.Verifier
 }
 
+// Verifier checks the cosignatures of the witness.
+func (w Witness) Verifier() note.Verifier { return w.verifier }
+
 // ParseWitnesses reads the witness lines of a C2SP tlog-policy:
 //
 //	witness NAME VKEY URL

@@ -1,0 +1,167 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/tree"
+	"github.com/taskwire/taskwire/internal/httpd"
+)
+
+// proofs is the tree of the log, with what it needs to run.
+type proofs struct {
+	*tree.Log
+	store  tree.Store
+	client *http.Client // to the witnesses and the second place
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	close  func() error
+}
+
+// newTreeClient follows no redirects: what signs for this log is where its operator said.
+func newTreeClient() *http.Client {
+	return &http.Client{
+		Timeout:       10 * time.Second,
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 5 * time.Second, ForceAttemptHTTP2: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// openTree holds the log to its checkpoint. The tree is in the folder of the log.
+func (s *Service) openTree(ctx context.Context, l *ledger.Ledger) (*proofs, error) {
+	folder, err := tree.OpenFolder(filepath.Dir(s.config.Path))
+	if err != nil {
+		return nil, err
+	}
+	p := &proofs{store: pointedTree(folder), client: newTreeClient(), close: folder.Close}
+	if err := s.startTree(ctx, p, l); err != nil {
+		return nil, errors.Join(err, folder.Close())
+	}
+	return p, nil
+}
+
+func (s *Service) startTree(ctx context.Context, p *proofs, l *ledger.Ledger) error {
+	keys, err := openKeys(ctx, s.tree.KeyFile, s.config.Path, p.store, s.log)
+	if err != nil {
+		return err
+	}
+	cfg := tree.Config{Store: p.store, Source: leaves(l), Lines: l.Len(), Keys: keys, Witnesses: s.tree.Witnesses, Client: p.client, Log: s.log}
+	if s.tree.SecondPlace != "" {
+		if cfg.Second, err = tree.ParsePlace(s.tree.SecondPlace, p.client); err != nil {
+			return fmt.Errorf("%s: %w", checkpointURL, err)
+		}
+	}
+	if p.Log, err = tree.Open(ctx, cfg); err != nil {
+		return fmt.Errorf("audit log %s: %w; restore it from a backup. `auditor verify` reads all of it; docs/audit-format.md says how to accept a loss", s.config.Path, err)
+	}
+	// It ends after the log is closed, so not with ctx.
+	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
+	p.wg.Go(func() { _ = p.Run(ctx) }) // Fault has its error
+	p.wg.Go(func() {
+		if err := p.Check(ctx); err != nil && ctx.Err() == nil && p.Fault() == nil {
+			s.log.Error("audit log not compared with its tree", "err", err)
+		}
+	})
+	return nil
+}
+
+// watchTree returns the fault of the tree: the log is not the one that was signed.
+func (s *Service) watchTree(ctx context.Context) error {
+	select {
+	case <-s.proofs.Failed():
+		return fmt.Errorf("audit log %s: %w", s.config.Path, s.proofs.Fault())
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// leaves reads the lines again.
+func leaves(l *ledger.Ledger) tree.Source {
+	return func(ctx context.Context, after, upTo int64, yield func([32]byte) error) error {
+		if after >= upTo {
+			return nil
+		}
+		var failed error
+		var buf []byte
+		err := l.Lines(ctx, after, func(p ledger.Place, line []byte) bool {
+			buf = append(append(buf[:0], line...), '\n')
+			failed = yield(tree.Leaf(buf))
+			return failed == nil && p.Seq < upTo
+		})
+		return errors.Join(err, failed)
+	}
+}
+
+// Close signs the last checkpoint. The log is closed before.
+func (p *proofs) Close() error {
+	p.stop()
+	p.wg.Wait()
+	p.client.CloseIdleConnections()
+	return p.close()
+}
+
+// checkpoint answers the newest signed checkpoint.
+func (s *Service) checkpoint(w http.ResponseWriter, _ *http.Request) {
+	signed, _ := s.proofs.Checkpoint()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = w.Write(signed) // the caller is gone
+}
+
+// tile answers a tile or an entry bundle. They never change.
+func (s *Service) tile(w http.ResponseWriter, r *http.Request) {
+	t, err := tree.ParsePath("tile/" + r.PathValue("path"))
+	var data []byte
+	if err == nil {
+		data, err = tree.ReadTile(r.Context(), s.proofs.store, t)
+	} else {
+		err = fs.ErrNotExist
+	}
+	var damaged *tree.TileError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		notFound(w)
+	case errors.As(err, &damaged):
+		s.log.Error("tile of the audit log is damaged", "err", err)
+		notFound(w)
+	case err != nil:
+		s.queryFailed(w, r, err)
+	default:
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		_, _ = w.Write(data) // the caller is gone
+	}
+}
+
+// proof answers the C2SP tlog-proof of an entry. A new one waits for its checkpoint.
+func (s *Service) proof(w http.ResponseWriter, r *http.Request) {
+	seq, ok := number(r.PathValue("seq"), 0, 1, 1<<53)
+	if !ok || seq > s.ledger.Len() {
+		notFound(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	p, err := s.proofs.Prove(ctx, seq)
+	if errors.Is(err, context.DeadlineExceeded) {
+		w.Header().Set("Retry-After", "5")
+		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "no checkpoint covers this entry yet"})
+		return
+	}
+	if err != nil {
+		s.queryFailed(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = w.Write([]byte(p.String())) // the caller is gone
+}
