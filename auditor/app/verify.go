@@ -99,10 +99,10 @@ func (v *verification) read(ctx context.Context, checker *tree.Checker) (torn in
 		if v.badLine == nil {
 			v.badLine = b.Bad
 		}
-		if v.badTree != nil {
-			return nil
+		if v.badTree == nil {
+			return v.damage(checker.Add(b.Leaves...))
 		}
-		return v.damage(checker.Add(b.Leaves...))
+		return nil // the lines that follow may still be no entries
 	})
 	if err == nil && v.badTree == nil {
 		err = v.damage(checker.Done())
