@@ -23,7 +23,7 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	for i := len(y.targets) - 1; i > 0; i-- { // the broker must still answer the dumps
 		errs = append(errs, y.targets[i].Down(syscall.SIGTERM))
 	}
-	errs = append(errs, y.dumpTopics(ctx), y.dumpDatabase(ctx), y.dumpFaults(), y.dumpLastCommits(ctx))
+	errs = append(errs, y.verifyLog(ctx), y.dumpTopics(ctx), y.dumpDatabase(ctx), y.dumpFaults(), y.dumpLastCommits(ctx))
 	build, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		build = []byte("unknown")
@@ -37,6 +37,16 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	}
 	errs = append(errs, y.panics(), y.pauses.err())
 	return errors.Join(append(errs, os.WriteFile(y.path("run.json"), b, 0o600))...)
+}
+
+// verifyLog asks the auditor whether the log is the one that it signed, and which
+// it must still have been when it was killed.
+func (y *system) verifyLog(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, filepath.Join(y.Bin, "auditor"), "verify", filepath.Join(y.logDir, "audit.log")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("auditor verify: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // panics finds programs that crashed: their restart would hide it.

@@ -67,6 +67,7 @@ func strikes() []strike {
 		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
 		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
+	add("auditor", 4, "T1", "T2", "T3", "T4")
 	return append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
 		strike{name: "U1-power", program: "auditor", most: 40, plans: []string{"U1:power@%d"}},
