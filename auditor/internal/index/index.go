@@ -190,12 +190,34 @@ func (x *Index) Find(event Hash) ([]int64, error) {
 		return nil, x.Broken(err)
 	}
 	defer done.Close()
-	var seqs []int64
+	return numbers(v), nil
+}
+
+func numbers(v []byte) (seqs []int64) {
 	for ; len(v) >= 8; v = v[8:] {
 		seqs = append(seqs, int64(binary.BigEndian.Uint64(v)))
 	}
 	slices.Sort(seqs)
-	return slices.Compact(seqs), nil
+	return slices.Compact(seqs)
+}
+
+// Repeated calls yield with the numbers of entries that have the same hash of
+// source and id, until it returns false.
+func (x *Index) Repeated(yield func(seqs []int64) bool) error {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{'k'}, UpperBound: []byte{'k' + 1}})
+	if err != nil {
+		return x.Broken(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, verr := it.ValueAndErr()
+		if err = verr; err != nil || len(v) > 8 && !yield(numbers(v)) {
+			break
+		}
+	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
+		return x.Broken(err)
+	}
+	return nil
 }
 
 // Version returns the highest version of a task of a source, 0 for none.

@@ -55,9 +55,9 @@ func newStore(cfg Config) *store {
 // The memory of the index does not grow with the log: blocks that were read, and
 // twice what is written before it is flushed.
 const (
-	cacheSize    = 16 << 20 // the memtables are taken from it
-	memTableSize = 2 << 20
-	flushEvery   = 3 << 18 // bytes of batches; they take about twice as much in a memtable
+	cacheSize    = 18 << 20 // the memtables are taken from it
+	memTableSize = 4 << 20
+	flushEvery   = 7 << 18 // bytes of batches; they take about twice as much in a memtable
 )
 
 func (s *store) open(dir string) (*pebble.DB, error) {
@@ -73,7 +73,7 @@ func (s *store) open(dir string) (*pebble.DB, error) {
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: 8,    // never reached: see Index.pace
 		L0StopWritesThreshold:       1000, // the same
-		LBaseMaxBytes:               16 << 20,
+		LBaseMaxBytes:               4 << 20,
 		EventListener: &pebble.EventListener{
 			CompactionEnd: func(pebble.CompactionInfo) {
 				select {

@@ -53,6 +53,9 @@ func (l *Ledger) load(ctx context.Context, size int64) error {
 	}
 	l.checking.to = l.index.Head()
 	bad, err := l.loadChunks(ctx, size)
+	if err == nil {
+		err = l.refuseRepeated()
+	}
 	if err != nil || bad == nil {
 		return err
 	}
@@ -180,7 +183,7 @@ func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
 	workers := runtime.GOMAXPROCS(0)
 	work := make(chan *chunk)
 	order := make(chan *chunk, workers)
-	in := &intake{l: l, waiting: map[index.Hash]bool{}}
+	in := &intake{l: l, whole: l.begun, waiting: map[index.Hash]bool{}}
 	var readErr error
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -282,6 +285,7 @@ func (l *Ledger) parse(c *chunk) {
 // intake adds lines to the index, many at a time.
 type intake struct {
 	l       *Ledger
+	whole   bool // all of the log is read: refuseRepeated looks for events that come again
 	entries []index.Entry
 	waiting map[index.Hash]bool // events of entries
 	last    *foundLine
@@ -314,8 +318,53 @@ func (in *intake) take(f *foundLine) (*badLine, error) {
 	return nil, nil
 }
 
+// refuseRepeated looks for events that the log has twice, after all of it was read
+// into a new index: one pass over that costs less than a look for each line.
+func (l *Ledger) refuseRepeated() error {
+	if !l.begun {
+		return nil
+	}
+	var first *DamageError
+	var bad error
+	err := l.index.Repeated(func(seqs []int64) bool {
+		for i, seq := range seqs {
+			for _, earlier := range seqs[:i] {
+				damage, err := l.repeats(seq, earlier)
+				if bad = err; bad != nil {
+					return false
+				}
+				if damage != nil && (first == nil || damage.Byte < first.Byte) {
+					first = damage
+				}
+			}
+		}
+		return true
+	})
+	if err = errors.Join(err, bad); err == nil && first != nil {
+		err = first
+	}
+	return err
+}
+
+// repeats returns the damage when two entries are the same event.
+func (l *Ledger) repeats(seq, earlier int64) (*DamageError, error) {
+	a, err := l.recordAt(earlier)
+	if err != nil {
+		return nil, err
+	}
+	b, err := l.recordAt(seq)
+	if err != nil || !bytes.Equal(a.id, b.id) || !bytes.Equal(a.source, b.source) {
+		return nil, err
+	}
+	_, at, err := l.lineAt(seq)
+	return &DamageError{l.cfg.Path, at, fmt.Sprintf("entry %d is the event of entry %d again", seq, earlier)}, err
+}
+
 // before is the number of an earlier entry of the same event, usually 0.
 func (in *intake) before(f *foundLine) (int64, error) {
+	if in.whole {
+		return 0, nil
+	}
 	if in.waiting[f.Event] {
 		if err := in.apply(); err != nil {
 			return 0, err
