@@ -108,7 +108,7 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	return body, err
 }
 
-// metric reads one metric without labels from the operator port.
+// metric reads one metric, written with its labels, from the operator port.
 func (p *proc) metric(ctx context.Context, name string) (float64, error) {
 	page, err := get(ctx, p.ops+"/metrics")
 	if err != nil {

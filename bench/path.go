@@ -43,6 +43,11 @@ func benchPath(ctx context.Context, r *rig, t *table) error {
 	t.figure("median of those behind", count, float64(l.middle), none)
 	t.figure("behind at the end", count, float64(l.end), atMost(1000))
 	t.figure("last answer to all audited", seconds, l.caughtUp.Seconds(), none)
+	requests, err := s.procs["auditor"].metric(ctx, `taskwire_http_request_seconds_count{route="/",service="auditor"}`)
+	if err != nil {
+		return err
+	}
+	t.figure("events in a post to the auditor", average, float64(l.created)/requests, none)
 	for _, name := range []string{"taskapi", "bridge", "auditor", "notifier"} {
 		cpu, err := s.procs[name].stop()
 		if err != nil {

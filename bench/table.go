@@ -36,6 +36,7 @@ const (
 	bytes_
 	percent
 	count
+	average // printed with one digit
 )
 
 func (u unit) format(v float64) string {
@@ -57,6 +58,9 @@ func (u unit) format(v float64) string {
 		return grouped(v/(1<<20)) + " MiB"
 	case percent:
 		return fmt.Sprintf("%.1f %%", v)
+	}
+	if u == average {
+		return fmt.Sprintf("%.1f", v)
 	}
 	return grouped(v)
 }

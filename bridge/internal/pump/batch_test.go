@@ -325,24 +325,34 @@ func TestBatchesOfASinkThatSaysItTakesThem(t *testing.T) {
 	}
 }
 
-// In mode auto few events wait for an answer that is under way, a full batch does
-// not, and nothing waits long: posts that hang hold up no event.
-func TestFewEventsWaitForAnAnswer(t *testing.T) {
-	oldest := time.Now()
-	for _, c := range []struct {
-		mode                  pump.Mode
-		inFlight, ready, size int
-		wait                  bool
+// In mode auto few events wait a moment for more when there was a post just now.
+func TestFewEventsWaitForMore(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	for name, c := range map[string]struct {
+		mode         pump.Mode
+		last, oldest time.Time
+		ready, size  int
+		wait         bool
 	}{
-		{pump.Auto, 0, 1, 100, false}, {pump.Auto, 1, 1, 100, false}, {pump.Auto, 2, 1, 100, true}, {pump.Auto, 2, 99, 100, true},
-		{pump.Auto, 2, 100, 100, false}, {pump.Auto, 2, 1, 1, false}, {pump.Batched, 2, 1, 100, false},
+		"after a post":               {pump.Auto, at(-time.Millisecond), now, 1, 100, true},
+		"nearly full":                {pump.Auto, at(-time.Millisecond), now, 99, 100, true},
+		"a full batch":               {pump.Auto, at(-time.Millisecond), now, 100, 100, false},
+		"after a pause":              {pump.Auto, at(-10 * time.Millisecond), now, 1, 100, false},
+		"the first":                  {pump.Auto, time.Time{}, now, 1, 100, false},
+		"behind others of its key":   {pump.Auto, now, at(-time.Second), 1, 100, false},
+		"a sink that takes no batch": {pump.Auto, now, now, 1, 1, false},
+		"mode batch":                 {pump.Batched, now, now, 1, 100, false},
 	} {
-		until := pump.GatherUntil(c.mode, c.inFlight, c.ready, c.size, oldest)
-		if until.After(oldest) != c.wait || until.After(oldest.Add(10*time.Millisecond)) {
-			t.Errorf("%+v: until %v after they came, want a short wait: %v", c, until.Sub(oldest), c.wait)
+		until := pump.GatherUntil(c.mode, c.last, c.oldest, c.ready, c.size)
+		if until.After(now) != c.wait || until.After(at(5*time.Millisecond)) {
+			t.Errorf("%s: until %v from now, want a short wait: %v", name, until.Sub(now), c.wait)
 		}
 	}
+}
 
+// Posts that hang hold up no other event, few as they may be.
+func TestPostsThatHangHoldUpNobody(t *testing.T) {
 	hang := make(chan struct{})
 	var hanging, held atomic.Int64 // posts, and events in them
 	o := newOracle(t, func(ids []string) (int, string, []bool) { return 204, "", all(len(ids), true) })

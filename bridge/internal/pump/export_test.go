@@ -6,8 +6,8 @@ import "time"
 func (r *Redrive) SetSession(d time.Duration) { r.session = d }
 
 // GatherUntil is gatherUntil of a subscription in mode.
-func GatherUntil(mode Mode, inFlight, ready, size int, oldest time.Time) time.Time {
-	return (&Subscription{cfg: Config{Mode: mode}}).gatherUntil(inFlight, ready, size, oldest)
+func GatherUntil(mode Mode, last, oldest time.Time, ready, size int) time.Time {
+	return (&Subscription{cfg: Config{Mode: mode}}).gatherUntil(last, oldest, ready, size)
 }
 
 // SetWorkerIdle ends workers sooner that have nothing to do.

@@ -38,19 +38,19 @@ func (s *Subscription) batch() (size, bytes int) {
 	return s.cfg.Batch.Size, s.cfg.Batch.Bytes
 }
 
-// In mode auto a few events are not worth a post of their own while posts are
-// under way whose answers are about to come: they wait for those and go together
-// with what has arrived by then, but not longer than gatherFor, so that a post
-// that hangs holds up nobody. A single event at rest goes at once.
-const (
-	gatherAbove = 2 // posts in flight
-	gatherFor   = 5 * time.Millisecond
-)
+// gatherFor is how long an event may wait for others in mode auto.
+const gatherFor = 3 * time.Millisecond
 
-// gatherUntil is when the heads that are ready may go; the zero time is now.
-func (s *Subscription) gatherUntil(inFlight, ready, size int, oldest time.Time) time.Time {
-	if s.cfg.Mode != Auto || size == 1 || inFlight < gatherAbove || ready >= size {
+// gatherUntil is when the heads that are ready may go. In mode auto a few events
+// are not worth a post of their own when there was one just now: they wait for
+// more. An event after a pause goes at once, and so does a full batch, and one
+// that has waited for the one before it with its key.
+func (s *Subscription) gatherUntil(last, oldest time.Time, ready, size int) time.Time {
+	if s.cfg.Mode != Auto || size == 1 || ready >= size {
 		return time.Time{}
+	}
+	if last.Before(oldest) {
+		return last.Add(gatherFor)
 	}
 	return oldest.Add(gatherFor)
 }

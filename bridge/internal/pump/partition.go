@@ -59,6 +59,7 @@ type partition struct {
 	spare    []*post    // to be used again
 	pending  []*item    // fetched, waiting for room in the window; rest of a slice
 	workers  int        // started; each posts one item at a time
+	posted   time.Time  // beginning of the last post
 	gather   time.Time  // mode auto: until then what is ready waits for more
 	inFlight int        // posts under way
 	busiest  int        // most posts under way at once since the last look
@@ -179,7 +180,7 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		case err := <-p.faults:
 			p.fetchFault(err)
 		case work <- ready:
-			p.begin(heads)
+			p.begin(heads, now)
 		case letterWork <- letter:
 			p.letters.started()
 		case r := <-p.results:
@@ -259,7 +260,7 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
-	if p.gather = p.sub.gatherUntil(p.inFlight, len(p.window.ready), size, p.window.ready[0].received); p.gather.After(now) {
+	if p.gather = p.sub.gatherUntil(p.posted, p.window.ready[0].received, len(p.window.ready), size); p.gather.After(now) {
 		return nil, nil
 	}
 	heads := p.window.together(size, bytes)
@@ -273,7 +274,8 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 
 // begin notes that a worker has what nextPost returned last. The worker may have
 // changed it by now; what the window lists is the loop's.
-func (p *partition) begin(heads int) {
+func (p *partition) begin(heads int, now time.Time) {
+	p.posted = now
 	r := p.spare[len(p.spare)-1]
 	p.spare = p.spare[:len(p.spare)-1]
 	p.window.take(heads)
