@@ -325,32 +325,6 @@ func TestBatchesOfASinkThatSaysItTakesThem(t *testing.T) {
 	}
 }
 
-// In mode auto few events wait a moment for more when there was a post just now.
-func TestFewEventsWaitForMore(t *testing.T) {
-	now := time.Now()
-	at := func(d time.Duration) time.Time { return now.Add(d) }
-	for name, c := range map[string]struct {
-		mode         pump.Mode
-		last, oldest time.Time
-		ready, size  int
-		wait         bool
-	}{
-		"after a post":               {pump.Auto, at(-time.Millisecond), now, 1, 100, true},
-		"nearly full":                {pump.Auto, at(-time.Millisecond), now, 99, 100, true},
-		"a full batch":               {pump.Auto, at(-time.Millisecond), now, 100, 100, false},
-		"after a pause":              {pump.Auto, at(-10 * time.Millisecond), now, 1, 100, false},
-		"the first":                  {pump.Auto, time.Time{}, now, 1, 100, false},
-		"behind others of its key":   {pump.Auto, now, at(-time.Second), 1, 100, false},
-		"a sink that takes no batch": {pump.Auto, now, now, 1, 1, false},
-		"mode batch":                 {pump.Batched, now, now, 1, 100, false},
-	} {
-		until := pump.GatherUntil(c.mode, c.last, c.oldest, c.ready, c.size)
-		if until.After(now) != c.wait || until.After(at(5*time.Millisecond)) {
-			t.Errorf("%s: until %v from now, want a short wait: %v", name, until.Sub(now), c.wait)
-		}
-	}
-}
-
 // Posts that hang hold up no other event, few as they may be.
 func TestPostsThatHangHoldUpNobody(t *testing.T) {
 	hang := make(chan struct{})

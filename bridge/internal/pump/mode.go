@@ -2,7 +2,6 @@ package pump
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/internal/event"
@@ -36,23 +35,6 @@ func (s *Subscription) batch() (size, bytes int) {
 		return 1, 0
 	}
 	return s.cfg.Batch.Size, s.cfg.Batch.Bytes
-}
-
-// gatherFor is how long an event may wait for others in mode auto.
-const gatherFor = 3 * time.Millisecond
-
-// gatherUntil is when the heads that are ready may go. In mode auto a few events
-// are not worth a post of their own when there was one just now: they wait for
-// more. An event after a pause goes at once, and so does a full batch, and one
-// that has waited for the one before it with its key.
-func (s *Subscription) gatherUntil(last, oldest time.Time, ready, size int) time.Time {
-	if s.cfg.Mode != Auto || size == 1 || ready >= size {
-		return time.Time{}
-	}
-	if last.Before(oldest) {
-		return last.Add(gatherFor)
-	}
-	return oldest.Add(gatherFor)
 }
 
 // postCost is what a post in flight holds in memory beside its events: the body

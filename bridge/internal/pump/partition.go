@@ -59,8 +59,6 @@ type partition struct {
 	spare    []*post    // to be used again
 	pending  []*item    // fetched, waiting for room in the window; rest of a slice
 	workers  int        // started; each posts one item at a time
-	posted   time.Time  // beginning of the last post
-	gather   time.Time  // mode auto: until then what is ready waits for more
 	inFlight int        // posts under way
 	busiest  int        // most posts under way at once since the last look
 	lookAt   time.Time  // when to dismiss the workers that were not needed
@@ -180,7 +178,7 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		case err := <-p.faults:
 			p.fetchFault(err)
 		case work <- ready:
-			p.begin(heads, now)
+			p.begin(heads)
 		case letterWork <- letter:
 			p.letters.started()
 		case r := <-p.results:
@@ -260,9 +258,6 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil, nil
 	}
-	if p.gather = p.sub.gatherUntil(p.posted, p.window.ready[0].received, len(p.window.ready), size); p.gather.After(now) {
-		return nil, nil
-	}
 	heads := p.window.together(size, bytes)
 	if len(p.spare) == 0 {
 		p.spare = append(p.spare, &post{})
@@ -274,8 +269,7 @@ func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
 
 // begin notes that a worker has what nextPost returned last. The worker may have
 // changed it by now; what the window lists is the loop's.
-func (p *partition) begin(heads int, now time.Time) {
-	p.posted = now
+func (p *partition) begin(heads int) {
 	r := p.spare[len(p.spare)-1]
 	p.spare = p.spare[:len(p.spare)-1]
 	p.window.take(heads)
@@ -320,7 +314,7 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency && p.sub.pass.mayPost(p) {
-		at = later(later(at, p.gather), later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
+		at = later(at, later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
 		switch {
 		case !p.breaker.down():
 			d = min(d, at.Sub(now))
