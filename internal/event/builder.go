@@ -3,6 +3,7 @@ package event
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
@@ -27,6 +28,17 @@ type builder struct {
 	ctx     ce.EventContextV1
 	names   []string // set so far; so few that a scan beats a map
 	size    int
+	texts   strings.Builder // what keep has returned
+}
+
+// keep copies text. The values of an event are one allocation as a rule.
+func (b *builder) keep(text []byte) string {
+	if b.texts.Cap() == 0 {
+		b.texts.Grow(384) // enough for our own events
+	}
+	from := b.texts.Len()
+	b.texts.Write(text)
+	return b.texts.String()[from:]
 }
 
 // set takes a string, an int32 or a bool.

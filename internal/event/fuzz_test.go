@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -151,6 +152,33 @@ type rapidTB struct {
 
 func (t rapidTB) Fatalf(format string, args ...any) { t.r.Fatalf(format, args...) }
 func (t rapidTB) Fatal(args ...any)                 { t.r.Fatal(args...) }
+
+// Each sink reads each event once.
+func TestReadingAllocatesLittle(t *testing.T) {
+	body, err := event.Append(nil, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 24
+	allocs := testing.AllocsPerRun(100, func() {
+		if _, err := event.Parse(body); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > most {
+		t.Errorf("%.0f allocations to read an event, want at most %d", allocs, most)
+	}
+	header := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
+	batch := slices.Concat([]byte("["), body, []byte(","), body, []byte("]"))
+	allocs = testing.AllocsPerRun(100, func() {
+		if _, err := event.FromHTTP(header, batch); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 2*most+12 {
+		t.Errorf("%.0f allocations to read a batch of two, want at most %d", allocs, 2*most+12)
+	}
+}
 
 func BenchmarkParse(b *testing.B) {
 	body, err := event.Append(nil, sample(b))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -21,6 +22,26 @@ func Parse(body []byte) (Event, error) {
 		return Event{}, err
 	}
 	return s.event()
+}
+
+// decoders keeps decoders with their state for the next text.
+var decoders = sync.Pool{New: func() any { return &decoder{Decoder: jsontext.NewDecoder(bytes.NewReader(nil))} }}
+
+type decoder struct {
+	*jsontext.Decoder
+	buffer bytes.Buffer
+}
+
+// decode lets f read body, which f must not keep.
+func decode(body []byte, f func(*jsontext.Decoder) error) error {
+	d := decoders.Get().(*decoder)
+	d.buffer = *bytes.NewBuffer(body)
+	d.Reset(&d.buffer)
+	err := f(d.Decoder)
+	d.buffer = bytes.Buffer{}
+	d.Reset(&d.buffer) // it must not keep the body alive
+	decoders.Put(d)
+	return err
 }
 
 // structured collects the members of the structured form.
@@ -84,23 +105,29 @@ func parseBatch(body []byte) ([]Event, error) {
 	if len(body) > MaxBytes {
 		return nil, invalid("", "it is longer than %d bytes", MaxBytes)
 	}
-	d := jsontext.NewDecoder(bytes.NewBuffer(body))
-	if err := expect(d, jsontext.KindBeginArray, "the batch is not a JSON array"); err != nil {
+	events := []Event{}
+	err := decode(body, func(d *jsontext.Decoder) error {
+		if err := expect(d, jsontext.KindBeginArray, "the batch is not a JSON array"); err != nil {
+			return err
+		}
+		for d.PeekKind() != jsontext.KindEndArray {
+			var s structured
+			err := object(d, s.member)
+			var e Event
+			if err == nil {
+				e, err = s.event()
+			}
+			if bad := (*InvalidError)(nil); errors.As(err, &bad) {
+				return bad.at(len(events))
+			}
+			events = append(events, e)
+		}
+		return end(d)
+	})
+	if err != nil {
 		return nil, err
 	}
-	events := []Event{}
-	for d.PeekKind() != jsontext.KindEndArray {
-		v, err := d.ReadValue()
-		if err != nil {
-			return nil, syntax(err).at(len(events))
-		}
-		e, err := Parse(v)
-		if bad := (*InvalidError)(nil); errors.As(err, &bad) {
-			return nil, bad.at(len(events))
-		}
-		events = append(events, e)
-	}
-	return events, end(d)
+	return events, nil
 }
 
 // setJSON sets an attribute from its JSON value. In this format null means not set.
@@ -109,12 +136,14 @@ func (b *builder) setJSON(name string, v jsontext.Value) error {
 	case jsontext.KindNull:
 		return checkName(name)
 	case jsontext.KindString:
-		var stack [128]byte // long enough for the values of our own events
-		s, err := jsontext.AppendUnquote(stack[:0], v)
+		if bytes.IndexByte(v, '\\') < 0 { // nearly always; the decoder has checked that it is UTF-8
+			return b.setText(name, b.keep(v[1:len(v)-1]))
+		}
+		s, err := jsontext.AppendUnquote(nil, v)
 		if err != nil {
 			return invalid(name, "is not UTF-8")
 		}
-		return b.setText(name, string(s))
+		return b.setText(name, b.keep(s))
 	case jsontext.KindTrue, jsontext.KindFalse:
 		return b.set(name, v.Kind() == jsontext.KindTrue)
 	case jsontext.KindNumber:
@@ -133,16 +162,25 @@ func (b *builder) setJSON(name string, v jsontext.Value) error {
 // members calls f for each member of the one JSON object that body must be. v
 // is valid only during the call.
 func members(body []byte, f func(name string, v jsontext.Value) error) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(body))
+	return decode(body, func(d *jsontext.Decoder) error {
+		if err := object(d, f); err != nil {
+			return err
+		}
+		return over(d)
+	})
+}
+
+// object is members for the object that d reads next.
+func object(d *jsontext.Decoder, f func(name string, v jsontext.Value) error) error {
 	if err := expect(d, jsontext.KindBeginObject, "it is not a JSON object"); err != nil {
 		return err
 	}
 	for d.PeekKind() != jsontext.KindEndObject {
-		token, err := d.ReadToken()
+		quoted, err := d.ReadValue()
 		if err != nil {
 			return syntax(err)
 		}
-		name := token.String()
+		name := memberName(quoted)
 		v, err := d.ReadValue()
 		if err != nil {
 			return syntax(err)
@@ -151,7 +189,40 @@ func members(body []byte, f func(name string, v jsontext.Value) error) error {
 			return err
 		}
 	}
-	return end(d)
+	if _, err := d.ReadToken(); err != nil {
+		return syntax(err)
+	}
+	return nil
+}
+
+// memberName allocates nothing for the names of our own events.
+func memberName(quoted jsontext.Value) string {
+	switch string(quoted) {
+	case `"specversion"`:
+		return "specversion"
+	case `"id"`:
+		return "id"
+	case `"source"`:
+		return "source"
+	case `"type"`:
+		return "type"
+	case `"subject"`:
+		return "subject"
+	case `"time"`:
+		return "time"
+	case `"datacontenttype"`:
+		return "datacontenttype"
+	case `"correlationid"`:
+		return "correlationid"
+	case `"partitionkey"`:
+		return "partitionkey"
+	case `"taskversion"`:
+		return VersionOfTask
+	case `"data"`:
+		return "data"
+	}
+	name, _ := jsontext.AppendUnquote(nil, quoted) // the decoder has checked it
+	return string(name)
 }
 
 func expect(d *jsontext.Decoder, kind jsontext.Kind, otherwise string) error {
@@ -173,6 +244,11 @@ func end(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return syntax(err)
 	}
+	return over(d)
+}
+
+// over makes sure that nothing follows what was read.
+func over(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return invalid("", "bytes follow the JSON text")
 	}

@@ -15,6 +15,9 @@ func checkText(name, s string) error {
 	if len(s) > maxValue {
 		return invalid(name, "is longer than %d bytes", maxValue)
 	}
+	if plain(s) {
+		return nil
+	}
 	if !utf8.ValidString(s) {
 		return invalid(name, "is not UTF-8")
 	}
@@ -32,6 +35,9 @@ func checkText(name, s string) error {
 // uri keeps s byte for byte. The SDK stores URIs parsed and formats them again,
 // which would change one not in normal form, and with source the event's identity.
 func uri(s string) (url.URL, error) {
+	if !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }) {
+		return url.URL{Path: s}, nil // as below, for the plain names that sources are nearly always
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return url.URL{}, err
