@@ -14,6 +14,9 @@
 //	GET /entries/tail        server-sent events: each new entry as it becomes durable, with the
 //	                         same filters; Last-Event-ID or after=SEQ continues behind that entry
 //	GET /tasks/{id}/history  the versions of a task, gaps and steps back flagged
+//	GET /checkpoint          the signed root of the log (C2SP tlog-checkpoint)
+//	GET /tile/...            the hashes of the log (C2SP tlog-tiles); they never change
+//	GET /proof/{seq}         the proof that the log has the entry (C2SP tlog-proof)
 //	GET /healthz, /readyz    on both ports; GET /metrics on the operator port
 //
 // For each new entry it logs exactly:
@@ -24,6 +27,23 @@
 //
 //	auditor cat [PATH]       prints the log, oldest line first; PATH defaults to
 //	                         AUDIT_LOG_PATH. It takes no lock: the auditor may run
+//	auditor verify [--since OLD_CHECKPOINT] [--key VKEY]... [PATH]
+//	                         reads all of the log: says ok, or what is wrong and
+//	                         where, with exit 1. --since also proves that nothing
+//	                         that an older checkpoint covers was changed. VKEY is a
+//	                         verifier key, or a file of them; without one the keys
+//	                         are those of the signing key
+//	auditor prove [--key VKEY]... ID|SEQ [PATH]
+//	                         prints the proof of an entry, by event id or number
+//	auditor verify-proof --key VKEY [--witnesses FILE] PROOF [LINE]
+//	                         checks a proof for the line in the file LINE, or on
+//	                         stdin; or all lines of an export. It needs no log
+//	auditor export [--from SEQ] [--to SEQ] [--key VKEY]... [PATH]
+//	                         prints JSON lines {"seq","line","proof"}
+//	auditor key [PATH]       prints the verifier key of the log: keep it elsewhere
+//	auditor key --new [ORIGIN]
+//	                         prints a new signing key, for AUDIT_SIGNING_KEY_FILE.
+//	                         ORIGIN names the log, such as audit.example.com/tasks
 //	auditor reconcile --tasks URL [--token-file FILE] [--settle 10s] [PATH]
 //	                         compares the versions of all tasks of the Task API with
 //	                         the log and names what is missing in the log or ahead of
@@ -47,6 +67,16 @@
 // original Python system has another format and is refused: rename it, or set
 // AUDIT_LOG_PATH to a new file.
 //
+// The lines are the leaves of a Merkle tree: its tiles (tile/) and its signed root
+// (checkpoint) are beside the log. A log that is shorter than its checkpoint, or
+// whose last lines are not the ones that were signed, is refused, and the first
+// bad line named; the other lines are compared in the background, and one that
+// differs ends the auditor with exit 1. Lost tiles are made again. The key is made
+// beside the log on first start (AUDIT_LOG_PATH.key, mode 0600): keep it off the
+// volume with AUDIT_SIGNING_KEY_FILE, where the first line signs and the keys on
+// further lines are still accepted. docs/audit-format.md has all formats, and what
+// to do with a log that is refused.
+//
 // When the disk is full, posts are answered 503 until there is room. After a
 // failed fsync nothing more is acknowledged and the auditor exits with status 1;
 // the next start reads what the disk really holds.
@@ -59,6 +89,13 @@
 // Settings, all from the environment:
 //
 //	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
+//	AUDIT_SIGNING_KEY_FILE
+//	                     keys that sign checkpoints, see above           beside the log
+//	AUDIT_CHECKPOINT_URL
+//	                     a second place for checkpoints: http(s) with    none
+//	                     PUT and GET, or a folder
+//	AUDIT_WITNESS_FILE   "witness NAME VKEY URL" a line: they cosign     none
+//	                     checkpoints (C2SP tlog-witness)
 //	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none
 //	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
 //	AUDIT_READ_TOKENS_FILE

@@ -49,8 +49,8 @@
 //   - Whoever can write the log can write the mark. It defends against accidents
 //     (truncation, rotation, half a restore), not against that person.
 //
-// Open cannot detect a line that was altered into another valid line; that needs
-// a tree of hashes over the lines.
+// A line that was altered into another valid line is not visible here: package
+// tree compares the lines with what was signed.
 //
 // # The index
 //
