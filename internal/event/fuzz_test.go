@@ -159,7 +159,7 @@ func TestReadingAllocatesLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const most = 24
+	const most = 30 // 21; the race detector takes decoders out of the pool at random
 	allocs := testing.AllocsPerRun(100, func() {
 		if _, err := event.Parse(body); err != nil {
 			t.Fatal(err)
