@@ -1,7 +1,7 @@
 // Command taskapi is the Task API: REST in, CloudEvents out.
 //
-// A change of a task and its event are one transaction in one SQLite file, and
-// a 2xx is sent only after that transaction is on disk. A relay then publishes
+// A change of a task and its event are one transaction, in one SQLite file or in
+// PostgreSQL, and a 2xx is sent only after that transaction is on disk. A relay then publishes
 // the events to Kafka, in order per task. While Kafka is down changes are still
 // accepted and their events wait, up to OUTBOX_LIMIT; beyond it changes are
 // answered with 503 and Retry-After until the outbox shrinks.
@@ -31,8 +31,10 @@
 //	LOG_LEVEL                   info             debug, info, warn or error
 //	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
-//	DATABASE_URL                sqlite:tasks.db  path of the database file; its folder must exist
+//	DATABASE_URL                sqlite:tasks.db  path of the database file, whose folder must exist, or
+//	                                             postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full
 //	DATABASE_COMPACT            false            rewrite a database of an earlier version at start; see Space
+//	PGPASSFILE                                   passwords for PostgreSQL, in the format of .pgpass
 //	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
 //	                                             more; without it the API is open. See Tokens
 //	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
@@ -52,6 +54,20 @@
 //	KAFKA_SASL_USERNAME
 //	KAFKA_SASL_PASSWORD_FILE
 //	KAFKA_SASL_INSECURE         false            PLAIN without TLS, password in clear text
+//
+// # PostgreSQL
+//
+// Any number of replicas may share a database; each keeps up to 12 sessions. All
+// of them take requests. One of them publishes, the one that holds an advisory
+// lock; when it ends or stands still another goes on within 6 seconds. Connect to
+// the primary, directly or through a pooler in session mode. The role needs CREATE
+// on the database, or a schema taskapi that belongs to it. A server or role with
+// fsync=off or synchronous_commit=off is refused. While the database cannot be
+// reached the program waits, is not ready, and answers 503; a 503 leaves open
+// whether the change was made, and a repeat with the same Idempotency-Key finds out.
+//
+// taskapi migrate sqlite:PATH copies the tasks of a file, with the events that
+// wait and the idempotency keys, into the empty database that DATABASE_URL names.
 //
 // # Tokens
 //

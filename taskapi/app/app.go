@@ -1,8 +1,8 @@
 // Package app assembles the Task API. It is the only package of this service
 // that others may import.
 //
-//	            1 store ── writer goroutine, read pool, lock on the file
-//	           /       \
+//	            1 store ── SQLite: writer goroutine, read pool, lock on the file, or
+//	           /       \   PostgreSQL: writers, pools, a session with the relay's lock
 //	HTTP ── 3 rest      2 relay ── 4 producer ── Kafka
 //
 // A stop runs against the flow of a change: readiness off and HTTP drained,
@@ -29,6 +29,7 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
 // Service is a Task API that is ready to run.
@@ -38,7 +39,7 @@ type Service struct {
 	server    *httpd.Server
 	tokens    *token.List // nil: the API is open
 	missing   error       // why there is no store yet
-	store     *store.Store
+	store     database
 	relay     *outbox.Relay
 	transport *kafka.Transport
 }
@@ -82,14 +83,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 
 // load opens the store and serves the API from it.
 func (s *Service) load(ctx context.Context) error {
-	tasks, err := store.Open(ctx, store.Config{
-		Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention,
-	})
+	tasks, err := s.openDatabase(ctx)
 	if err != nil {
 		return fmt.Errorf("task store: %w", err)
-	}
-	if err := tasks.CannotShrink(); err != nil {
-		s.log.Warn("space of deleted rows stays with the database file", "err", err)
 	}
 	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
 	s.store = tasks
@@ -97,7 +93,7 @@ func (s *Service) load(ctx context.Context) error {
 	s.server.Handle(failpoint.Answers("A5", "A6", api))
 	// Readiness does not depend on Kafka: without it events wait in the outbox.
 	s.server.Live(httpd.Check{Name: "store", Func: tasks.Check})
-	s.server.Ready(httpd.Check{Name: "store", Func: tasks.Check})
+	s.server.Ready(httpd.Check{Name: "store", Func: tasks.Ready})
 	return nil
 }
 
@@ -169,33 +165,52 @@ func (s *Service) Run(ctx context.Context) error {
 		defer stopServing() // without its writer the service can only end
 		return s.store.Run(writing)
 	})
-	relayed := make(chan struct{})
-	background.Go(func() error {
-		defer close(relayed)
-		s.relay.Run(relaying)
-		return nil
-	})
+	relayed := make(chan error, 1)
+	go func() {
+		var flushed error
+		s.store.Lead(relaying, func(term context.Context) {
+			flushed = s.publish(term, relaying, func() time.Time { return stop.Add(s.cfg.HTTP.Grace) })
+		})
+		relayed <- flushed
+	}()
 
 	err = <-served
 	<-began
 	stopRelay()
-	<-relayed
-	flushed := s.flush(detached, stop.Add(s.cfg.HTTP.Grace))
+	flushed := <-relayed
 	stopStore()
 	return errors.Join(background.Wait(), err, flushed, s.closeStore())
 }
 
+// publish is one turn of the relay. Only what ends with relaying has to be flushed:
+// after a term that was lost, another relay publishes.
+func (s *Service) publish(term, relaying context.Context, until func() time.Time) error {
+	run, end := context.WithCancel(term)
+	defer end()
+	defer context.AfterFunc(relaying, end)()
+	s.relay.Run(run)
+	if term.Err() != nil {
+		return nil
+	}
+	return s.flush(term, until())
+}
+
 // flush gives the outbox what is left of the grace period, and at least a second.
 func (s *Service) flush(ctx context.Context, until time.Time) error {
-	if s.store.Check() != nil {
-		return nil // the writer reports the fault; the waiting events are on disk
+	if s.store.Ready() != nil {
+		return nil // the writer reports a fault; the waiting events are on disk
 	}
 	if soon := time.Now().Add(time.Second); until.Before(soon) {
 		until = soon
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	return s.relay.Flush(ctx)
+	err := s.relay.Flush(ctx)
+	if err != nil && s.cfg.Postgres.URL != "" && errors.Is(err, task.ErrUnavailable) {
+		s.log.Warn("outbox not flushed, its events will be published by another replica or after the next start", "err", err)
+		return nil // a database that goes down is no fault of this process
+	}
+	return err
 }
 
 func (s *Service) closeStore() error {

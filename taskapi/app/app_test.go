@@ -360,7 +360,7 @@ func TestSettings(t *testing.T) {
 	}
 	for value, want := range map[string]string{
 		"sqlite:/var/lib/t.db": "/var/lib/t.db", "sqlite:///var/lib/t.db": "/var/lib/t.db", "sqlite:a/b.db": "a/b.db",
-		"postgres://u:hidden@h/d": "", "tasks.db": "", "sqlite:": "", "sqlite::memory:": "", "sqlite://h/t.db": "", "mysql:x": "", "sqlite:dir/": "",
+		"postgres://u:hidden@h:port/d": "", "postgres://u:hidden@h/": "", "tasks.db": "", "sqlite:": "", "sqlite::memory:": "", "sqlite://h/t.db": "", "mysql:x": "", "sqlite:dir/": "",
 	} {
 		cfg, err := app.FromEnv(env.Map(map[string]string{"DATABASE_URL": value}))
 		if (err == nil) != (want != "") || (err == nil && cfg.Database != want) {

@@ -9,6 +9,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
@@ -16,12 +17,13 @@ import (
 type Config struct {
 	HTTP            httpd.Config
 	Kafka           kafka.Config
-	Database        string        // path of the SQLite file, DATABASE_URL without its scheme
-	Compact         bool          // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
-	EventMode       event.Mode    // how an event becomes a Kafka record, EVENT_MODE
-	TokensFile      string        // API_TOKENS_FILE; "" leaves the API open
-	OutboxLimit     int64         // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
-	OutboxRetention time.Duration // how long the row of a published event is kept, OUTBOX_RETENTION
+	Database        string          // path of the SQLite file, DATABASE_URL without its scheme; "" for PostgreSQL
+	Postgres        postgres.Config // DATABASE_URL and PGPASSFILE; URL "" for SQLite
+	Compact         bool            // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
+	EventMode       event.Mode      // how an event becomes a Kafka record, EVENT_MODE
+	TokensFile      string          // API_TOKENS_FILE; "" leaves the API open
+	OutboxLimit     int64           // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
+	OutboxRetention time.Duration   // how long the row of a published event is kept, OUTBOX_RETENTION
 }
 
 // FromEnv reads the settings; the error lists every mistake.
@@ -41,22 +43,31 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 			r.Fail("API_TOKENS_FILE", "%v", err)
 		}
 	}
-	var err error
-	if cfg.Database, err = databasePath(r.String("DATABASE_URL", "sqlite:tasks.db")); err != nil {
+	cfg.Database, cfg.Postgres = databaseFromEnv(r)
+	return cfg, r.Err()
+}
+
+func databaseFromEnv(r *env.Reader) (path string, server postgres.Config) {
+	value, passwords := r.String("DATABASE_URL", "sqlite:tasks.db"), r.File("PGPASSFILE")
+	if scheme, _, _ := strings.Cut(value, ":"); scheme != "postgres" && scheme != "postgresql" {
+		path, err := databasePath(value)
+		if err != nil {
+			r.Fail("DATABASE_URL", "%v", err)
+		}
+		return path, server
+	}
+	if err := postgres.Check(value); err != nil {
 		r.Fail("DATABASE_URL", "%v", err)
 	}
-	return cfg, r.Err()
+	return "", postgres.Config{URL: value, PasswordFile: passwords, Application: "taskapi"}
 }
 
 // databasePath reads sqlite:PATH. The value is not repeated in an error: an
 // address of a database often carries a password.
 func databasePath(value string) (string, error) {
 	scheme, path, ok := strings.Cut(value, ":")
-	switch {
-	case ok && (scheme == "postgres" || scheme == "postgresql"):
-		return "", errors.New("PostgreSQL is not built into this program yet; use sqlite:PATH")
-	case !ok || scheme != "sqlite":
-		return "", errors.New("want sqlite:PATH, such as sqlite:tasks.db or sqlite:/var/lib/taskapi/tasks.db")
+	if !ok || scheme != "sqlite" {
+		return "", errors.New("want sqlite:PATH, such as sqlite:tasks.db or sqlite:/var/lib/taskapi/tasks.db, or postgres://USER@HOST:PORT/DATABASE")
 	}
 	if rest, isURL := strings.CutPrefix(path, "//"); isURL {
 		if !strings.HasPrefix(rest, "/") {

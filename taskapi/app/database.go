@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+
+	"github.com/taskwire/taskwire/internal/postgres"
+	"github.com/taskwire/taskwire/internal/volume"
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/store"
+	"github.com/taskwire/taskwire/taskapi/internal/store/pgstore"
+	"github.com/taskwire/taskwire/taskapi/internal/task"
+)
+
+// database is where tasks are: in a file of this process alone, or in a PostgreSQL
+// that several replicas share.
+type database interface {
+	task.Store
+	outbox.Source
+	// Run commits changes until ctx ends, or returns the fault after which nothing
+	// can be committed.
+	Run(ctx context.Context) error
+	// Lead calls do while the relay of this process is the one that publishes. do
+	// returns when term ends, or when it is done after ctx has ended; then Lead returns.
+	Lead(ctx context.Context, do func(term context.Context))
+	// Check reports what a restart of this process could mend, Ready also the rest.
+	Check() error
+	Ready() error
+	Close() error
+}
+
+// openDatabase returns an error that volume.Recoverable accepts when it is worth
+// waiting for.
+func (s *Service) openDatabase(ctx context.Context) (database, error) {
+	if s.cfg.Postgres.URL == "" {
+		f, err := store.Open(ctx, store.Config{Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention})
+		if err != nil {
+			return nil, err
+		}
+		if err := f.CannotShrink(); err != nil {
+			s.log.Warn("space of deleted rows stays with the database file", "err", err)
+		}
+		return file{f}, nil
+	}
+	p, err := pgstore.Open(ctx, pgstore.Config{Database: s.cfg.Postgres, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Log: s.log})
+	switch {
+	case err != nil && postgres.Unavailable(err) && ctx.Err() == nil:
+		return nil, &volume.Down{Err: err}
+	case err != nil:
+		return nil, err
+	}
+	return p, nil
+}
+
+// file is a database whose lock makes this process the only one.
+type file struct{ *store.Store }
+
+// Ready is Check: nothing is asked of others.
+func (f file) Ready() error { return f.Check() }
+
+// Lead has the only relay.
+func (f file) Lead(ctx context.Context, do func(term context.Context)) {
+	do(context.WithoutCancel(ctx))
+}

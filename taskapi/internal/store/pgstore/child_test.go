@@ -1,0 +1,5 @@
+package pgstore_test
+
+const asChild = "PGSTORE_TEST_CHILD"
+
+func child() {}
