@@ -135,16 +135,25 @@ func (r *rig) machine() string {
 			}
 		}
 	}
-	commit := "unknown commit"
-	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil {
-		commit = "commit " + strings.TrimSpace(string(out))
-	}
 	broker := "embedded broker"
 	if realKafka() {
 		broker = "Apache Kafka " + kafkatest.Version
 	}
-	return fmt.Sprintf("%s, %s, %s/%s, %s, %d cores, %s, %s", time.Now().UTC().Format(time.DateOnly), commit,
+	return fmt.Sprintf("%s, %s, %s/%s, %s, %d cores, %s, %s", time.Now().UTC().Format(time.DateOnly), commit(),
 		runtime.GOOS, runtime.GOARCH, cpu, runtime.NumCPU(), runtime.Version(), broker)
+}
+
+// commit says what was built. The documents may differ from it: this run writes there.
+func commit() string {
+	head, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		return "unknown commit"
+	}
+	changed, err := exec.Command("git", "status", "--porcelain", "--", ".", ":!docs").Output()
+	if err != nil || len(changed) > 0 {
+		return "commit " + strings.TrimSpace(string(head)) + " with changes"
+	}
+	return "commit " + strings.TrimSpace(string(head))
 }
 
 // proc is one started program.
