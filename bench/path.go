@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/taskwire/taskwire/internal/retry"
@@ -33,6 +34,10 @@ func benchPath(ctx context.Context, r *rig, t *table) error {
 	window := r.window(15 * time.Second)
 	r.say("64 clients for %v", window)
 	profiled := r.profile(ctx, s.procs, window)
+	before, err := ownCPU()
+	if err != nil {
+		return err
+	}
 	l, err := s.load(ctx, window)
 	if err = errors.Join(err, <-profiled); err != nil {
 		return err
@@ -43,25 +48,48 @@ func benchPath(ctx context.Context, r *rig, t *table) error {
 	t.figure("median of those behind", count, float64(l.middle), none)
 	t.figure("behind at the end", count, float64(l.end), atMost(1000))
 	t.figure("last answer to all audited", seconds, l.caughtUp.Seconds(), none)
+	after, err := ownCPU()
+	if err != nil {
+		return err
+	}
+	l.clients = after - before
 	requests, err := s.procs["auditor"].metric(ctx, `taskwire_http_request_seconds_count{route="/",service="auditor"}`)
 	if err != nil {
 		return err
 	}
 	t.figure("events in a post to the auditor", average, float64(l.created)/requests, none)
+	return s.cpu(t, l)
+}
+
+// cpu ends everything and says who used how much. On a machine that is shared
+// with others, the sum says more than the rate.
+func (s *system) cpu(t *table, l loaded) error {
+	sum := l.clients
 	for _, name := range []string{"taskapi", "bridge", "auditor", "notifier"} {
 		cpu, err := s.procs[name].stop()
 		if err != nil {
 			return err
 		}
+		sum += cpu
 		t.figure("CPU a change: "+name, seconds, cpu/float64(l.created), none)
 	}
 	if s.broker.proc != nil {
 		if err := s.broker.close(); err != nil {
 			return err
 		}
+		sum += s.broker.proc.cpu()
 		t.figure("CPU a change: broker", seconds, s.broker.proc.cpu()/float64(l.created), none)
 	}
+	t.figure("CPU a change: clients", seconds, l.clients/float64(l.created), none)
+	t.figure("CPU a change: all of these", seconds, sum/float64(l.created), none)
 	return nil
+}
+
+// ownCPU is the seconds that this process has used.
+func ownCPU() (float64, error) {
+	var u syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), err
 }
 
 // system is all of taskwire, each service in its process.
@@ -95,6 +123,7 @@ type loaded struct {
 	created           int64 // answered with 201
 	most, middle, end int64 // how many of them were not audited: at worst, at the median, when the load ended
 	caughtUp          time.Duration
+	clients           float64 // CPU seconds of this process
 }
 
 // load ends when everything is audited.
