@@ -26,7 +26,8 @@
 // Subcommands:
 //
 //	auditor cat [PATH]       prints the log, oldest line first; PATH defaults to
-//	                         AUDIT_LOG_PATH. It takes no lock: the auditor may run
+//	                         AUDIT_LOG_PATH, or the log is in AUDIT_DATABASE_URL. It takes no
+//	                         lock: the auditor may run
 //	auditor verify [--since OLD_CHECKPOINT] [--key VKEY]... [PATH]
 //	                         reads all of the log: says ok, or what is wrong and
 //	                         where, with exit 1. --since also proves that nothing
@@ -86,9 +87,20 @@
 // reason, reports it in /readyz, answers 503, and retries every second. A folder
 // that does not exist is an error: create it first.
 //
+// With AUDIT_DATABASE_URL the log is in PostgreSQL (15 or newer), in the schema
+// audit, which the auditor makes. The lines and answers are the same, and any
+// number of auditors may run at once and be killed at any moment. fsync=off and
+// synchronous_commit=off are refused. The password may come from the file that
+// PGPASSFILE names. AUDIT_SIGNING_KEY_FILE is required: all of them sign one log,
+// one at a time, and the tree is in the database, too. While the database is down the auditor waits, is not ready
+// and answers 503. It exits with status 1 when the unique index on the events is
+// missing, or when entries that it acknowledged are gone. A standby that takes over
+// must have confirmed the commits (synchronous_standby_names), else it may lack some.
+//
 // Settings, all from the environment:
 //
 //	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
+//	AUDIT_DATABASE_URL   postgres://..., in place of the file            none
 //	AUDIT_SIGNING_KEY_FILE
 //	                     keys that sign checkpoints, see above           beside the log
 //	AUDIT_CHECKPOINT_URL

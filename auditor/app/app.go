@@ -16,8 +16,10 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/sink"
 	"github.com/taskwire/taskwire/internal/volume"
 )
@@ -29,12 +31,12 @@ import (
 type Service struct {
 	http    *httpd.Server
 	guard   *sink.Guard
-	config  ledger.Config
-	tree    TreeConfig
-	ledger  store    // nil while it cannot be opened
-	proofs  *proofs  // of the ledger
-	missing error    // why New could not open the log, nil when it did
-	loading *loading // when New did not wait for it
+	config  Config
+	wrap    func(ledger.File) ledger.File // see open
+	ledger  store                         // nil while it cannot be opened
+	proofs  prover                        // of the ledger
+	missing error                         // why New could not open the log, nil when it did
+	loading *loading                      // when New did not wait for it
 	log     *slog.Logger
 	metrics metrics
 	scans   chan struct{}  // limits the queries that read the log at a time
@@ -60,15 +62,11 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	s := &Service{http: server, guard: guard, log: log, scans: make(chan struct{}, maxScans), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
+	s := &Service{http: server, guard: guard, config: cfg, wrap: wrap, log: log, scans: make(chan struct{}, maxScans), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	if s.readers, err = newReaders(cfg.ReadTokensFile, server, guard, log); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
 	s.metrics = newMetrics()
-	s.config = ledger.Config{Path: cfg.Path, OnSync: s.metrics.synced, Wrap: wrap, OnMark: func(err error) {
-		log.Warn("high-water mark of the audit log not written", "err", err)
-	}}
-	s.tree = cfg.Tree
 	s.missing = s.begin(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
@@ -80,27 +78,47 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 
 // load opens the log, and sets the handler and the checks that need it.
 func (s *Service) load(ctx context.Context) error {
-	s.config.OnIndex, s.config.OnCheck = s.indexing(), s.checking()
-	s.config.OnLines = func(first int64, leaves [][32]byte) error { // not before load returns
-		s.proofs.Append(first, leaves)
-		return nil
-	}
-	l, err := ledger.Open(ctx, s.config)
+	l, proofs, err := s.openStore(ctx)
 	if err != nil {
 		return err
 	}
-	proofs, err := s.openTree(ctx, l)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
 	s.ledger, s.proofs = l, proofs
 	s.metrics.register(s.http.Registry(), l)
-	s.http.Registry().MustRegister(uncheckedBytes(l))
-	s.logRecovery(l)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "tree", Func: proofs.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
 	return nil
+}
+
+// openStore opens the log where it is, and its tree.
+func (s *Service) openStore(ctx context.Context) (store, prover, error) {
+	if s.config.DatabaseURL != "" {
+		return s.openDatabase(ctx)
+	}
+	return s.openFile(ctx)
+}
+
+func (s *Service) openFile(ctx context.Context) (store, prover, error) {
+	var p *proofs // set before the first append
+	l, err := ledger.Open(ctx, ledger.Config{
+		Path: s.config.Path, Wrap: s.wrap, OnSync: s.metrics.synced, OnIndex: s.indexing(), OnCheck: s.checking(),
+		OnMark: func(err error) {
+			s.log.Warn("high-water mark of the audit log not written", "err", err)
+		},
+		OnLines: func(first int64, leaves [][32]byte) error {
+			p.Append(first, leaves)
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if p, err = s.openTree(ctx, l); err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	s.http.Registry().MustRegister(uncheckedBytes(l))
+	s.logRecovery(l)
+	return l, p, nil
 }
 
 func (s *Service) logRecovery(l *ledger.Ledger) {
@@ -167,7 +185,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err == nil {
 		err = s.ledger.Fault()
 	}
-	return errors.Join(err, s.ledger.Close(), s.proofs.Close())
+	return errors.Join(err, s.closeStore())
 }
 
 // Close releases the ports and the log of a service that never ran.
@@ -175,7 +193,32 @@ func (s *Service) Close() error {
 	s.giveUp()
 	err := s.http.Close()
 	if s.ledger != nil {
-		err = errors.Join(err, s.ledger.Close(), s.proofs.Close())
+		err = errors.Join(err, s.closeStore())
 	}
 	return err
+}
+
+// closeStore closes the log before the tree that is fed by it, and after one that
+// reads from it.
+func (s *Service) closeStore() error {
+	if s.config.DatabaseURL != "" {
+		return errors.Join(s.proofs.Close(), s.ledger.Close())
+	}
+	return errors.Join(s.ledger.Close(), s.proofs.Close())
+}
+
+func (s *Service) openDatabase(ctx context.Context) (store, prover, error) {
+	l, err := pgledger.Open(ctx, pgledger.Config{Database: database(s.config.DatabaseURL), OnSync: s.metrics.synced})
+	if postgres.Unavailable(err) {
+		return nil, nil, &volume.Down{Err: err}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := s.openPublished(ctx, l)
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	s.log.Info(fmt.Sprintf("Loaded %d previously seen events", l.Len()), "store", "postgres", "version_gaps", l.VersionGaps())
+	return l, p, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
 )
@@ -18,12 +19,17 @@ import (
 // Cat is the subcommand that prints the log.
 func Cat() process.Sub {
 	return process.Sub{Name: "cat", Usage: "[PATH]", Run: func(ctx context.Context, lookup env.Lookup, args []string, stdout, _ io.Writer) error {
-		path := env.NewReader(lookup).String("AUDIT_LOG_PATH", defaultPath)
-		if len(args) > 1 {
+		r := env.NewReader(lookup)
+		path, url := place(r)
+		switch {
+		case len(args) > 1:
 			return process.Usagef("cat takes at most one path")
-		}
-		if len(args) == 1 {
-			path = args[0]
+		case len(args) == 1:
+			return cat(ctx, args[0], stdout)
+		case r.Err() != nil:
+			return process.Usagef("%v", r.Err())
+		case url != "":
+			return catDatabase(ctx, url, stdout)
 		}
 		return cat(ctx, path, stdout)
 	}}
@@ -55,6 +61,20 @@ func cat(ctx context.Context, path string, w io.Writer) error {
 		}
 	}
 	return errors.Join(ctx.Err(), out.Flush())
+}
+
+// catDatabase prints the entries that are committed.
+func catDatabase(ctx context.Context, url string, w io.Writer) error {
+	show := func(line []byte) []byte { return line }
+	if isTerminal(w) {
+		show = visible
+	}
+	out := bufio.NewWriterSize(w, 1<<16)
+	_, err := pgledger.Lines(ctx, database(url), 0, func(_ int64, line []byte) error {
+		_, _ = out.Write(show(line)) // the next write returns the first error
+		return out.WriteByte('\n')
+	})
+	return errors.Join(err, out.Flush())
 }
 
 func isTerminal(w io.Writer) bool {

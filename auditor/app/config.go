@@ -6,20 +6,29 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/secretfile"
 	"github.com/taskwire/taskwire/internal/sink"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
-const defaultPath = "audit.log"
+const (
+	pathKey     = "AUDIT_LOG_PATH"
+	databaseKey = "AUDIT_DATABASE_URL"
+	defaultPath = "audit.log"
+)
 
 // Config holds all settings of the auditor.
 type Config struct {
 	HTTP httpd.Config
 	Sink sink.Config
 
-	// Path of the log, AUDIT_LOG_PATH. Its folder must exist.
+	// Path of the log, AUDIT_LOG_PATH. Its folder must exist. "" when there is a database.
 	Path string
+
+	// DatabaseURL of the PostgreSQL database that holds the log in place of a file,
+	// AUDIT_DATABASE_URL.
+	DatabaseURL string
 
 	Tree TreeConfig
 
@@ -34,8 +43,8 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	cfg := Config{
 		HTTP: httpd.ConfigFromEnv(r, "auditor", 8003),
 		Sink: sink.ConfigFromEnv(r),
-		Path: r.String("AUDIT_LOG_PATH", defaultPath),
 	}
+	cfg.Path, cfg.DatabaseURL = place(r)
 	if key := readTokensFile; r.String(key, "") != "" {
 		cfg.ReadTokensFile = r.String(key, "")
 		if err := token.Check(cfg.ReadTokensFile); err != nil {
@@ -43,6 +52,9 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		}
 	}
 	cfg.Tree = treeFromEnv(r)
+	if cfg.DatabaseURL != "" && cfg.Tree.KeyFile == "" {
+		r.Fail(signingKeyFile, "is missing: several auditors sign one log in a database, so its key is theirs; `auditor key --new` makes one")
+	}
 	return cfg, r.Err()
 }
 
@@ -84,4 +96,23 @@ func treeFromEnv(r *env.Reader) (cfg TreeConfig) {
 		}
 	}
 	return cfg
+}
+
+// place is where the log is: a path, or the URL of a database.
+func place(r *env.Reader) (path, databaseURL string) {
+	databaseURL = r.String(databaseKey, "")
+	if databaseURL == "" {
+		return r.String(pathKey, defaultPath), ""
+	}
+	if err := postgres.Check(databaseURL); err != nil {
+		r.Fail(databaseKey, "%v", err)
+	}
+	if r.String(pathKey, "") != "" {
+		r.Fail(pathKey, "is set, and "+databaseKey+" too: the log is either a file or in a database; auditor migrate moves it")
+	}
+	return "", databaseURL
+}
+
+func database(url string) postgres.Config {
+	return postgres.Config{URL: url, Application: "taskwire-auditor"}
 }

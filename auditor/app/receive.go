@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -102,8 +103,11 @@ func (s *Service) logNew(e *ledger.Entry, out ledger.Outcome) {
 func (s *Service) unable(err error) sink.Result {
 	retry := time.Second
 	var full *ledger.FullError
+	var unavailable *pgledger.UnavailableError
 	if errors.As(err, &full) {
 		retry = full.RetryAfter()
+	}
+	if full != nil || errors.As(err, &unavailable) {
 		s.fullLog.Do(func() { s.log.Error("cannot store events", "err", err) })
 	}
 	return sink.Result{RetryAfter: retry, Problem: &httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "cannot store events now"}}

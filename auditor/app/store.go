@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 )
 
 // store is what the auditor needs of a ledger, whatever it is kept in. storetest
@@ -39,4 +40,7 @@ type store interface {
 	Close() error
 }
 
-var _ store = (*ledger.Ledger)(nil)
+var (
+	_ store = (*ledger.Ledger)(nil)
+	_ store = (*pgledger.Ledger)(nil)
+)

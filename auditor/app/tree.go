@@ -16,7 +16,17 @@ import (
 	"github.com/taskwire/taskwire/internal/httpd"
 )
 
-// proofs is the tree of the log, with what it needs to run.
+// prover is the tree of the log, for those who ask.
+type prover interface {
+	Signed(ctx context.Context) ([]byte, error) // the newest checkpoint
+	Prove(ctx context.Context, line int64) (tree.Proof, error)
+	Store() tree.Store
+	Failed() <-chan struct{} // closed when the log is not the one that was signed
+	Fault() error
+	Close() error
+}
+
+// proofs is the tree beside a file, with what it needs to run.
 type proofs struct {
 	*tree.Log
 	store  tree.Store
@@ -49,13 +59,13 @@ func (s *Service) openTree(ctx context.Context, l *ledger.Ledger) (*proofs, erro
 }
 
 func (s *Service) startTree(ctx context.Context, p *proofs, l *ledger.Ledger) error {
-	keys, err := openKeys(ctx, s.tree.KeyFile, s.config.Path, p.store, s.log)
+	keys, err := openKeys(ctx, s.config.Tree.KeyFile, s.config.Path, p.store, s.log)
 	if err != nil {
 		return err
 	}
-	cfg := tree.Config{Store: p.store, Source: leaves(l), Lines: l.Len(), Keys: keys, Witnesses: s.tree.Witnesses, Client: p.client, Log: s.log}
-	if s.tree.SecondPlace != "" {
-		if cfg.Second, err = tree.ParsePlace(s.tree.SecondPlace, p.client); err != nil {
+	cfg := tree.Config{Store: p.store, Source: leaves(l), Lines: l.Len(), Keys: keys, Witnesses: s.config.Tree.Witnesses, Client: p.client, Log: s.log}
+	if s.config.Tree.SecondPlace != "" {
+		if cfg.Second, err = tree.ParsePlace(s.config.Tree.SecondPlace, p.client); err != nil {
 			return fmt.Errorf("%s: %w", checkpointURL, err)
 		}
 	}
@@ -100,6 +110,15 @@ func leaves(l *ledger.Ledger) tree.Source {
 	}
 }
 
+// Signed is the newest checkpoint.
+func (p *proofs) Signed(context.Context) ([]byte, error) {
+	signed, _ := p.Checkpoint()
+	return signed, nil
+}
+
+// Store has the tiles.
+func (p *proofs) Store() tree.Store { return p.store }
+
 // Close signs the last checkpoint. The log is closed before.
 func (p *proofs) Close() error {
 	p.stop()
@@ -109,8 +128,16 @@ func (p *proofs) Close() error {
 }
 
 // checkpoint answers the newest signed checkpoint.
-func (s *Service) checkpoint(w http.ResponseWriter, _ *http.Request) {
-	signed, _ := s.proofs.Checkpoint()
+func (s *Service) checkpoint(w http.ResponseWriter, r *http.Request) {
+	signed, err := s.proofs.Signed(r.Context())
+	if errors.Is(err, fs.ErrNotExist) {
+		notFound(w) // of a new log, for a moment
+		return
+	}
+	if err != nil {
+		s.queryFailed(w, r, err)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-cache")
 	_, _ = w.Write(signed) // the caller is gone
@@ -121,7 +148,7 @@ func (s *Service) tile(w http.ResponseWriter, r *http.Request) {
 	t, err := tree.ParsePath("tile/" + r.PathValue("path"))
 	var data []byte
 	if err == nil {
-		data, err = tree.ReadTile(r.Context(), s.proofs.store, t)
+		data, err = tree.ReadTile(r.Context(), s.proofs.Store(), t)
 	} else {
 		err = fs.ErrNotExist
 	}
@@ -145,9 +172,15 @@ func (s *Service) tile(w http.ResponseWriter, r *http.Request) {
 // proof answers the C2SP tlog-proof of an entry. A new one waits for its checkpoint.
 func (s *Service) proof(w http.ResponseWriter, r *http.Request) {
 	seq, ok := number(r.PathValue("seq"), 0, 1, 1<<53)
-	if !ok || seq > s.ledger.Len() {
+	if !ok {
 		notFound(w)
 		return
+	}
+	if seq > s.ledger.Len() { // which may not have heard of another auditor's entry yet
+		if _, err := s.place(r.Context(), seq); errors.Is(err, ledger.ErrNotFound) {
+			notFound(w)
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()

@@ -4,6 +4,7 @@ package ledgertest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -50,8 +51,17 @@ func Read(path string) ([]Line, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return lines, nil
+}
+
+// Parse is Read for a log that was printed.
+func Parse(b []byte) ([]Line, error) {
 	if len(b) > 0 && b[len(b)-1] != '\n' {
-		return nil, fmt.Errorf("%s ends with an unfinished line", path)
+		return nil, errors.New("it ends with an unfinished line")
 	}
 	var lines []Line
 	seen := make(map[string]int64)
