@@ -119,6 +119,22 @@ func (b *broker) fill(ctx context.Context, tasks []string, bodies [][]byte) erro
 	return cl.ProduceSync(ctx, records...).FirstErr()
 }
 
+// spread puts one event on each of n partitions.
+func (b *broker) spread(ctx context.Context, n int) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DefaultProduceTopic(b.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	tasks, all := bodies(n, n)
+	records := make([]*kgo.Record, n)
+	for i := range records {
+		records[i] = record(tasks[i], all[i])
+		records[i].Partition = int32(i)
+	}
+	return cl.ProduceSync(ctx, records...).FirstErr()
+}
+
 // serveBroker is the embedded broker, until it is killed.
 func serveBroker(addr, dir, topic, partitions string) error {
 	n, err := strconv.Atoi(partitions)

@@ -7,18 +7,28 @@ import (
 	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// benchIdle measures a bridge with 200 partitions in which nothing happens.
+// benchIdle measures a bridge with 200 partitions in which nothing happens any
+// more: each has had an event, and a bridge may keep for a while what it took for that.
 func benchIdle(ctx context.Context, r *rig, t *table) error {
-	b, err := r.broker(ctx, 200)
+	const partitions = 200
+	b, err := r.broker(ctx, partitions)
 	if err != nil {
 		return err
 	}
-	p, err := r.bridge(ctx, b, deadSink())
+	sink := newTarget(0, partitions)
+	defer sink.close()
+	p, err := r.bridge(ctx, b, sink.URL)
 	if err != nil {
 		return err
 	}
-	r.say("bridge, 200 partitions")
-	if err := retry.Pause(ctx, r.window(5*time.Second)); err != nil { // the start is over
+	r.say("bridge, %d partitions", partitions)
+	if err := b.spread(ctx, partitions); err != nil {
+		return err
+	}
+	if err := sink.wait(ctx); err != nil {
+		return err
+	}
+	if err := retry.Pause(ctx, r.window(25*time.Second)); err != nil {
 		return err
 	}
 	before, err := cpuOf(p.Pid())
