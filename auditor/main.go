@@ -45,6 +45,10 @@
 //	auditor key --new [ORIGIN]
 //	                         prints a new signing key, for AUDIT_SIGNING_KEY_FILE.
 //	                         ORIGIN names the log, such as audit.example.com/tasks
+//	auditor migrate [PATH]   moves a log from its file into AUDIT_DATABASE_URL, with its
+//	                         checkpoint, and proves that both have the same root. No
+//	                         auditor may use either. Interrupted, it goes on where it
+//	                         was. The file stays; use its key (PATH.key) from then on
 //	auditor reconcile --tasks URL [--token-file FILE] [--settle 10s] [PATH]
 //	                         compares the versions of all tasks of the Task API with
 //	                         the log and names what is missing in the log or ahead of
@@ -155,5 +159,5 @@ import (
 var source string
 
 func main() {
-	process.Main("auditor", source, app.FromEnv, app.New, app.Cat(), app.Verify(), app.Prove(), app.VerifyProof(), app.Export(), app.Key(), app.Reconcile())
+	process.Main("auditor", source, app.FromEnv, app.New, app.Cat(), app.Migrate(), app.Verify(), app.Prove(), app.VerifyProof(), app.Export(), app.Key(), app.Reconcile())
 }

@@ -132,3 +132,10 @@ func TestTailsAreBounded(t *testing.T) {
 		t.Errorf("one more: %+v", got)
 	}
 }
+
+func (a *auditor) postBatch(body string) reply {
+	a.t.Helper()
+	req, _ := http.NewRequestWithContext(a.t.Context(), "POST", a.URL+"/", strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/cloudevents-batch+json")
+	return a.do(req)
+}

@@ -35,6 +35,7 @@ type claim struct {
 	ledger.Rendering
 	key              [32]byte
 	task, typ, actor *int64
+	at               time.Time // of an imported line
 	batch            *batch
 	outcome          ledger.Outcome
 }
@@ -318,7 +319,11 @@ func (h *head) resolve(b *batch, now time.Time) (r rows) {
 		h.entries++
 		c.outcome = ledger.Outcome{Seq: h.entries}
 		h.known[c.key] = known{h.entries, c.Content}
-		line := ledger.AppendLine(make([]byte, 0, len(c.Content)+80), h.entries, c.Content, now)
+		at := now
+		if !c.at.IsZero() {
+			at = c.at
+		}
+		line := ledger.AppendLine(make([]byte, 0, len(c.Content)+80), h.entries, c.Content, at)
 		leaf := sha256.Sum256(line)
 		r.seq, r.key, r.leaf, r.line = append(r.seq, h.entries), append(r.key, c.key[:]), append(r.leaf, leaf[:]), append(r.line, line[:len(line)-1])
 		r.task, r.typ, r.actor = append(r.task, c.task), append(r.typ, c.typ), append(r.actor, c.actor)
@@ -337,4 +342,57 @@ func (h *head) resolve(b *batch, now time.Time) (r rows) {
 		r.tasks, r.last = append(r.tasks, task[:]), append(r.last, h.last[task])
 	}
 	return r
+}
+
+// Import adds lines of another store as they are, without their line feeds; first is
+// the number of the first one. It is for a log that nobody appends to meanwhile.
+func (l *Ledger) Import(ctx context.Context, first int64, lines [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	b := &batch{}
+	for i, line := range lines {
+		c, err := claimOf(line)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", first+int64(i), err)
+		}
+		b.claims = append(b.claims, c)
+	}
+	conn, _, err := l.writer(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := l.lock(ctx, conn, b)
+	if err == nil && h.entries != first-1 {
+		err = fmt.Errorf("the database has %d entries, and the next one is %d: another auditor appends; stop it", h.entries, first)
+	}
+	if err == nil {
+		err = l.commit(ctx, conn, b, h)
+	}
+	if err != nil {
+		l.drop()
+		return err
+	}
+	for i, c := range b.claims {
+		if seq := first + int64(i); c.outcome.Err != nil || c.outcome.Seq != seq {
+			return schemaError("entry %d is the event of entry %d again", seq, c.outcome.Seq)
+		}
+	}
+	return nil
+}
+
+// claimOf is the claim that leads to the line again.
+func claimOf(line []byte) (*claim, error) {
+	e, err := ledger.ParseLine(line)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClaim(e)
+	if err != nil {
+		return nil, err
+	}
+	c.at = e.AuditedAt
+	if again := ledger.AppendLine(nil, e.Seq, c.Content, c.at); !bytes.Equal(again[:len(again)-1], line) {
+		return nil, errors.New("the line is not as this program writes it")
+	}
+	return c, nil
 }

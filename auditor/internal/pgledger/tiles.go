@@ -133,3 +133,9 @@ func (t *Term) exec(ctx context.Context, statement string, args ...any) error {
 	}
 	return err
 }
+
+// ImportCheckpoint stores the checkpoint of a log that was imported, unless there is one.
+func (l *Ledger) ImportCheckpoint(ctx context.Context, signed []byte) error {
+	_, err := l.pool.Exec(ctx, "INSERT INTO audit.tiles (path, data) VALUES ($1, $2) ON CONFLICT DO NOTHING", checkpoint, signed)
+	return err
+}
