@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
@@ -38,29 +39,16 @@ func Cat() process.Sub {
 // cat prints complete lines only: bytes after the last line feed are being
 // written, or were never acknowledged.
 func cat(ctx context.Context, path string, w io.Writer) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+	out := bufio.NewWriterSize(w, 1<<16)
 	show := func(line []byte) []byte { return line }
 	if isTerminal(w) {
 		show = visible
 	}
-	in, out := bufio.NewReaderSize(f, 1<<20), bufio.NewWriterSize(w, 1<<16)
-	for ctx.Err() == nil {
-		line, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return out.Flush()
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-		if _, err := out.Write(show(line)); err != nil {
-			return err
-		}
-	}
-	return errors.Join(ctx.Err(), out.Flush())
+	_, err := ledger.Scan(ctx, path, func(b *ledger.Block) error {
+		_, err := out.Write(show(b.Lines))
+		return err
+	})
+	return errors.Join(err, out.Flush())
 }
 
 // catDatabase prints the entries that are committed.

@@ -152,8 +152,8 @@ func (o *offline) checkpoint(ctx context.Context, file string) ([]byte, tree.Che
 func (o *offline) where(ctx context.Context, line int64) string {
 	found := ""
 	stop := errors.New("found")
-	_, err := ledger.Walk(ctx, o.path, func(b *ledger.Block) error {
-		if line < b.First || line >= b.First+int64(len(b.Leaves)) {
+	_, err := ledger.Scan(ctx, o.path, func(b *ledger.Block) error {
+		if line < b.First || line >= b.First+int64(b.Count) {
 			return nil
 		}
 		b.Each(func(i int, _ []byte, at int64) bool {
@@ -197,5 +197,5 @@ func (p *progress) add(b *ledger.Block) {
 		return
 	}
 	p.said = time.Now()
-	fmt.Fprintf(p.to, "%s: %d lines, %d of %d MiB\n", p.what, b.First-1+int64(len(b.Leaves)), p.bytes>>20, p.total>>20)
+	fmt.Fprintf(p.to, "%s: %d lines, %d of %d MiB\n", p.what, b.First-1+int64(b.Count), p.bytes>>20, p.total>>20)
 }

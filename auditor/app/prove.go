@@ -71,16 +71,15 @@ func (o *offline) prove(ctx context.Context, signed []byte, c tree.Checkpoint, s
 func (o *offline) find(ctx context.Context, what string, stderr io.Writer) (seq int64, line []byte, err error) {
 	number, err := strconv.ParseInt(what, 10, 64)
 	byNumber := err == nil
-	id, err := json.Marshal(what)
-	if err != nil {
-		return 0, nil, err
+	mark := []byte(`,"event_id":"` + what + `"`)
+	if strings.ContainsFunc(what, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		mark = []byte(`,"event_id":"`) // escaped in a line
 	}
-	mark := append([]byte(`,"event_id":`), id...)
 	progress := newProgress(stderr, "prove", o.path)
 	var found []int64
-	_, err = ledger.Walk(ctx, o.path, func(b *ledger.Block) error {
+	_, err = ledger.Scan(ctx, o.path, func(b *ledger.Block) error {
 		progress.add(b)
-		if !byNumber && !bytes.Contains(b.Lines, mark) {
+		if byNumber && (number < b.First || number >= b.First+int64(b.Count)) || !byNumber && !bytes.Contains(b.Lines, mark) {
 			return nil
 		}
 		b.Each(func(i int, text []byte, _ int64) bool {
@@ -257,7 +256,7 @@ func runExport(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	lines := json.NewEncoder(out)
 	lines.SetEscapeHTML(false)
 	progress := newProgress(stderr, "export", o.path)
-	_, err = ledger.Walk(ctx, o.path, func(b *ledger.Block) (err error) {
+	_, err = ledger.Scan(ctx, o.path, func(b *ledger.Block) (err error) {
 		progress.add(b)
 		b.Each(func(i int, line []byte, _ int64) bool {
 			seq := b.First + int64(i)

@@ -94,7 +94,7 @@ func (v *verification) run(ctx context.Context, since string, stdout io.Writer) 
 func (v *verification) read(ctx context.Context, checker *tree.Checker) (torn int64, err error) {
 	progress := newProgress(v.stderr, "verify", v.path)
 	torn, err = ledger.Walk(ctx, v.path, func(b *ledger.Block) error {
-		v.lines, v.bytes = v.lines+int64(len(b.Leaves)), v.bytes+int64(len(b.Lines))
+		v.lines, v.bytes = v.lines+int64(b.Count), v.bytes+int64(len(b.Lines))
 		progress.add(b)
 		if v.badLine == nil {
 			v.badLine = b.Bad
