@@ -119,7 +119,7 @@ func (s *Store) Next(ctx context.Context, after int64, limit, bytes int) (page o
 	var drawn, xid, oldest int64
 	b := &pgx.Batch{}
 	// The order counts, see settled: what is drawn, an id after it, who is left, and the rows last.
-	b.Queue(`SELECT last_value FROM taskapi.outbox_id`).QueryRow(func(row pgx.Row) error { return row.Scan(&drawn) })
+	b.Queue(`SELECT last_value - (NOT is_called)::int FROM taskapi.outbox_id`).QueryRow(func(row pgx.Row) error { return row.Scan(&drawn) })
 	b.Queue(`SELECT pg_current_xact_id()::text::bigint`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
 	b.Queue(`SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`).QueryRow(func(row pgx.Row) error { return row.Scan(&oldest) })
 	b.Queue(`SELECT o.id, o.task_id::text, o.event FROM taskapi.unpublished u JOIN taskapi.outbox o ON o.id = u.id

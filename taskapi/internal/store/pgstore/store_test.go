@@ -3,9 +3,11 @@ package pgstore_test
 import (
 	"context"
 	"errors"
-	"os"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -16,12 +18,7 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-func TestMain(m *testing.M) {
-	if os.Getenv(asChild) != "" {
-		child()
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var origin = task.Origin{CorrelationID: "c"}
 
@@ -58,4 +55,57 @@ func TestSuite(t *testing.T) {
 		s, _ := start(t, cfg)
 		return s
 	})
+}
+
+// An older program does not touch what a newer one wrote, and says what to do.
+func TestANewerSchemaIsRefused(t *testing.T) {
+	db := pgtest.Start(t)
+	_, stop := start(t, config(db))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Connect(t).Exec(t.Context(), "UPDATE taskapi.schema_version SET version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := pgstore.Open(t.Context(), config(db))
+	if newer := (*postgres.NewerError)(nil); !errors.As(err, &newer) || !strings.Contains(err.Error(), "use the newer program again") || postgres.Unavailable(err) {
+		t.Errorf("Open = %v", err)
+	}
+}
+
+func TestPublishedRowsAndOldKeysArePurged(t *testing.T) {
+	db := pgtest.Start(t)
+	cfg := config(db)
+	now := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
+	cfg.Now = func() time.Time { return now }
+	s, _ := start(t, cfg)
+	for i := range 5 {
+		if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin, IdempotencyKey: task.IdempotencyKey{Value: fmt.Sprint(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := s.Next(t.Context(), 0, 3, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Published(t.Context(), []int64{page.Rows[0].ID, page.Rows[1].ID, page.Rows[2].ID}); err != nil {
+		t.Fatal(err)
+	}
+	conn := db.Connect(t)
+	for _, step := range []struct {
+		after      time.Duration
+		rows, keys int
+	}{{59 * time.Minute, 5, 5}, {2 * time.Minute, 2, 5}, {24 * time.Hour, 2, 0}} {
+		now = now.Add(step.after)
+		if err := pgstore.Purge(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		var rows, keys int
+		if err := conn.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM taskapi.outbox), (SELECT count(*) FROM taskapi.idempotency)").Scan(&rows, &keys); err != nil {
+			t.Fatal(err)
+		}
+		if rows != step.rows || keys != step.keys {
+			t.Errorf("after %v: %d rows and %d keys, want %d and %d", step.after, rows, keys, step.rows, step.keys)
+		}
+	}
 }

@@ -1,5 +1,0 @@
-package pgstore_test
-
-const asChild = "PGSTORE_TEST_CHILD"
-
-func child() {}
