@@ -66,8 +66,10 @@
 // reached the program waits, is not ready, and answers 503; a 503 leaves open
 // whether the change was made, and a repeat with the same Idempotency-Key finds out.
 //
-// taskapi migrate sqlite:PATH copies the tasks of a file, with the events that
-// wait and the idempotency keys, into the empty database that DATABASE_URL names.
+// taskapi migrate sqlite:PATH moves the tasks of a file, with the events that wait
+// and the idempotency keys, into the empty database that DATABASE_URL names: all
+// or nothing. Stop the taskapi that uses the file first; the file stays, marked so
+// that none is started with it again. If it is interrupted, run it again.
 //
 // # Tokens
 //
@@ -109,4 +111,4 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("taskapi", source, app.FromEnv, open) }
+func main() { process.Main("taskapi", source, app.FromEnv, open, app.Migrate()) }

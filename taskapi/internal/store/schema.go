@@ -70,6 +70,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 		}
 	}
 	switch {
+	case app == movedID:
+		return errMoved(path)
 	case app != applicationID && (app != 0 || tables > 0):
 		return fmt.Errorf("%s is the database of another program; set DATABASE_URL to another path", path)
 	case version > len(migrations):

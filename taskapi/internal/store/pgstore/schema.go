@@ -42,4 +42,6 @@ CREATE TABLE taskapi.idempotency (
   created_at  timestamptz NOT NULL
 );
 CREATE INDEX idempotency_by_age ON taskapi.idempotency (created_at);
+
+CREATE TABLE taskapi.filled_from (fingerprint text NOT NULL, at timestamptz NOT NULL); -- by taskapi migrate
 `}
