@@ -17,6 +17,7 @@
 //	GET /checkpoint          the signed root of the log (C2SP tlog-checkpoint)
 //	GET /tile/...            the hashes of the log (C2SP tlog-tiles); they never change
 //	GET /proof/{seq}         the proof that the log has the entry (C2SP tlog-proof)
+//	GET /openapi.json        this API as an OpenAPI 3.1 document
 //	GET /healthz, /readyz    on both ports; GET /metrics on the operator port
 //
 // For each new entry it logs exactly:

@@ -135,6 +135,7 @@ func (s *Service) logRecovery(l *ledger.Ledger) {
 
 func (s *Service) routes() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /openapi.json", openAPI)
 	mux.Handle("GET /entries", s.readers.only(s.entries))
 	mux.Handle("GET /entries/tail", s.readers.only(s.tail))
 	mux.Handle("GET /entries/{seq}", s.readers.only(s.entry))
