@@ -34,7 +34,8 @@
 //	                         where, with exit 1. --since also proves that nothing
 //	                         that an older checkpoint covers was changed. VKEY is a
 //	                         verifier key, or a file of them; without one the keys
-//	                         are those of the signing key
+//	                         are those of the signing key. It and the next ones read
+//	                         AUDIT_DATABASE_URL without a PATH when that is set
 //	auditor prove [--key VKEY]... ID|SEQ [PATH]
 //	                         prints the proof of an entry, by event id or number
 //	auditor verify-proof --key VKEY [--witnesses FILE] PROOF [LINE]

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/auditor/internal/pgledger"
 	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/process"
@@ -23,11 +24,13 @@ import (
 // errDamaged: what is wrong has been printed.
 var errDamaged = errors.New("the audit log is not as it was signed")
 
-// offline is a log on disk, as the subcommands read it: without a lock, while the
-// auditor may run.
+// offline is a log as the subcommands read it: without a lock, while auditors may
+// run. It is in a file, or in a database.
 type offline struct {
-	path  string
-	store *tree.Folder
+	path  string // what to call it
+	url   string // of the database, "" for a file
+	store tree.Store
+	close func() error
 	keys  []note.Verifier
 }
 
@@ -63,18 +66,72 @@ func (f *offlineFlags) parse(args []string, least, most int) ([]string, error) {
 	return rest, nil
 }
 
-// openOffline opens the log at path, or at AUDIT_LOG_PATH.
-func openOffline(lookup env.Lookup, path string, keys []string) (*offline, error) {
-	if path == "" {
-		path = env.NewReader(lookup).String("AUDIT_LOG_PATH", defaultPath)
-	}
+// openOffline opens the log at path, or the one of AUDIT_LOG_PATH or AUDIT_DATABASE_URL.
+func openOffline(ctx context.Context, lookup env.Lookup, path string, keys []string) (*offline, error) {
 	o := &offline{path: path}
+	if path == "" {
+		r := env.NewReader(lookup)
+		if o.path, o.url = place(r); r.Err() != nil {
+			return nil, r.Err()
+		}
+	}
 	var err error
-	if o.keys, err = verifiers(lookup, path, keys); err != nil {
+	if o.keys, err = verifiers(lookup, o.path, keys); err != nil {
 		return nil, err
 	}
-	o.store, err = tree.OpenFolder(filepath.Dir(path))
-	return o, err
+	if o.url != "" {
+		tiles, err := pgledger.OpenTiles(ctx, database(o.url))
+		if err != nil {
+			return nil, err
+		}
+		o.path, o.store, o.close = "database", readOnly{tiles}, tiles.Close
+		return o, nil
+	}
+	folder, err := tree.OpenFolder(filepath.Dir(o.path))
+	if err != nil {
+		return nil, err
+	}
+	o.store, o.close = folder, folder.Close
+	return o, nil
+}
+
+// readOnly is a store without its writing half.
+type readOnly struct{ *pgledger.Tiles }
+
+func (readOnly) WriteTile(context.Context, string, []byte) error { return errReader }
+func (readOnly) WriteCheckpoint(context.Context, []byte) error   { return errReader }
+
+// scan reads all complete lines, and hashes and parses them if asked.
+func (o *offline) scan(ctx context.Context, parse bool, yield func(*ledger.Block) error) (torn int64, err error) {
+	switch {
+	case o.url != "":
+		return 0, o.scanDatabase(ctx, yield)
+	case parse:
+		return ledger.Walk(ctx, o.path, yield)
+	}
+	return ledger.Scan(ctx, o.path, yield)
+}
+
+func (o *offline) scanDatabase(ctx context.Context, yield func(*ledger.Block) error) error {
+	const enough = 1 << 20
+	var lines []byte
+	first, offset := int64(1), int64(0)
+	flush := func() error {
+		b := ledger.NewBlock(first, o.path, offset, lines)
+		first, offset, lines = first+int64(b.Count), offset+int64(len(lines)), nil
+		return yield(b)
+	}
+	_, err := pgledger.Lines(ctx, database(o.url), 0, func(_ int64, line []byte) error {
+		lines = append(append(lines, line...), '\n')
+		if len(lines) < enough {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil && len(lines) > 0 {
+		err = flush()
+	}
+	return err
 }
 
 // verifiers are the keys of the log: those of --key, each a verifier key or a file
@@ -110,6 +167,9 @@ func keyPath(lookup env.Lookup, path string) string {
 
 func readKeys(lookup env.Lookup, path string) (*tree.Keys, error) {
 	name := keyPath(lookup, path)
+	if name == keySuffix { // a database has no place beside it
+		return nil, process.Usagef("give the verifier key with --key, or set %s", signingKeyFile)
+	}
 	content, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, process.Usagef("no signing key at %s; give the verifier key with --key, or set %s", name, signingKeyFile)
@@ -126,7 +186,10 @@ func readKeys(lookup env.Lookup, path string) (*tree.Keys, error) {
 
 // checkpoint reads the signed checkpoint beside the log, or the one in a file.
 func (o *offline) checkpoint(ctx context.Context, file string) ([]byte, tree.Checkpoint, error) {
-	name := filepath.Join(filepath.Dir(o.path), "checkpoint")
+	name := "checkpoint"
+	if o.url == "" {
+		name = filepath.Join(filepath.Dir(o.path), name)
+	}
 	var signed []byte
 	var err error
 	if file != "" {
@@ -152,7 +215,7 @@ func (o *offline) checkpoint(ctx context.Context, file string) ([]byte, tree.Che
 func (o *offline) where(ctx context.Context, line int64) string {
 	found := ""
 	stop := errors.New("found")
-	_, err := ledger.Scan(ctx, o.path, func(b *ledger.Block) error {
+	_, err := o.scan(ctx, false, func(b *ledger.Block) error {
 		if line < b.First || line >= b.First+int64(b.Count) {
 			return nil
 		}
@@ -177,11 +240,11 @@ type progress struct {
 	bytes int64
 }
 
-func newProgress(to io.Writer, what, path string) *progress {
+func newProgress(to io.Writer, what string, o *offline) *progress {
 	p := &progress{to: to, what: what, said: time.Now()}
-	files, err := ledger.Files(path)
-	if err != nil {
-		return p // the reading will say it
+	files, err := ledger.Files(o.path)
+	if err != nil || o.url != "" {
+		return p // the reading will say what is wrong
 	}
 	for _, name := range files {
 		if info, err := os.Stat(name); err == nil {
@@ -197,5 +260,9 @@ func (p *progress) add(b *ledger.Block) {
 		return
 	}
 	p.said = time.Now()
-	fmt.Fprintf(p.to, "%s: %d lines, %d of %d MiB\n", p.what, b.First-1+int64(b.Count), p.bytes>>20, p.total>>20)
+	of := ""
+	if p.total > 0 {
+		of = fmt.Sprintf(" of %d", p.total>>20)
+	}
+	fmt.Fprintf(p.to, "%s: %d lines, %d%s MiB\n", p.what, b.First-1+int64(b.Count), p.bytes>>20, of)
 }

@@ -31,11 +31,11 @@ func runProve(ctx context.Context, lookup env.Lookup, args []string, stdout, std
 	if err != nil {
 		return err
 	}
-	o, err := openOffline(lookup, optional(rest, 1), flags.keys)
+	o, err := openOffline(ctx, lookup, optional(rest, 1), flags.keys)
 	if err != nil {
 		return err
 	}
-	defer o.store.Close()
+	defer o.close()
 	signed, c, err := o.checkpoint(ctx, "")
 	if err != nil {
 		return err
@@ -75,9 +75,9 @@ func (o *offline) find(ctx context.Context, what string, stderr io.Writer) (seq 
 	if strings.ContainsFunc(what, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		mark = []byte(`,"event_id":"`) // escaped in a line
 	}
-	progress := newProgress(stderr, "prove", o.path)
+	progress := newProgress(stderr, "prove", o)
 	var found []int64
-	_, err = ledger.Scan(ctx, o.path, func(b *ledger.Block) error {
+	_, err = o.scan(ctx, false, func(b *ledger.Block) error {
 		progress.add(b)
 		if byNumber && (number < b.First || number >= b.First+int64(b.Count)) || !byNumber && !bytes.Contains(b.Lines, mark) {
 			return nil
@@ -237,11 +237,11 @@ func runExport(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	if err != nil {
 		return err
 	}
-	o, err := openOffline(lookup, optional(rest, 0), flags.keys)
+	o, err := openOffline(ctx, lookup, optional(rest, 0), flags.keys)
 	if err != nil {
 		return err
 	}
-	defer o.store.Close()
+	defer o.close()
 	signed, c, err := o.checkpoint(ctx, "")
 	if err != nil {
 		return err
@@ -255,8 +255,8 @@ func runExport(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	out := bufio.NewWriter(stdout)
 	lines := json.NewEncoder(out)
 	lines.SetEscapeHTML(false)
-	progress := newProgress(stderr, "export", o.path)
-	_, err = ledger.Scan(ctx, o.path, func(b *ledger.Block) (err error) {
+	progress := newProgress(stderr, "export", o)
+	_, err = o.scan(ctx, false, func(b *ledger.Block) (err error) {
 		progress.add(b)
 		b.Each(func(i int, line []byte, _ int64) bool {
 			seq := b.First + int64(i)

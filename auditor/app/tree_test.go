@@ -18,6 +18,7 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/pgtest"
 	"github.com/taskwire/taskwire/internal/process"
 )
 
@@ -214,8 +215,13 @@ func TestOldLog(t *testing.T) {
 // tool runs a subcommand and returns its exit status and output.
 func tool(t *testing.T, sub process.Sub, args ...string) (status int, out string) {
 	t.Helper()
+	return toolWith(t, nil, sub, args...)
+}
+
+func toolWith(t *testing.T, settings map[string]string, sub process.Sub, args ...string) (status int, out string) {
+	t.Helper()
 	var text bytes.Buffer
-	err := sub.Run(context.Background(), env.Map(nil), args, &text, &text)
+	err := sub.Run(context.Background(), env.Map(settings), args, &text, &text)
 	var usage *process.UsageError
 	switch {
 	case errors.As(err, &usage):
@@ -329,4 +335,45 @@ func TestTreeSettings(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "line 1: want witness NAME VKEY URL") {
 		t.Errorf("FromEnv: %v", err)
 	}
+}
+
+// TestToolsOnADatabase: the same tools read a log in PostgreSQL.
+func TestToolsOnADatabase(t *testing.T) {
+	path, db := fileLog(t, 700), pgtest.Start(t)
+	if _, err := migrate(t, t.Context(), path, db.URL); err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]string{"AUDIT_DATABASE_URL": db.URL, "AUDIT_SIGNING_KEY_FILE": path + ".key"}
+	a := apptest.Start(t, "auditor", app.FromEnv, app.New, settings)
+	conn := db.Connect(t)
+	apptest.Await(t, "the tiles are there", func() bool { status, _ := toolWith(t, settings, app.Verify()); return status == 0 })
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, want := tool(t, app.Prove(), "42", path)
+	file := filepath.Join(t.TempDir(), "42.tlog-proof")
+	if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(sub process.Sub, status int, says string, args ...string) {
+		t.Helper()
+		if got, out := toolWith(t, settings, sub, args...); got != status || !strings.Contains(out, says) {
+			t.Errorf("%s %q: exit %d, %s, want %d with %q", sub.Name, args, got, out, status, says)
+		}
+	}
+	check(app.Verify(), 0, "700 lines are entries, and lines 1 to 700")
+	check(app.Prove(), 0, "index 41\n", "42")
+	check(app.Export(), 0, `{"seq":3,`, "--from", "3", "--to", "3")
+	if _, err := conn.Exec(t.Context(), "SET session_replication_role = replica"); err != nil { // as an attacker would: no trigger fires
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "UPDATE audit.entries SET line = convert_to(replace(convert_from(line, 'UTF8'), 'pending', 'PENDING'), 'UTF8') WHERE seq = 42"); err != nil {
+		t.Fatal(err)
+	}
+	check(app.Verify(), 1, "database: line 42 (byte ")
+	check(app.Prove(), 1, "database: line 42 (byte ", "42")
+	if _, err := conn.Exec(t.Context(), "DELETE FROM audit.entries WHERE seq = 20"); err != nil {
+		t.Fatal(err)
+	}
+	check(app.Verify(), 1, "database: line 20 (byte ")
 }

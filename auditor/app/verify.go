@@ -25,11 +25,11 @@ func runVerify(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	if err != nil {
 		return err
 	}
-	o, err := openOffline(lookup, optional(rest, 0), flags.keys)
+	o, err := openOffline(ctx, lookup, optional(rest, 0), flags.keys)
 	if err != nil {
 		return err
 	}
-	defer o.store.Close()
+	defer o.close()
 	v := &verification{offline: o, stderr: stderr}
 	return v.run(ctx, *since, stdout)
 }
@@ -92,8 +92,8 @@ func (v *verification) run(ctx context.Context, since string, stdout io.Writer) 
 }
 
 func (v *verification) read(ctx context.Context, checker *tree.Checker) (torn int64, err error) {
-	progress := newProgress(v.stderr, "verify", v.path)
-	torn, err = ledger.Walk(ctx, v.path, func(b *ledger.Block) error {
+	progress := newProgress(v.stderr, "verify", v.offline)
+	torn, err = v.scan(ctx, true, func(b *ledger.Block) error {
 		v.lines, v.bytes = v.lines+int64(b.Count), v.bytes+int64(len(b.Lines))
 		progress.add(b)
 		if v.badLine == nil {

@@ -138,6 +138,14 @@ func readFile(name string, next func(*Block) bool) (torn int64, err error) {
 	}
 }
 
+// NewBlock is a block of lines from elsewhere, hashed and parsed as Walk does it.
+func NewBlock(first int64, file string, offset int64, lines []byte) *Block {
+	b := &Block{File: file, Offset: offset, Lines: lines}
+	b.read()
+	b.number(first)
+	return b
+}
+
 // read hashes the lines, and parses them up to the first that is no entry.
 func (b *Block) read() {
 	b.count()
