@@ -68,8 +68,15 @@
 // removed while the auditor is stopped, and is made again at the next start, which
 // then takes minutes for millions of entries; /readyz says how far it is. With the
 // index a start reads only the end of the log; the rest is checked in the
-// background, and damage there ends the auditor with status 1. Never rename, rotate or cut the log while the auditor runs: it exits
-// with status 1 before the next answer. The log may be neither a symbolic link nor
+// background, and damage there ends the auditor with status 1.
+//
+// A log of AUDIT_SEGMENT_BYTES is sealed: it becomes read-only and gets the number
+// of its first entry as a suffix, AUDIT_LOG_PATH.000000000001, and the log goes on
+// in a new AUDIT_LOG_PATH. All of them are the log: a segment that is missing,
+// renamed or changed in length keeps the auditor from starting, which names it. To
+// read all of it use auditor cat, or cat audit.log.0* audit.log. Never rename,
+// rotate or cut the log while the auditor runs: it exits with status 1 before the
+// next answer. The log may be neither a symbolic link nor
 // writable by every user. An audit log of the
 // original Python system has another format and is refused: rename it, or set
 // AUDIT_LOG_PATH to a new file.
@@ -106,6 +113,7 @@
 // Settings, all from the environment:
 //
 //	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
+//	AUDIT_SEGMENT_BYTES  length at which a file of the log is sealed     1GiB
 //	AUDIT_DATABASE_URL   postgres://..., in place of the file            none
 //	AUDIT_SIGNING_KEY_FILE
 //	                     keys that sign checkpoints, see above           beside the log

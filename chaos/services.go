@@ -44,7 +44,7 @@ func (y *system) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log")); err != nil {
+	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log"), "AUDIT_SEGMENT_BYTES=64KiB"); err != nil {
 		return err
 	}
 	if y.notices, err = y.startSink("notifier", "notices.jsonl"); err != nil {

@@ -40,8 +40,7 @@ type strike struct {
 	after func(*system) error
 }
 
-// strikes returns all of them. U8, a new segment of the log, has none: the log
-// is one file.
+// strikes returns all of them.
 func strikes() []strike {
 	var all []strike
 	add := func(program string, most int, names ...string) {
@@ -67,6 +66,7 @@ func strikes() []strike {
 		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
 		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
 	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
+	add("auditor", 8, "U8") // two segments: each has four steps
 	add("auditor", 4, "T1", "T2", "T3", "T4")
 	return append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},

@@ -223,7 +223,7 @@ func (w *watch) snapshot() error {
 		return nil
 	}
 	at := w.y.clock.now()
-	image, err := os.ReadFile(filepath.Join(w.y.logDir, "audit.log"))
+	image, err := readSegments(filepath.Join(w.y.logDir, "audit.log"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -233,4 +233,23 @@ func (w *watch) snapshot() error {
 	image = image[:bytes.LastIndexByte(image, '\n')+1]
 	sum := sha256.Sum256(image)
 	return w.snapshots.write(check.Snapshot{At: at, Size: int64(len(image)), Sum: hex.EncodeToString(sum[:])})
+}
+
+// readSegments reads the log's full segments and its newest file. It starts again
+// when a segment became full meanwhile.
+func readSegments(path string) (image []byte, err error) {
+	for before := -1; ; {
+		names, err := filepath.Glob(path + "." + strings.Repeat("[0-9]", 12))
+		if err != nil || len(names) == before {
+			return image, err
+		}
+		before, image = len(names), nil
+		for _, name := range append(names, path) {
+			part, err := os.ReadFile(name)
+			if err != nil {
+				return nil, err
+			}
+			image = append(image, part...)
+		}
+	}
 }

@@ -101,9 +101,9 @@ func (s *Service) openStore(ctx context.Context) (store, prover, error) {
 func (s *Service) openFile(ctx context.Context) (store, prover, error) {
 	var p *proofs // set before the first append
 	l, err := ledger.Open(ctx, ledger.Config{
-		Path: s.config.Path, Wrap: s.wrap, OnSync: s.metrics.synced, OnIndex: s.indexing(), OnCheck: s.checking(),
+		Path: s.config.Path, SegmentBytes: s.config.SegmentBytes, Wrap: s.wrap, OnRoll: func() { failpoint.Hit("U8") }, OnSync: s.metrics.synced, OnIndex: s.indexing(), OnCheck: s.checking(),
 		OnMark: func(err error) {
-			s.log.Warn("high-water mark of the audit log not written", "err", err)
+			s.log.Warn("not done beside the audit log", "err", err)
 		},
 		OnLines: func(first int64, leaves [][32]byte) error {
 			p.Append(first, leaves)

@@ -328,7 +328,7 @@ func TestFromEnv(t *testing.T) {
 		}
 	}
 	cfg, err := app.FromEnv(env.Map(nil))
-	want := app.Config{Path: "audit.log", HTTP: httpd.Config{Service: "auditor", Addr: ":8003", OpsAddr: ":9003", Grace: 25 * time.Second, Connections: 512}}
+	want := app.Config{Path: "audit.log", SegmentBytes: 1 << 30, HTTP: httpd.Config{Service: "auditor", Addr: ":8003", OpsAddr: ":9003", Grace: 25 * time.Second, Connections: 512}}
 	if diff := cmp.Diff(want, cfg); err != nil || diff != "" {
 		t.Errorf("defaults (-want +got): %v\n%s", err, diff)
 	}

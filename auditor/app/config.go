@@ -32,6 +32,10 @@ type Config struct {
 
 	Tree TreeConfig
 
+	// SegmentBytes is the length at which a file of the log is sealed,
+	// AUDIT_SEGMENT_BYTES.
+	SegmentBytes int64
+
 	// ReadTokensFile has the tokens of those who may read the log, "" for everybody,
 	// AUDIT_READ_TOKENS_FILE.
 	ReadTokensFile string
@@ -41,8 +45,9 @@ type Config struct {
 func FromEnv(lookup env.Lookup) (Config, error) {
 	r := env.NewReader(lookup)
 	cfg := Config{
-		HTTP: httpd.ConfigFromEnv(r, "auditor", 8003),
-		Sink: sink.ConfigFromEnv(r),
+		HTTP:         httpd.ConfigFromEnv(r, "auditor", 8003),
+		Sink:         sink.ConfigFromEnv(r),
+		SegmentBytes: r.Bytes("AUDIT_SEGMENT_BYTES", 1<<30, 1<<16),
 	}
 	cfg.Path, cfg.DatabaseURL = place(r)
 	if key := readTokensFile; r.String(key, "") != "" {

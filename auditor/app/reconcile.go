@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +53,7 @@ func runReconcile(ctx context.Context, lookup env.Lookup, args []string, stdout,
 		return err
 	}
 	defer api.client.CloseIdleConnections()
-	log, err := os.Open(path)
+	log, err := ledger.OpenReader(path)
 	if err != nil {
 		return err
 	}
@@ -75,7 +74,7 @@ func runReconcile(ctx context.Context, lookup env.Lookup, args []string, stdout,
 // It holds about 150 bytes for each task.
 type reconciliation struct {
 	api    *taskAPI
-	log    *os.File
+	log    *ledger.Reader
 	settle time.Duration
 	tasks  map[string]*versions
 	at     int64 // the log was read up to here
@@ -164,20 +163,21 @@ func (r *reconciliation) task(id string) *versions {
 // readLog reads on to the last complete line. It takes no lock: the auditor may
 // append meanwhile.
 func (r *reconciliation) readLog(ctx context.Context) error {
-	info, err := r.log.Stat()
+	size, err := r.log.Size()
 	if err != nil {
 		return err
 	}
-	lines := bufio.NewScanner(io.NewSectionReader(r.log, r.at, max(0, info.Size()-r.at)))
+	lines := bufio.NewScanner(io.NewSectionReader(r.log, r.at, max(0, size-r.at)))
 	lines.Buffer(make([]byte, 0, 64<<10), 17<<20)
 	lines.Split(completeLines)
 	for lines.Scan() && ctx.Err() == nil {
 		line := lines.Bytes()
 		if err := r.read(line); err != nil {
-			return fmt.Errorf("%s is damaged in the line at byte %d: %w", r.log.Name(), r.at, err)
+			name, at := r.log.At(r.at)
+			return fmt.Errorf("%s is damaged in the line at byte %d: %w", name, at, err)
 		}
 		r.at += int64(len(line)) + 1
-		r.progress("%d%% of the log read", 100*r.at/max(info.Size(), 1))
+		r.progress("%d%% of the log read", 100*r.at/max(size, 1))
 	}
 	return errors.Join(ctx.Err(), lines.Err())
 }

@@ -15,7 +15,8 @@
 //	commits.jsonl       Commit: committed offsets as seen during the run, and the last ones
 //	snapshots.jsonl     Snapshot: size and hash of the audit log during the run
 //	faults.jsonl        Fault: what was broken, when, and how much was in flight
-//	audit.log           the log itself
+//	audit.log           the log itself, and before it its full segments:
+//	audit.log.<12 digits>
 //
 // An incomplete line at the end of any file but audit.log is left by a killed
 // writer and skipped. All times are nanoseconds of one monotonic clock.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // entry is the part of an audit log line that is kept.
@@ -77,17 +78,25 @@ func (j *judge) readLog() error {
 		}
 	}
 	compare()
-	err := lines(filepath.Join(j.dir, "audit.log"), func(line []byte) error {
-		hash.Write(line)
-		at += int64(len(line))
-		compare()
-		j.addLine(line, at)
-		return nil
-	}, func([]byte) {
-		j.find(Finding{Rule: "ALTERED", Why: fmt.Sprintf("torn: audit.log has no line feed after byte %d", at)})
-	})
+	// Full segments first: their names are the log's and the number of their first entry.
+	names, err := filepath.Glob(filepath.Join(j.dir, "audit.log."+strings.Repeat("[0-9]", 12)))
 	if err != nil {
 		return err
+	}
+	j.rep.Work["segments"] = len(names)
+	for _, name := range append(names, filepath.Join(j.dir, "audit.log")) {
+		err := lines(name, func(line []byte) error {
+			hash.Write(line)
+			at += int64(len(line))
+			compare()
+			j.addLine(line, at)
+			return nil
+		}, func([]byte) {
+			j.find(Finding{Rule: "ALTERED", Why: fmt.Sprintf("torn: audit.log has no line feed after byte %d", at)})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	for _, s := range shots {
 		j.find(Finding{Rule: "ALTERED", Why: fmt.Sprintf("prefix: audit.log had a line that ended at byte %d and is %d bytes long now", s.Size, at)})

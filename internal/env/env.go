@@ -110,7 +110,11 @@ func (r *Reader) Bytes(key string, def, low int64) int64 {
 	}
 	n, err := ParseBytes(v)
 	if err != nil || n < low {
-		r.Fail(key, "want a size such as 256MiB, at least %d MiB, have %q", low>>20, v)
+		least := fmt.Sprintf("%d MiB", low>>20)
+		if low%(1<<20) != 0 {
+			least = fmt.Sprintf("%d KiB", low>>10)
+		}
+		r.Fail(key, "want a size such as 256MiB, at least %s, have %q", least, v)
 		return def
 	}
 	return n

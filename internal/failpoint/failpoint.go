@@ -29,6 +29,7 @@
 //	T1 before a tile is written    T2 tile written, not synced      T3 before the checkpoint
 //	T4 checkpoint written, not handed on
 //	U7 in recovery, before the torn end is cut, and before the cut is synced
+//	U8 between the steps by which a full segment of the log is sealed, four times
 package failpoint
 
 import (

@@ -67,6 +67,12 @@ func (l *Ledger) write(b *batch) {
 	if err == nil {
 		err = l.inPlace(size)
 	}
+	if err == nil && size >= l.rollAt {
+		err = l.roll(l.first, size)
+		if l.base == size {
+			l.first = next
+		}
+	}
 	if err == nil {
 		grown = l.compose(b, next, size)
 		err = l.store(b, size)
@@ -119,8 +125,8 @@ func (l *Ledger) compose(b *batch, seq, size int64) (grown int64) {
 // Gaps between versions are looked for while the disk works.
 func (l *Ledger) store(b *batch, size int64) error {
 	if _, err := l.file.Write(l.line); err != nil {
-		if cut := l.file.Truncate(size); cut != nil {
-			return &FaultError{fmt.Errorf("cut audit log %s back to %d bytes: %w", l.cfg.Path, size, errors.Join(cut, err))}
+		if cut := l.file.Truncate(size - l.base); cut != nil {
+			return &FaultError{fmt.Errorf("cut audit log %s back to %d bytes: %w", l.cfg.Path, size-l.base, errors.Join(cut, err))}
 		}
 		if noRoom(err) {
 			return &FullError{err}

@@ -44,7 +44,7 @@ func (l *Ledger) runCheck(ctx context.Context) {
 
 func (l *Ledger) check(ctx context.Context) error {
 	to := l.checking.to
-	r := newLineReader(l.file, 0, to.End, nil, 256<<10)
+	r := newLineReader(&l.segments, 0, to.End, nil, 256<<10)
 	pace := pace{l: l}
 	for seq := int64(1); seq <= to.Seq; seq++ {
 		line, at, err := r.next()
@@ -52,7 +52,7 @@ func (l *Ledger) check(ctx context.Context) error {
 			return fmt.Errorf("read %s: %w", l.cfg.Path, err)
 		}
 		if err != nil {
-			return &DamageError{l.cfg.Path, at, err.Error()}
+			return l.damage(at, err.Error())
 		}
 		if err := l.checkLine(seq, at, line); err != nil {
 			return err
@@ -79,10 +79,10 @@ func (l *Ledger) checkLine(seq, at int64, line []byte) error {
 	r, err := readRecord(line)
 	var mistake *LineError
 	if errors.As(err, &mistake) {
-		return &DamageError{l.cfg.Path, at + int64(mistake.Byte), mistake.Reason}
+		return l.damage(at+int64(mistake.Byte), mistake.Reason)
 	}
 	if r.seq != seq {
-		return &DamageError{l.cfg.Path, at, fmt.Sprintf("entry %d follows entry %d", r.seq, seq-1)}
+		return l.damage(at, fmt.Sprintf("entry %d follows entry %d", r.seq, seq-1))
 	}
 	seqs, err := l.index.Find(l.index.HashEvent(r.source, r.id))
 	if err != nil {
@@ -99,7 +99,7 @@ func (l *Ledger) checkLine(seq, at int64, line []byte) error {
 			return err
 		}
 		if other < seq && bytes.Equal(o.id, r.id) && bytes.Equal(o.source, r.source) {
-			return &DamageError{l.cfg.Path, at, fmt.Sprintf("entry %d is the event of entry %d again", seq, other)}
+			return l.damage(at, fmt.Sprintf("entry %d is the event of entry %d again", seq, other))
 		}
 	}
 	if !found {

@@ -45,12 +45,18 @@ func openLog(path string) (*lockedFile, int64, error) {
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
-	return &lockedFile{f}, size, nil
+	return &lockedFile{f, path}, size, nil
 }
 
 // lockedFile releases the lock before it closes: a child process that is being
 // started shares the open file, and so the lock, for a moment.
-type lockedFile struct{ *os.File }
+type lockedFile struct {
+	*os.File
+	path string
+}
+
+// Name is the log's: a file is opened under another name when it continues a log.
+func (f *lockedFile) Name() string { return f.path }
 
 func (f *lockedFile) Close() error {
 	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.File.Close())
@@ -62,6 +68,12 @@ func claim(f *os.File, path string) (int64, error) {
 			return 0, fmt.Errorf("open %s: %w", path, ErrLocked)
 		}
 		return 0, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// The file may have been sealed between the open and the lock.
+	if named, err := os.Lstat(path); err != nil {
+		return 0, err
+	} else if open, err := f.Stat(); err != nil || !os.SameFile(named, open) {
+		return 0, errors.Join(fmt.Errorf("open %s: %w", path, ErrLocked), err)
 	}
 	if err := f.Sync(); err != nil {
 		return 0, fmt.Errorf("sync %s: %w", path, err)
@@ -90,8 +102,8 @@ func (l *Ledger) inPlace(size int64) error {
 		return &FaultError{fmt.Errorf("audit log: %w", err)}
 	case !os.SameFile(named, open):
 		return &FaultError{fmt.Errorf("audit log %s was replaced by another file while it was open", l.cfg.Path)}
-	case open.Size() != size:
-		return &FaultError{fmt.Errorf("audit log %s was changed by another program: it has %d bytes, %d were written", l.cfg.Path, open.Size(), size)}
+	case open.Size() != size-l.base:
+		return &FaultError{fmt.Errorf("audit log %s was changed by another program: it has %d bytes, %d were written", l.cfg.Path, open.Size(), size-l.base)}
 	}
 	return nil
 }

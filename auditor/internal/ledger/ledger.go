@@ -90,12 +90,18 @@ const (
 	maxLine = 16 << 20
 	// defaultMaxPending bounds the lines that wait to be written.
 	defaultMaxPending = 64 << 20
+	// defaultSegmentBytes is about two million events of a task.
+	defaultSegmentBytes = 1 << 30
 )
 
 // Config says where the log is and what observes it.
 type Config struct {
 	// Path of the log. Its directory must exist.
 	Path string
+
+	// SegmentBytes is the length at which a file of the log is sealed and the next
+	// begins (1 GiB).
+	SegmentBytes int64
 
 	// MaxPending is how many bytes may wait to be written (64 MiB). Entries beyond
 	// that are refused with ErrBusy.
@@ -124,6 +130,9 @@ type Config struct {
 	// to total. It runs in the check.
 	OnCheck func(done, total int64)
 
+	// OnRoll is called between the steps of a roll-over, for tests.
+	OnRoll func()
+
 	// OnMark receives the first error of a row when the mark cannot be written.
 	// The log goes on: only what a later Open can notice is less.
 	OnMark func(error)
@@ -132,8 +141,7 @@ type Config struct {
 // Ledger is an open log. Its methods may be called from any goroutine.
 type Ledger struct {
 	cfg       Config
-	file      File
-	place     *os.File // file without Wrap, to see what others did to it
+	segments  segments
 	mark      mark
 	index     *index.Index
 	versions  *versions
@@ -146,6 +154,13 @@ type Ledger struct {
 	// line and leaves belong to the goroutine that writes: the holder of busy.
 	line   []byte
 	leaves [][32]byte
+
+	// The newest segment belongs to it as well.
+	file   File
+	place  *os.File // file without Wrap, to see what others did to it
+	base   int64    // offset of its first byte in the log
+	first  int64    // number of its first entry
+	rollAt int64    // when the log has this length the next segment begins
 
 	// mu guards all fields below. It is never held during a write, an fsync, a read
 	// of the log or a call of the index.
@@ -196,28 +211,36 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.MaxPending == 0 {
 		cfg.MaxPending = defaultMaxPending
 	}
+	if cfg.SegmentBytes == 0 {
+		cfg.SegmentBytes = defaultSegmentBytes
+	}
 	f, size, err := openLog(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	uncache(f.File, max(0, size-int64(cfg.MaxPending)))
 	l := &Ledger{
-		cfg: cfg, file: f, place: f.File,
+		cfg: cfg, place: f.File,
 		mark:     mark{path: cfg.Path + markSuffix, onErr: cfg.OnMark},
 		inFlight: make(map[string]*claimed),
 		failed:   make(chan struct{}),
 	}
 	l.wake = sync.NewCond(&l.mu)
-	if cfg.Wrap != nil {
-		l.file = cfg.Wrap(f)
+	l.file = l.wrap(f)
+	l.base, err = l.openSealed(f.File)
+	l.segments.list = append(l.segments.list, segment{cfg.Path, l.base, l.file})
+	if err == nil {
+		err = l.load(ctx, l.base+size)
 	}
-	err = l.load(ctx, size)
+	if err == nil {
+		err = l.beginSegment()
+	}
 	if err == nil {
 		// Each line that was found may be answered as a duplicate from here on.
 		err = l.mark.begin(l.size)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.abandonIndex(err), l.file.Close())
+		return nil, errors.Join(fmt.Errorf("audit log: %w", err), l.abandonIndex(err), l.segments.close())
 	}
 	l.recovered.Entries, l.recovered.VersionGaps = l.entries, l.gaps
 	l.mu.Lock()
@@ -228,6 +251,28 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	ctx, l.endCheck = context.WithCancel(context.WithoutCancel(ctx))
 	l.running.Go(func() { l.runCheck(ctx) })
 	return l, nil
+}
+
+func (l *Ledger) wrap(f *lockedFile) File {
+	if l.cfg.Wrap == nil {
+		return f
+	}
+	return l.cfg.Wrap(f)
+}
+
+// beginSegment notes where the newest segment begins.
+func (l *Ledger) beginSegment() error {
+	l.rollAt, l.first = l.base+l.cfg.SegmentBytes, l.entries+1
+	if l.size == l.base {
+		return nil
+	}
+	line, _, err := newLineReader(&l.segments, l.base, l.size, nil, 8<<10).next()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", l.cfg.Path, err)
+	}
+	r, err := readRecord(line)
+	l.first = r.seq
+	return err
 }
 
 // Recovered returns what Open found.
@@ -463,5 +508,5 @@ func (l *Ledger) Close() error {
 		l.index.Stop() // the indexer would wait for room
 	}
 	l.running.Wait()
-	return errors.Join(l.index.Close(), l.mark.close(), l.file.Close())
+	return errors.Join(l.index.Close(), l.mark.close(), l.segments.close())
 }

@@ -153,7 +153,7 @@ func (l *Ledger) readFrom(seq int64, chunk int) (*lineReader, error) {
 			return nil, err
 		}
 	}
-	return newLineReader(l.file, at, size, nil, chunk), nil
+	return newLineReader(&l.segments, at, size, nil, chunk), nil
 }
 
 // A Place is where a complete line stands. It is valid for the life of the
@@ -166,7 +166,7 @@ type Place struct {
 
 // Text reads the line again, or a part of it, so that nobody has to hold it in memory.
 func (l *Ledger) Text(_ context.Context, p Place) io.Reader {
-	return io.NewSectionReader(l.file, p.Offset, p.Length)
+	return io.NewSectionReader(&l.segments, p.Offset, p.Length)
 }
 
 // Place returns where an entry stands, or ErrNotFound.

@@ -115,7 +115,7 @@ func (l *Ledger) believe(h index.Head, size int64) error {
 		return fmt.Errorf("it reaches to byte %d, the log has %d", h.End, size)
 	}
 	line := make([]byte, h.End-h.From)
-	if n, err := l.file.ReadAt(line, h.From); n < len(line) {
+	if n, err := l.segments.ReadAt(line, h.From); n < len(line) {
 		return fmt.Errorf("read %s: %w", l.cfg.Path, err)
 	}
 	if line[len(line)-1] != '\n' || sha256.Sum256(line[:len(line)-1]) != h.Line {
@@ -142,7 +142,7 @@ func (l *Ledger) abandonIndex(why error) error {
 // belowMark: a person has to restore the log, or to accept the loss.
 func (l *Ledger) belowMark(bad *badLine, acked int64) error {
 	bad.reason += fmt.Sprintf("; %d bytes of it were acknowledged; restore it, or remove %s to accept the loss", acked, l.mark.path)
-	return bad.damage(l.cfg.Path)
+	return l.damage(bad.byte, bad.reason)
 }
 
 // loadChunk is how much of the log one goroutine checks at a time. Chunks end
@@ -172,10 +172,6 @@ type badLine struct {
 	byte   int64 // offset of the mistake
 	reason string
 	whole  bool // it is a well-formed entry in the wrong place
-}
-
-func (b *badLine) damage(path string) *DamageError {
-	return &DamageError{Path: path, Byte: b.byte, Reason: b.reason}
 }
 
 func (l *Ledger) loadChunks(ctx context.Context, size int64) (*badLine, error) {
@@ -226,7 +222,7 @@ func (l *Ledger) readChunks(ctx context.Context, size int64, work, order chan<- 
 		n := min(loadChunk, size-off)
 		buf := make([]byte, len(carry)+int(n))
 		copy(buf, carry)
-		if got, err := l.file.ReadAt(buf[len(carry):], off); int64(got) < n {
+		if got, err := l.segments.ReadAt(buf[len(carry):], off); int64(got) < n {
 			return fmt.Errorf("read %s: %w", l.cfg.Path, err)
 		}
 		c := &chunk{at: off - int64(len(carry)), lines: buf, done: make(chan struct{})}
@@ -357,7 +353,10 @@ func (l *Ledger) repeats(seq, earlier int64) (*DamageError, error) {
 		return nil, err
 	}
 	_, at, err := l.lineAt(seq)
-	return &DamageError{l.cfg.Path, at, fmt.Sprintf("entry %d is the event of entry %d again", seq, earlier)}, err
+	if err != nil {
+		return nil, err
+	}
+	return l.damage(at, fmt.Sprintf("entry %d is the event of entry %d again", seq, earlier)), nil
 }
 
 // before is the number of an earlier entry of the same event, usually 0.
@@ -413,8 +412,8 @@ func (in *intake) apply() error {
 // The order is: copy, fsync the copy, fsync the directory, cut, fsync the log.
 // A kill in between leaves the tail in the log, and the next start repeats this.
 func (l *Ledger) cutTail(bad *badLine, size, acked int64) error {
-	damage := bad.damage(l.cfg.Path)
-	if bad.whole {
+	damage := l.damage(bad.byte, bad.reason)
+	if bad.whole || bad.at < l.base {
 		return damage
 	}
 	if err := l.refuseOriginal(size); err != nil {
@@ -445,25 +444,25 @@ func (l *Ledger) cutTail(bad *badLine, size, acked int64) error {
 		}
 	}
 	now := l.cfg.Now().UTC()
-	kept := fmt.Sprintf("%s.torn-%d-%s", l.cfg.Path, bad.at, now.Format("20060102T150405.000000000Z"))
-	if err := keepAside(l.file, bad.at, size, kept); err != nil {
+	kept := fmt.Sprintf("%s.torn-%d-%s", l.cfg.Path, bad.at-l.base, now.Format("20060102T150405.000000000Z"))
+	if err := keepAside(&l.segments, bad.at, size, kept); err != nil {
 		return fmt.Errorf("keep the unfinished end of %s: %w", l.cfg.Path, err)
 	}
-	if err := l.file.Truncate(bad.at); err != nil {
-		return fmt.Errorf("cut %s to %d bytes: %w", l.cfg.Path, bad.at, err)
+	if err := l.file.Truncate(bad.at - l.base); err != nil {
+		return fmt.Errorf("cut %s to %d bytes: %w", l.cfg.Path, bad.at-l.base, err)
 	}
 	if err := l.file.Sync(); err != nil {
 		return fmt.Errorf("fsync %s: %w", l.cfg.Path, err)
 	}
 	l.size = bad.at
-	l.recovered.Torn = &Torn{Offset: bad.at, Bytes: size - bad.at, Kept: kept, Reason: bad.reason}
+	l.recovered.Torn = &Torn{Offset: bad.at - l.base, Bytes: size - bad.at, Kept: kept, Reason: bad.reason}
 	return nil
 }
 
 // entryAfter looks for a complete entry after the bad line. It returns its
 // number, 0 when there is none.
 func (l *Ledger) entryAfter(bad, size int64) (int64, error) {
-	r := newLineReader(l.file, bad, size, nil, 1<<20)
+	r := newLineReader(&l.segments, bad, size, nil, 1<<20)
 	for {
 		line, _, err := r.next()
 		switch {
@@ -499,7 +498,7 @@ func entryIn(line []byte) int64 {
 func (l *Ledger) onlyZeros(from, to int64) (bool, error) {
 	buf := make([]byte, 1<<20)
 	for from < to {
-		n, err := l.file.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
+		n, err := l.segments.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
 		if n == 0 && err != nil {
 			return false, fmt.Errorf("read %s: %w", l.cfg.Path, err)
 		}
@@ -539,7 +538,7 @@ func (l *Ledger) refuseOriginal(size int64) error {
 // begin returns up to n bytes of the beginning of the log.
 func (l *Ledger) begin(n int, size int64) (string, error) {
 	buf := make([]byte, min(int64(n), size))
-	if _, err := l.file.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := l.segments.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("read %s: %w", l.cfg.Path, err)
 	}
 	return string(buf), nil

@@ -74,13 +74,17 @@ func TestEveryCallFailsOnce(t *testing.T) {
 	torn = torn[:len(torn)-30]
 	for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
 		for _, after := range []bool{false, true} {
+			segment := int64(1000) // the log rolls over after every third entry
+			if after {
+				segment = 0
+			}
 			for call := 0; ; call++ {
 				path := filepath.Join(t.TempDir(), "audit.log")
 				if err := os.WriteFile(path, torn, 0o600); err != nil {
 					t.Fatal(err)
 				}
 				fault := &callFault{left: call, after: after, err: cause}
-				acked := workload(path, fault)
+				acked := workload(path, segment, fault)
 				judge(t, path, acked)
 				if !fault.hit {
 					if call < 10 {
@@ -96,10 +100,10 @@ func TestEveryCallFailsOnce(t *testing.T) {
 
 // workload returns the acknowledged events by id. It stops where the service
 // would exit.
-func workload(path string, fault *callFault) map[string]int64 {
+func workload(path string, segment int64, fault *callFault) map[string]int64 {
 	acked := map[string]int64{}
 	for range 2 {
-		l, err := ledger.Open(context.Background(), ledger.Config{Path: path, Wrap: func(f ledger.File) ledger.File {
+		l, err := ledger.Open(context.Background(), ledger.Config{Path: path, SegmentBytes: segment, Wrap: func(f ledger.File) ledger.File {
 			fault.File = f
 			return fault
 		}})

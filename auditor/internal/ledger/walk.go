@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"sync"
 )
@@ -94,27 +93,24 @@ func walk(ctx context.Context, path string, read func(*Block), yield func(*Block
 
 // readBlocks cuts the files of the log into blocks that end with a line.
 func readBlocks(ctx context.Context, path string, next func(*Block) bool) (torn int64, err error) {
-	files, err := Files(path)
+	log, err := OpenReader(path)
 	if err != nil {
 		return 0, err
 	}
-	for i, name := range files {
+	defer log.Close()
+	for i, seg := range log.list {
 		if torn > 0 {
-			return 0, fmt.Errorf("%s does not end with a line feed, but %s follows it", files[i-1], name)
+			return 0, fmt.Errorf("%s does not end with a line feed, but %s follows it", log.list[i-1].name, seg.name)
 		}
-		if torn, err = readFile(name, next); err != nil || ctx.Err() != nil {
+		if torn, err = readFile(seg, next); err != nil || ctx.Err() != nil {
 			return torn, err
 		}
 	}
 	return torn, nil
 }
 
-func readFile(name string, next func(*Block) bool) (torn int64, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
+func readFile(seg segment, next func(*Block) bool) (torn int64, err error) {
+	f, name := io.NewSectionReader(seg.file, 0, 1<<62), seg.name
 	const size = 1 << 20
 	var carry []byte
 	for at := int64(0); ; {
@@ -200,6 +196,3 @@ func (b *Block) at(index int) (offset int64) {
 	b.Each(func(i int, _ []byte, at int64) bool { offset = at; return i < index })
 	return offset
 }
-
-// Files returns the files of the log at path, oldest first.
-func Files(path string) ([]string, error) { return []string{path}, nil }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -45,11 +47,20 @@ func Check(tb testing.TB, path string, n int) []Line {
 	return lines
 }
 
-// Read is Check without a test.
+// Read is Check without a test. Sealed segments are read first: their names are
+// the log's and twelve digits.
 func Read(path string) ([]Line, error) {
-	b, err := os.ReadFile(path)
+	names, err := filepath.Glob(path + "." + strings.Repeat("[0-9]", 12))
 	if err != nil {
 		return nil, err
+	}
+	var b []byte
+	for _, name := range append(names, path) {
+		part, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, part...)
 	}
 	lines, err := Parse(b)
 	if err != nil {
