@@ -242,7 +242,7 @@ func parse(raw, batch []byte) (Record, error) {
 	if n > 0 && p.err == nil {
 		rec.Headers = make([]event.Header, n)
 		for i := range rec.Headers {
-			rec.Headers[i] = event.Header{Key: string(p.bytes()), Value: p.bytes()}
+			rec.Headers[i] = event.Header{Key: p.name(), Value: p.bytes()}
 		}
 	}
 	return rec, p.err
@@ -271,6 +271,16 @@ func (p *parser) varint() int64 {
 	}
 	p.b = p.b[n:]
 	return v
+}
+
+// name allocates nothing for the header that nearly every record has.
+func (p *parser) name() string {
+	const usual = "content-type"
+	b := p.bytes()
+	if string(b) == usual {
+		return usual
+	}
+	return string(b)
 }
 
 // bytes returns nil for a negative length.

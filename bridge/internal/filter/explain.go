@@ -30,7 +30,7 @@ func explain(filters []node, e event.Event, place string) []Verdict {
 // explain takes what it says from match, so that it cannot say anything else.
 func (n *node) explain(e event.Event, place string) Verdict {
 	v := Verdict{Filter: place + "." + string(n.dialect)}
-	matches, err := n.match(e)
+	matches, err := n.match(subject{event: e})
 	v.Match = matches
 	switch n.dialect {
 	case all, anyOf:
@@ -72,7 +72,7 @@ func (n *node) compared(e event.Event) (reason string) {
 		switch {
 		case !ok:
 			return "the event has no attribute " + p.name
-		case !n.dialect.holds(have, p.value):
+		case !holds(n.dialect, have, p.value):
 			return fmt.Sprintf("%s %q %s %q", p.name, have, verb[1], p.value)
 		}
 		reason = fmt.Sprintf("%s %q %s %q", p.name, have, verb[0], p.value)

@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,10 @@ func matcher(t interface{ Fatal(args ...any) }, filters ...filter.Filter) *filte
 
 func TestMatch(t *testing.T) {
 	e := parse(t, sample)
+	var outline event.Outline
+	if !outline.Read(event.Structured("", []byte(sample))) {
+		t.Fatal("the sample has no outline")
+	}
 	yes, no := filter.Filter{Exact: attrs{"id": "1"}}, filter.Filter{Exact: attrs{"id": "2"}}
 	failing := filter.Filter{SQL: "gone = 'x'"}
 	for name, c := range map[string]struct {
@@ -76,6 +81,9 @@ func TestMatch(t *testing.T) {
 		if got != c.want || (err != nil) != c.fail {
 			t.Errorf("%s: Match = %v, %v, want %v, failing %v", name, got, err, c.want, c.fail)
 		}
+		if got, ok := matcher(t, c.f).MatchOutline(&outline); ok == hasSQL(c.f) || ok && got != c.want {
+			t.Errorf("%s: MatchOutline = %v, %v, want %v", name, got, ok, c.want)
+		}
 	}
 	if ok, err := matcher(t).Match(e); !ok || err != nil {
 		t.Errorf("Match without filters = %v, %v, want true", ok, err)
@@ -83,6 +91,10 @@ func TestMatch(t *testing.T) {
 	if ok, _ := matcher(t, yes, no).Match(e); ok {
 		t.Error("Match with a filter that does not = true")
 	}
+}
+
+func hasSQL(f filter.Filter) bool {
+	return f.SQL != "" || f.Not != nil && hasSQL(*f.Not) || slices.ContainsFunc(f.All, hasSQL) || slices.ContainsFunc(f.Any, hasSQL)
 }
 
 func TestMistakes(t *testing.T) {

@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/taskwire/taskwire/bridge/internal/cesql"
 	"github.com/taskwire/taskwire/internal/event"
 )
 
 // Matcher decides on events. Several goroutines may use it.
-type Matcher struct{ filters []node }
+type Matcher struct {
+	filters []node
+	whole   bool // an sql filter asks for the types of attributes
+}
 
 // node is a filter that is ready for events.
 type node struct {
@@ -42,8 +44,10 @@ func New(filters []Filter) (*Matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Matcher{nodes}, nil
+	return &Matcher{nodes, slices.ContainsFunc(nodes, node.whole)}, nil
 }
+
+func (n node) whole() bool { return n.dialect == sql || slices.ContainsFunc(n.filters, node.whole) }
 
 func compiled(filters []Filter) ([]node, error) {
 	nodes := make([]node, len(filters))
@@ -94,12 +98,37 @@ func sorted(m map[string]string) []pair {
 // Match reports whether e passes. err is the first error of an sql filter; that
 // filter was false for e, as the specification has it, and passes counts with it.
 func (m *Matcher) Match(e event.Event) (passes bool, err error) {
-	return matchAll(m.filters, e)
+	return matchAll(m.filters, subject{event: e})
 }
 
-func matchAll(filters []node, e event.Event) (matches bool, err error) {
+// MatchOutline is Match for an event of which only the outline is there. It is not
+// ok when that is not enough.
+func (m *Matcher) MatchOutline(o *event.Outline) (passes, ok bool) {
+	if m.whole {
+		return false, false
+	}
+	passes, _ = matchAll(m.filters, subject{outline: o})
+	return passes, true
+}
+
+// subject is an event, or the outline of one.
+type subject struct {
+	event   event.Event
+	outline *event.Outline
+}
+
+func (s *subject) holds(d dialect, p pair) bool {
+	if s.outline != nil {
+		have, ok := s.outline.Attribute(p.name)
+		return ok && holds(d, have, p.value)
+	}
+	have, ok := event.Attribute(s.event, p.name)
+	return ok && holds(d, have, p.value)
+}
+
+func matchAll(filters []node, s subject) (matches bool, err error) {
 	for i := range filters {
-		ok, wrong := filters[i].match(e)
+		ok, wrong := filters[i].match(s)
 		if err == nil {
 			err = wrong
 		}
@@ -110,9 +139,9 @@ func matchAll(filters []node, e event.Event) (matches bool, err error) {
 	return true, err
 }
 
-func matchAny(filters []node, e event.Event) (matches bool, err error) {
+func matchAny(filters []node, s subject) (matches bool, err error) {
 	for i := range filters {
-		ok, wrong := filters[i].match(e)
+		ok, wrong := filters[i].match(s)
 		if err == nil {
 			err = wrong
 		}
@@ -123,21 +152,20 @@ func matchAny(filters []node, e event.Event) (matches bool, err error) {
 	return false, err
 }
 
-func (n *node) match(e event.Event) (matches bool, err error) {
+func (n *node) match(s subject) (matches bool, err error) {
 	switch n.dialect {
 	case all:
-		return matchAll(n.filters, e)
+		return matchAll(n.filters, s)
 	case anyOf:
-		return matchAny(n.filters, e)
+		return matchAny(n.filters, s)
 	case not:
-		ok, err := n.filters[0].match(e)
+		ok, err := n.filters[0].match(s)
 		return !ok, err
 	case sql:
-		return n.isTrue(e)
+		return n.isTrue(s.event)
 	}
 	for i := range n.pairs {
-		have, ok := event.Attribute(e, n.pairs[i].name)
-		if !ok || !n.dialect.holds(have, n.pairs[i].value) {
+		if !s.holds(n.dialect, n.pairs[i]) {
 			return false, nil
 		}
 	}
@@ -145,14 +173,16 @@ func (n *node) match(e event.Event) (matches bool, err error) {
 }
 
 // holds compares an attribute with the value of an exact, prefix or suffix.
-func (d dialect) holds(have, want string) bool {
-	switch d {
-	case exact:
-		return have == want
-	case prefix:
-		return strings.HasPrefix(have, want)
+func holds[T string | []byte](d dialect, have T, want string) bool {
+	switch {
+	case len(have) < len(want):
+		return false
+	case d == exact:
+		return string(have) == want
+	case d == prefix:
+		return string(have[:len(want)]) == want
 	}
-	return strings.HasSuffix(have, want)
+	return string(have[len(have)-len(want):]) == want
 }
 
 // isTrue takes a value that is no Boolean for an error: nobody wants such a filter.

@@ -55,7 +55,9 @@ func (p *partition) settle(r *post, now time.Time) {
 		switch res := r.of(i); res.Outcome {
 		case deliver.Accepted:
 			failpoint.Hit("B3")
-			p.sub.log.Debug("delivered", p.attrs(it)...)
+			if p.sub.debug {
+				p.sub.log.Debug("delivered", p.attrs(it)...)
+			}
 			p.done(it)
 		case deliver.Rejected:
 			p.rejected(it, res, now)

@@ -5,19 +5,14 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/internal/event"
 )
 
 // expiryTime is the extension attribute after which an event is of no use.
 const expiryTime = "expirytime"
 
-// expires is the expirytime of e. One that is no time is none: an event that
-// need not be delivered is better delivered than lost for a spelling.
-func expires(e event.Event) time.Time {
-	text, ok := event.Attribute(e, expiryTime)
-	if !ok {
-		return time.Time{}
-	}
+// expires reads an expirytime. One that is no time is none: an event that need not
+// be delivered is better delivered than lost for a spelling.
+func expires(text string) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
 		return time.Time{}

@@ -172,7 +172,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	failpoint.Hit("B1")
 	it := &item{offset: rec.Offset, record: rec.Record}
 	it.size = len(rec.Key) + len(rec.Value) + itemCost
-	if !p.sub.pass.take(p, it) {
+	if !p.sub.pass.take(p, it) || p.outlined(it) {
 		return it
 	}
 	e, mode, err := p.read(it)
@@ -183,14 +183,15 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	}
 	it.event, it.kind = e.ID(), e.Type()
 	if !p.wants(e, rec.Offset) {
-		it.state = unwanted
-		it.record, it.size = event.Record{}, itemCost
+		it.unwanted()
 		return it
 	}
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID(e.Source(), e.ID())
 	}
-	it.expires = expires(e)
+	if text, ok := event.Attribute(e, expiryTime); ok {
+		it.expires = expires(text)
+	}
 	it.trace, _ = event.Attribute(e, "traceparent")
 	it.traceState, _ = event.Attribute(e, "tracestate")
 	var as []byte
@@ -201,4 +202,44 @@ func (p *partition) prepare(rec fetch.Record) *item {
 		it.state, it.err = malformed, err
 	}
 	return it
+}
+
+// outlined prepares a structured event that is passed on as it came, of which no
+// more than its outline has to be read. False: it takes the whole event.
+func (p *partition) outlined(it *item) bool {
+	o := &p.outline
+	if p.sub.cfg.Wrap || p.sub.cfg.Mode == Binary || !o.Read(it.record) {
+		return false
+	}
+	passes, ok := p.sub.filters.matcher.MatchOutline(o)
+	if !ok {
+		return false
+	}
+	if !passes {
+		it.unwanted()
+		return true
+	}
+	text := func(name string) string {
+		b, _ := o.Attribute(name)
+		return string(b)
+	}
+	it.event = text("id")
+	if kind, _ := o.Attribute("type"); string(kind) != p.kind {
+		p.kind = string(kind) // the next event may share it
+	}
+	it.kind = p.kind
+	if p.sub.sink.Signs() {
+		it.webhookID = webhook.ID(text("source"), it.event)
+	}
+	if at, ok := o.Attribute(expiryTime); ok {
+		it.expires = expires(string(at))
+	}
+	it.trace, it.traceState = text(event.TraceParent), text(event.TraceState)
+	it.contentType, it.body = event.HTTPContentType, it.record.Value
+	return true
+}
+
+// unwanted gives back what it holds: no filter matches.
+func (it *item) unwanted() {
+	it.state, it.record, it.size = unwanted, event.Record{}, itemCost
 }

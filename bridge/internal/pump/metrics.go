@@ -133,12 +133,30 @@ func (m *Metrics) Forget(subscription string) {
 	m.open.DeletePartialMatch(label)
 }
 
-// attempted counts an attempt for each event of a post.
-func (m *Metrics) attempted(subscription string, r *post, took time.Duration) {
-	for i := range r.items {
-		m.attempts.WithLabelValues(subscription, string(r.of(i).Outcome)).Inc()
+// attempts are the series of one subscription that each post writes to.
+type attempts struct {
+	accepted prometheus.Counter
+	of       *prometheus.CounterVec
+	seconds  prometheus.Observer
+}
+
+// of returns those of a subscription, until Forget.
+func (m *Metrics) of(subscription string) attempts {
+	name := prometheus.Labels{"subscription": subscription}
+	of := m.attempts.MustCurryWith(name)
+	return attempts{of.WithLabelValues(string(deliver.Accepted)), of, m.seconds.With(name)}
+}
+
+// count counts an attempt for each event of a post.
+func (a *attempts) count(r *post, took time.Duration) {
+	a.seconds.Observe(took.Seconds())
+	if r.result.Each == nil && r.result.Outcome == deliver.Accepted { // nearly always
+		a.accepted.Add(float64(len(r.items)))
+		return
 	}
-	m.seconds.WithLabelValues(subscription).Observe(took.Seconds())
+	for i := range r.items {
+		a.of.WithLabelValues(string(r.of(i).Outcome)).Inc()
+	}
 }
 
 // observe sets the gauges from the states of the partitions this member has now.

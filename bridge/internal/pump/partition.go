@@ -71,6 +71,9 @@ type partition struct {
 	end      int64      // of the partition; -1 when not known yet
 	fetchErr error      // of the last fetch, if it failed
 
+	outline event.Outline // of the record that the fetcher prepares
+	kind    string        // the fetcher's: type of the last event
+
 	status statusBox
 }
 

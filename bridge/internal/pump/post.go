@@ -32,6 +32,7 @@ type post struct {
 func (p *partition) attempt(posts context.Context) {
 	sink := p.sub.sink.Worker(posts)
 	defer sink.Close()
+	metrics := p.sub.metrics.of(p.sub.cfg.Name)
 	var batch deliver.Batch
 	for post := range p.work {
 		if post == nil {
@@ -44,7 +45,7 @@ func (p *partition) attempt(posts context.Context) {
 			continue
 		}
 		post.result = sink.Attempt(p.message(post, &batch))
-		p.sub.metrics.attempted(p.sub.cfg.Name, post, time.Since(start))
+		metrics.count(post, time.Since(start))
 		for i := range post.items {
 			if res := post.of(i); res.Outcome == deliver.Throttled {
 				p.holdPosts(res, start) // all of them have the answer's Retry-After
