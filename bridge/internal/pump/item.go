@@ -48,6 +48,7 @@ type item struct {
 
 	state    state
 	queue    *queue
+	next     *item     // of the queue
 	received time.Time // when it was admitted
 	due      time.Time // when to post it, or to write its dead letter, again
 

@@ -89,7 +89,7 @@ func newPartition(s *Subscription, session *group.Session, feed *fetch.Feed, com
 		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
-		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post), results: make(chan *post, s.cfg.Concurrency),
+		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post, s.cfg.Concurrency), results: make(chan *post, s.cfg.Concurrency),
 		end: -1, next: claimed.Offset,
 	}
 	if s.cfg.Order == ByPartition {
@@ -137,8 +137,8 @@ func (p *partition) run(ctx context.Context) {
 // happened and then starts what may be started; see the package comment for
 // why the order of effects is safe. hire starts a worker.
 func (p *partition) loop(ctx context.Context, hire func(worker func(context.Context))) {
-	timer := time.NewTimer(checkEvery)
-	defer timer.Stop()
+	alarm := newAlarm()
+	defer alarm.Stop()
 	for ctx.Err() == nil {
 		pause, changed := p.sub.gate.Get()
 		paused := pause != nil
@@ -153,40 +153,27 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		if len(p.pending) > 0 {
 			slices = nil // the window is full: leave the next slice with the fetcher
 		}
-		var ready *post
 		var letter *item
-		heads := 0
-		var work chan<- *post // nil when nothing may start
-		var letterWork chan<- *item
+		var letterWork chan<- *item // nil when none may start
 		if !paused && p.session.Confirmed() {
-			ready, work = p.nextPost(now)
-			if ready != nil {
-				heads = len(ready.items) // of which the worker may leave out some
-			}
-			if ready != nil && p.workers == p.inFlight {
-				p.workers++
-				hire(p.attempt)
-			}
+			p.startPosts(now, hire)
 			letter, letterWork = p.letters.next(now)
 			if letterWork != nil && !p.letters.staffed {
 				p.letters.staffed = true
 				hire(p.writeLetters)
 			}
 		}
-		timer.Reset(p.sleep(now, paused))
+		alarm.within(now, p.sleep(now, paused))
 		select {
 		case <-ctx.Done():
 		case s := <-slices:
 			p.pending, p.next, p.end, p.fetchErr = s.items, s.next, s.end, nil
 		case err := <-p.faults:
 			p.fetchFault(err)
-		case work <- ready:
-			p.begin(heads)
 		case letterWork <- letter:
 			p.letters.started()
 		case r := <-p.results:
-			p.settle(r, time.Now())
-			p.settleMore()
+			p.settleAll(r, time.Now())
 		case w := <-p.letters.written:
 			p.settleLetter(w, time.Now())
 		case a := <-p.committer.answers:
@@ -194,18 +181,38 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		case ask := <-p.skips:
 			p.skip(ask, time.Now(), paused)
 		case <-changed:
-		case <-timer.C:
+		case <-alarm.C:
+			alarm.rang()
 		}
 	}
 }
 
-// settleMore takes what else has finished, so that a turn of the loop is not
+// settleAll settles r and what else has finished, so that a turn of the loop is not
 // paid for each of many results.
-func (p *partition) settleMore() {
+func (p *partition) settleAll(r *post, now time.Time) {
+	p.settle(r, now)
 	for range len(p.results) {
-		p.settle(<-p.results, time.Now())
+		p.settle(<-p.results, now)
 	}
 }
+
+// alarm wakes the loop. It is not set anew while it is early enough: each turn looks
+// at what is due by itself.
+type alarm struct {
+	*time.Timer
+	at time.Time // zero when it has rung
+}
+
+func newAlarm() *alarm { return &alarm{time.NewTimer(checkEvery), time.Now().Add(checkEvery)} }
+
+func (a *alarm) within(now time.Time, d time.Duration) {
+	if at := now.Add(d); a.at.IsZero() || at.Before(a.at) {
+		a.at = at
+		a.Reset(d)
+	}
+}
+
+func (a *alarm) rang() { a.at = time.Time{} }
 
 // admit moves fetched records into the window, as far as there is room.
 func (p *partition) admit(now time.Time) {
@@ -248,34 +255,44 @@ func (p *partition) advance(head *item) {
 	}
 }
 
-// nextPost is what to post next and the channel to give it to; a nil channel
-// when no post may start. A sink that is down is probed with one event.
-func (p *partition) nextPost(now time.Time) (*post, chan<- *post) {
+// startPosts gives to workers all that may be posted now. There is room for as many
+// posts as may be in flight, and a worker for each, so none of them waits.
+func (p *partition) startPosts(now time.Time, hire func(worker func(context.Context))) {
+	for r := p.nextPost(now); r != nil; r = p.nextPost(now) {
+		p.begin(r)
+		if p.workers < p.inFlight {
+			p.workers++
+			hire(p.attempt)
+		}
+		p.work <- r
+	}
+}
+
+// nextPost is what to post next, nil when no post may start. A sink that is down is
+// probed with one event.
+func (p *partition) nextPost(now time.Time) *post {
 	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.postCost())) || !p.breaker.allows(now) {
-		return nil, nil
+		return nil
 	}
 	size, bytes := p.sub.batch()
 	if p.breaker.down() {
 		size = 1
 	}
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
-		return nil, nil
+		return nil
+	}
+	r := &post{}
+	if last := len(p.spare) - 1; last >= 0 {
+		r, p.spare = p.spare[last], p.spare[:last]
 	}
 	heads := p.window.together(size, bytes)
-	if len(p.spare) == 0 {
-		p.spare = append(p.spare, &post{})
-	}
-	r := p.spare[len(p.spare)-1]
 	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
-	return r, p.work
+	return r
 }
 
-// begin notes that a worker has what nextPost returned last. The worker may have
-// changed it by now; what the window lists is the loop's.
-func (p *partition) begin(heads int) {
-	r := p.spare[len(p.spare)-1]
-	p.spare = p.spare[:len(p.spare)-1]
-	p.window.take(heads)
+// begin notes that a worker is about to have what nextPost has returned.
+func (p *partition) begin(r *post) {
+	p.window.take(len(r.items))
 	p.turn.use()
 	p.slower.use()
 	p.inFlight++

@@ -97,8 +97,8 @@ func (p *partition) unskippable(it *item, paused bool) string {
 		return "the subscription is paused; resume it first"
 	case it == nil:
 		return "there is no event of this offset in hand: it is done already, or was not fetched yet"
-	case it.queue.items[0] != it:
-		return fmt.Sprintf("the event has not failed: it waits for offset %d of the same key", it.queue.items[0].offset)
+	case it.queue.head != it:
+		return fmt.Sprintf("the event has not failed: it waits for offset %d of the same key", it.queue.head.offset)
 	case it.state == writing:
 		return "the event is being made a dead letter already"
 	case it.skip != nil && !it.notice:

@@ -25,10 +25,10 @@ type window struct {
 	bytes   int
 }
 
-// queue is the records of one key in order.
+// queue is the records of one key in order; each knows the next.
 type queue struct {
-	key   string
-	items []*item
+	key        string
+	head, tail *item
 }
 
 func newWindow(order Order) *window {
@@ -44,21 +44,34 @@ func (w *window) full(room int) bool {
 // add puts it at the end of its key's queue. It returns it when that makes it
 // the head, else nil.
 func (w *window) add(it *item) (head *item) {
+	q := w.queue(it)
+	it.queue = q
+	w.arrived = append(w.arrived, it)
+	w.items++
+	w.bytes += it.size
+	if q.head != nil {
+		q.tail.next = it
+		q.tail = it
+		return nil
+	}
+	q.head, q.tail = it, it
+	return it
+}
+
+// queue is that of the key of it.
+func (w *window) queue(it *item) *queue {
+	if w.order == ByKey && it.record.Key != nil {
+		if q := w.queues[string(it.record.Key)]; q != nil {
+			return q
+		}
+	}
 	key := w.key(it)
 	q := w.queues[key]
 	if q == nil {
 		q = &queue{key: key}
 		w.queues[key] = q
 	}
-	it.queue = q
-	q.items = append(q.items, it)
-	w.arrived = append(w.arrived, it)
-	w.items++
-	w.bytes += it.size
-	if len(q.items) > 1 {
-		return nil
-	}
-	return it
+	return q
 }
 
 func (w *window) key(it *item) string {
@@ -81,13 +94,11 @@ func (w *window) finish(it *item) (head *item) {
 		w.arrived = w.arrived[1:]
 	}
 	q := it.queue
-	q.items[0] = nil
-	q.items = q.items[1:]
-	if len(q.items) == 0 {
+	q.head, it.next = it.next, nil
+	if q.head == nil {
 		delete(w.queues, q.key)
-		return nil
 	}
-	return q.items[0]
+	return q.head
 }
 
 // lowest is the item that holds the commit back, nil when there is none.
