@@ -55,7 +55,8 @@ type Conn struct {
 	raw      syscall.RawConn // of nc; nil when it has none
 	until    time.Time       // deadline of nc; zero when it is not known
 	lastUsed time.Time       // beginning of the last post
-	out      []byte          // a request
+	out      []byte          // a request, up to oneWrite
+	more     []byte          // the rest of its body
 	turn     turn            // the post under way
 	turned   func(fd uintptr) bool
 
@@ -66,7 +67,7 @@ type Conn struct {
 	response http.Response
 	accepts  http.Header    // of the last plain answer that had one; never written to
 	answer   body           // of the last post
-	writing  sync.WaitGroup // a long body
+	writing  sync.WaitGroup // the rest of a request
 }
 
 // New returns a connection that dials when it is first used; a post may take
@@ -171,7 +172,7 @@ func (c *Conn) open(now time.Time) error {
 	return nil
 }
 
-// drop closes the connection, and with it ends the write of a long body.
+// drop closes the connection, and with it ends the write of a request.
 func (c *Conn) drop() {
 	c.mu.Lock()
 	nc := c.nc

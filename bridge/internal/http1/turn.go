@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +11,8 @@ import (
 	"time"
 )
 
-// oneWrite is the size up to which head and body go into one buffer. A longer
-// body is written by a goroutine of its own, since a sink may answer before it
-// has read it all.
+// oneWrite is the size up to which head and body go into one buffer, and so into one
+// system call. What follows of a longer body is sent from where it is.
 const oneWrite = 32 << 10
 
 // exchange sends a request and reads the head of its answer. kept: the connection
@@ -40,31 +38,45 @@ func (c *Conn) exchange(head, content []byte, kept bool) (*http.Response, error)
 // send sends the request. written is closed when all of it was sent; nil when it
 // has been, and then the beginning of the answer may have been read, too.
 func (c *Conn) send(head, content []byte, kept bool) (written <-chan struct{}, err error) {
+	n := min(len(content), max(0, oneWrite-len(head)))
+	c.out, c.more = append(append(c.out[:0], head...), content[:n]...), content[n:]
+	defer func() { c.more = nil }()
 	c.turn = turn{kept: kept}
-	short := len(head)+len(content) <= oneWrite
-	if short {
-		c.out = append(append(c.out[:0], head...), content...)
-	}
-	if short && c.raw != nil {
-		return nil, c.takeTurns()
+	if c.raw != nil {
+		if err := c.takeTurns(); err != nil {
+			return nil, err
+		}
+		return c.sendRest(), nil
 	}
 	if kept && !quiet(c.nc) {
 		return nil, errUnasked
 	}
-	if short {
-		n, err := c.nc.Write(c.out)
-		c.turn.sent = n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
-		return nil, err
+	if len(c.more) > 0 {
+		return c.sendRest(), nil
 	}
-	done := make(chan struct{})
-	nc, head, content := c.nc, bytes.Clone(head), bytes.Clone(content)
+	n, err = c.nc.Write(c.out)
+	c.turn.sent = n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+	return nil, err
+}
+
+// sendRest sends what the socket has not taken at once. That is for a goroutine,
+// with a copy: a sink may answer before it has read all, and the answer may come to
+// the caller before the rest is sent.
+func (c *Conn) sendRest() (written <-chan struct{}) {
+	wrote := c.turn.wrote
+	if wrote == len(c.out)+len(c.more) {
+		return nil
+	}
+	rest := make([]byte, 0, len(c.out)+len(c.more)-wrote)
+	rest = append(rest, c.out[min(wrote, len(c.out)):]...)
+	rest = append(rest, c.more[max(0, wrote-len(c.out)):]...)
+	done, nc := make(chan struct{}), c.nc
 	c.writing.Go(func() {
-		buffers := net.Buffers{head, content}
-		if _, err := buffers.WriteTo(nc); err == nil {
+		if _, err := nc.Write(rest); err == nil {
 			close(done)
 		}
 	})
-	return done, nil
+	return done
 }
 
 // errUnasked: bytes that came unasked are no answer to the next request.
@@ -99,22 +111,20 @@ func (c *Conn) fill() error {
 type turn struct {
 	kept  bool
 	sent  bool // as much of the request as the socket took, if any
-	wrote int
+	wrote int  // bytes
 	err   error
 }
 
-// takeTurns sends c.out and reads the beginning of the answer.
+// takeTurns sends the request, as far as the socket takes it, and reads the beginning
+// of the answer.
 func (c *Conn) takeTurns() error {
-	if err := c.raw.Read(c.turned); err != nil {
-		if !c.turn.sent || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
+	err := c.raw.Read(c.turned)
+	switch {
+	case err == nil:
+		return c.turn.err
+	case c.turn.sent && errors.Is(err, os.ErrDeadlineExceeded):
 		return nil // the next read says so, in its own words
 	}
-	if c.turn.err != nil || c.turn.wrote == len(c.out) {
-		return c.turn.err
-	}
-	_, err := c.nc.Write(c.out[c.turn.wrote:]) // the socket is full
 	return err
 }
 
@@ -129,7 +139,7 @@ func (c *Conn) takeTurn(fd uintptr) bool {
 			return true
 		}
 		t.sent = true
-		if t.wrote, t.err = write(fd, c.out); t.err != nil || t.wrote < len(c.out) {
+		if t.err = c.write(fd); t.err != nil || t.wrote < len(c.out)+len(c.more) {
 			return true
 		}
 		if empty {
@@ -144,16 +154,24 @@ func (c *Conn) takeTurn(fd uintptr) bool {
 	return true // an error, or the end, comes again with the next read
 }
 
-// write returns fewer bytes when the socket takes no more at present.
-func write(fd uintptr, b []byte) (int, error) {
-	n, err := retry(func() (int, error) { return syscall.Write(int(fd), b) })
-	if errors.Is(err, syscall.EAGAIN) {
-		return 0, nil
+// write sends as much as the socket takes at present.
+func (c *Conn) write(fd uintptr) error {
+	for _, b := range [2][]byte{c.out, c.more} {
+		if len(b) == 0 {
+			continue
+		}
+		n, err := retry(func() (int, error) { return syscall.Write(int(fd), b) })
+		if errors.Is(err, syscall.EAGAIN) {
+			return nil
+		}
+		if err != nil {
+			return os.NewSyscallError("write", err)
+		}
+		if c.turn.wrote += n; n < len(b) {
+			return nil
+		}
 	}
-	if err != nil {
-		return 0, os.NewSyscallError("write", err)
-	}
-	return n, nil
+	return nil
 }
 
 // isEmpty reports whether a socket is open and has nothing to read.
