@@ -203,7 +203,7 @@ func (r *Records) reopen() error {
 		if err != nil {
 			return r.broken(err)
 		}
-		if _, err := io.CopyN(io.Discard, r.open, size); err != nil {
+		if _, err := r.open.Discard(int(size)); err != nil {
 			return r.broken(err)
 		}
 	}
