@@ -281,10 +281,12 @@ func (p *partition) nextPost(now time.Time) *post {
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
 		return nil
 	}
-	r := &post{}
-	if last := len(p.spare) - 1; last >= 0 {
-		r, p.spare = p.spare[last], p.spare[:last]
+	if len(p.spare) == 0 {
+		p.spare = append(p.spare, &post{})
 	}
+	last := len(p.spare) - 1
+	r := p.spare[last]
+	p.spare = p.spare[:last]
 	heads := p.window.together(size, bytes)
 	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
 	return r

@@ -89,10 +89,11 @@ func (w *window) finish(it *item) (head *item) {
 	it.state = done
 	w.items--
 	w.bytes -= it.size
-	for len(w.arrived) > 0 && w.arrived[0].state == done {
-		w.arrived[0] = nil
-		w.arrived = w.arrived[1:]
+	n := 0
+	for n < len(w.arrived) && w.arrived[n].state == done {
+		n++
 	}
+	w.arrived = drop(w.arrived, n)
 	q := it.queue
 	q.head, it.next = it.next, nil
 	if q.head == nil {
@@ -152,8 +153,16 @@ func (w *window) take(n int) {
 	for _, it := range w.ready[:n] {
 		it.state = posting
 	}
-	clear(w.ready[:n])
-	w.ready = w.ready[n:]
+	w.ready = drop(w.ready, n)
+}
+
+// drop takes the first n off. An empty list begins at the start of its memory again.
+func drop(list []*item, n int) []*item {
+	clear(list[:n])
+	if n == len(list) {
+		return list[:0]
+	}
+	return list[n:]
 }
 
 // find is the item at offset, nil when it is done or was not admitted.
