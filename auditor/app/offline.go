@@ -95,6 +95,9 @@ func openOffline(ctx context.Context, lookup env.Lookup, path string, keys []str
 	return o, nil
 }
 
+// Close releases the folder or the connection.
+func (o *offline) Close() error { return o.close() }
+
 // readOnly is a store without its writing half.
 type readOnly struct{ *pgledger.Tiles }
 

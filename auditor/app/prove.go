@@ -35,7 +35,7 @@ func runProve(ctx context.Context, lookup env.Lookup, args []string, stdout, std
 	if err != nil {
 		return err
 	}
-	defer o.close()
+	defer o.Close()
 	signed, c, err := o.checkpoint(ctx, "")
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func runExport(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	if err != nil {
 		return err
 	}
-	defer o.close()
+	defer o.Close()
 	signed, c, err := o.checkpoint(ctx, "")
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func runVerify(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	if err != nil {
 		return err
 	}
-	defer o.close()
+	defer o.Close()
 	v := &verification{offline: o, stderr: stderr}
 	return v.run(ctx, *since, stdout)
 }
