@@ -38,7 +38,7 @@ func (t *table) chart() string {
 		if r.met() {
 			class = "met"
 		}
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", labelWidth-8, y+13, html.EscapeString(shorten(r.what, 60)))
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", labelWidth-8, y+13, html.EscapeString(shorten(r.what, 56)))
 		fmt.Fprintf(&b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="16" rx="2"/>`+"\n", class, labelWidth, y, barLength(middle))
 		fmt.Fprintf(&b, `<line class="spread" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`+"\n",
 			labelWidth+barLength(low), labelWidth+barLength(high), y+8, y+8)
@@ -46,7 +46,7 @@ func (t *table) chart() string {
 	}
 	bottom := len(rows)*rowHeight + 4
 	fmt.Fprintf(&b, `<line class="goal" x1="%.1f" x2="%.1f" y1="2" y2="%d"/>`+"\n", goal, goal, bottom)
-	fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">goal</text>`+"\n", goal, bottom+16)
+	fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="end">goal</text>`+"\n", goal, bottom+16)
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">longer is better →</text>`+"\n</svg>\n", labelWidth+barWidth, bottom+16)
 	return b.String()
 }
