@@ -98,7 +98,7 @@ func (b *broker) settings() []string {
 }
 
 func (b *broker) producer() (*kgo.Client, error) {
-	return kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DefaultProduceTopic(b.topic))
+	return kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DefaultProduceTopic(b.topic), kgo.ProducerLinger(0))
 }
 
 func record(task string, body []byte) *kgo.Record {

@@ -21,7 +21,7 @@
 //	bridge         deliveries against a plain net/http client, and their CPU
 //	batch          deliveries in batches against single posts of that client
 //	partitions     deliveries of 12 partitions against that client with 12 x 64 connections
-//	latency        Kafka's acknowledgement to the sink, against a bare poll-and-post loop
+//	latency        from producing to the sink, against a bare poll-and-post loop
 //	restart        SIGKILL and an immediate restart of the bridge
 //	outage         a sink that answered 503 and is back
 //	idle           the bridge with 200 partitions and nothing to do
