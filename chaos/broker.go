@@ -44,7 +44,7 @@ func (y *system) startBroker(ctx context.Context) error {
 	return p.Up()
 }
 
-var kafkaClients = []string{"taskapi", "bridge-1", "bridge-2", "bridge-3"}
+var kafkaClients = []string{"taskapi", "taskapi-2", "bridge-1", "bridge-2", "bridge-3"}
 
 func (y *system) startReal(ctx context.Context) error {
 	opts := kafkatest.Options{Dir: y.path("kafka"), Progress: y.out, Listeners: map[string]string{}}

@@ -9,9 +9,10 @@ import (
 	"io"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // driver of the Task API's PostgreSQL
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
-	_ "modernc.org/sqlite" // driver of the Task API's database
+	_ "modernc.org/sqlite" // driver of the Task API's file
 
 	"github.com/taskwire/taskwire/internal/check"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -115,7 +116,11 @@ func (y *system) dumpDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", "file:"+y.path("tasks.db"))
+	driver, place := "sqlite", "file:"+y.path("tasks.db")
+	if y.postgres != nil {
+		driver, place = "pgx", y.postgres.url()+"&search_path=taskapi"
+	}
+	db, err := sql.Open(driver, place)
 	if err != nil {
 		return err
 	}

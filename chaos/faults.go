@@ -49,6 +49,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"pause":    injectPause,
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
+	"database": injectDatabase,
 	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
 		return fault{target: "auditor's disk full", last: y.between(2000, 6000), heal: func() error {
@@ -84,8 +85,8 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	cut:           onProxy(cut),
 }
 
-// allFaults are those of a system with one broker.
-var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return slices.Contains(quorumKinds, k) }), ",")
+// allFaults are those of a system with one broker and without a database server.
+var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return k == "database" || slices.Contains(quorumKinds, k) }), ",")
 
 var sinkFaults = []string{"disk", "sink"}
 

@@ -23,13 +23,16 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 	for i := len(y.targets) - 1; i > 0; i-- { // the broker must still answer the dumps
 		errs = append(errs, y.targets[i].Down(syscall.SIGTERM))
 	}
+	if y.postgres != nil { // it answers what it has recovered
+		errs = append(errs, y.postgres.Up())
+	}
 	errs = append(errs, y.verifyLog(ctx), y.dumpTopics(ctx), y.dumpDatabase(ctx), y.dumpFaults(), y.dumpLastCommits(ctx))
 	build, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		build = []byte("unknown")
 	}
 	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Redriven: y.redriven.Load(), Seconds: took.Seconds(),
-		Topology: fmt.Sprintf("taskapi, bridge x2 and an extra one, notifier, auditor, %s kafka of %d, %d partitions, %d clients", y.Kafka, max(1, y.Brokers), partitions, y.Workers),
+		Topology: fmt.Sprintf("taskapi x%d on %s, bridge x2 and an extra one, notifier, auditor, %s kafka of %d, %d partitions, %d clients", len(y.load.apis), y.Database, y.Kafka, max(1, y.Brokers), partitions, y.Workers),
 		Drained:  stuck == "", Stuck: stuck, Left: y.notInjected(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -37,7 +37,7 @@ func (t task) state() string {
 // load is shared by all clients.
 type load struct {
 	clock    clock
-	api      string
+	apis     []string // of the Task APIs, each asked in turn
 	client   *http.Client
 	inFlight atomic.Int64
 	requests atomic.Int64
@@ -290,7 +290,7 @@ func (w *worker) send(ctx context.Context, r request, nonce string, b behavior) 
 		}
 		body = io.NopCloser(bytes.NewReader(text)) // cannot be rewound: the transport must not repeat it
 	}
-	req, err := http.NewRequestWithContext(ctx, r.method, w.api+r.path, body)
+	req, err := http.NewRequestWithContext(ctx, r.method, w.apis[int(w.requests.Load())%len(w.apis)]+r.path, body)
 	if err != nil {
 		return check.Op{Phase: check.Fail, Error: err.Error()}, task{}
 	}

@@ -17,6 +17,7 @@
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java
 //	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
 //	                 min.insync.replicas 2, and all bridges are static members
+//	-database sqlite or postgres: a real server, with two Task APIs on it
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):
@@ -34,6 +35,8 @@
 //	                   latency, bandwidth, slow-close, black-hole, reset, cut
 //	                                      of the connection between two of client, taskapi,
 //	                                      kafka, bridge, notifier and auditor
+//	                 with -database postgres also:
+//	                   database           the server is killed or stopped, or its sessions end
 //	                 with -brokers 3 also:
 //	                   leader, coordinator, hang  that broker is killed; one is stopped
 //	                   majority           two are killed, in a run of 2m or longer for 30 s
@@ -42,8 +45,8 @@
 //	-bin DIR         programs to test instead of those of this tree
 //	-acks N          the least number of acknowledged changes (2 a second)
 //
-// Flags of sweep: -times 3 for each point, -points R2,R3 (all), and -seed, -dir and
-// -kafka as above. A point that was hit less often is RED.
+// Flags of sweep: -times 3 for each point, -points R2,R3 (all), and -seed, -dir,
+// -kafka and -database (one Task API) as above. A point that was hit less often is RED.
 //
 // Flags of mutants: -only LIST of names (all), -repeat 1 runs of each, -control to
 // see that the unchanged tree is GREEN in the same runs, -duration 25s, -kafka
@@ -124,7 +127,8 @@ type settings struct {
 	Duration, Drain time.Duration
 	Seed            uint64
 	Dir, Kafka, Bin string
-	Brokers         int // 3, or one
+	Brokers         int    // 3, or one
+	Database        string // sqlite or postgres
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
@@ -159,6 +163,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.StringVar(&s.Dir, "dir", "", "")
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
 		f.IntVar(&s.Brokers, "brokers", 1, "")
+		f.StringVar(&s.Database, "database", "sqlite", "")
 		f.StringVar(&s.Bin, "bin", "", "")
 		f.IntVar(&s.Workers, "workers", 8, "")
 		f.IntVar(&s.Acks, "acks", 0, "")
@@ -173,6 +178,9 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return &usageError{"run takes no arguments besides flags"}
 	case s.Duration < 10*time.Second || s.Workers < 1 || s.Rate <= 0:
 		return &usageError{"-duration must be at least 10s, -workers and -rate more than 0"}
+	}
+	if err := s.checkDatabase(); err != nil {
+		return err
 	}
 	if err := s.chooseFaults(); err != nil {
 		return err
@@ -207,6 +215,9 @@ func (s *settings) chooseFaults() error {
 	if s.Brokers == 3 {
 		possible += "," + strings.Join(quorumKinds, ",")
 	}
+	if s.Database == "postgres" {
+		possible += ",database"
+	}
 	if s.Faults == anyFault {
 		s.Faults = possible
 	}
@@ -214,6 +225,13 @@ func (s *settings) chooseFaults() error {
 		if kind != "" && !strings.Contains(","+possible+",", ","+kind+",") {
 			return &usageError{fmt.Sprintf("-faults: unknown kind %q: choose from %s", kind, possible)}
 		}
+	}
+	return nil
+}
+
+func (s *settings) checkDatabase() error {
+	if s.Database != "sqlite" && s.Database != "postgres" {
+		return &usageError{"-database must be sqlite or postgres"}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ import (
 // With -control the unchanged tree has the same runs, one for each combination
 // of settings, and must be GREEN: a judge that always says RED catches everything.
 func mutantsCommand(ctx context.Context, args []string, stdout io.Writer) (err error) {
-	m := mutants{out: stdout, settings: settings{Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}}
+	m := mutants{out: stdout, settings: settings{Database: "sqlite", Drain: 15 * time.Second, Workers: 8, Rate: 20, Faults: "kill,sink", Answers: allAnswers, Acks: 1}}
 	var only string
 	rest, err := parse("mutants", args, func(f *flag.FlagSet) {
 		f.DurationVar(&m.Duration, "duration", 25*time.Second, "")

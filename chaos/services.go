@@ -63,19 +63,41 @@ func (y *system) startServices(ctx context.Context) error {
 	if y.extraBridge, err = y.newBridge("bridge-3"); err != nil {
 		return err
 	}
-	api, err := y.startProgram("taskapi", "DATABASE_URL=sqlite:"+y.path("tasks.db"), "OUTBOX_RETENTION=8760h")
-	if err != nil {
-		return err
-	}
-	p, err := y.proxy("client->taskapi", "client->taskapi", api)
-	if err != nil {
-		return err
-	}
-	y.load = &load{clock: y.clock, api: "http://" + p.addr, client: &http.Client{
+	y.load = &load{clock: y.clock, client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{MaxIdleConnsPerHost: y.Workers},
 	}}
+	if err := y.startTaskAPIs(ctx); err != nil {
+		return err
+	}
 	return y.awaitReady(ctx)
+}
+
+// startTaskAPIs starts one, or two that share a PostgreSQL. In a sweep it is always
+// one: only the relay of one of them would come to the points of a relay.
+func (y *system) startTaskAPIs(ctx context.Context) error {
+	names, database := []string{"taskapi"}, "sqlite:"+y.path("tasks.db")
+	if y.Database == "postgres" {
+		if err := y.startPostgres(ctx); err != nil {
+			return err
+		}
+		database = y.postgres.url()
+		if y.Strikes == nil {
+			names = append(names, "taskapi-2")
+		}
+	}
+	for _, name := range names {
+		api, err := y.startProgram(name, "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")
+		if err != nil {
+			return err
+		}
+		p, err := y.proxy("client->"+name, "client->taskapi", api)
+		if err != nil {
+			return err
+		}
+		y.load.apis = append(y.load.apis, "http://"+p.addr)
+	}
+	return nil
 }
 
 // mountDisk gives the audit log a small file system if a fault is to fill it.
@@ -113,7 +135,8 @@ func (y *system) startSink(name, file string, env ...string) (*recorder, error) 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {
 	addr = freeport.Addr()
 	y.ops[name] = freeport.Addr()
-	p := &program{name: name, path: filepath.Join(y.Bin, name), dir: y.Dir,
+	binary, _, _ := strings.Cut(name, "-") // of taskapi-2
+	p := &program{name: name, path: filepath.Join(y.Bin, binary), dir: y.Dir,
 		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
 	y.targets = append(y.targets, p)
 	return addr, p.Up()

@@ -101,6 +101,7 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.IntVar(&s.Times, "times", 3, "")
 		f.StringVar(&s.Points, "points", "", "")
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
+		f.StringVar(&s.Database, "database", "sqlite", "")
 		f.StringVar(&s.Dir, "dir", "", "")
 		f.Uint64Var(&s.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "")
 	})
@@ -111,6 +112,9 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return &usageError{"sweep takes no arguments besides flags, and -times must be at least 1"}
 	}
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
+		return err
+	}
+	if err := s.checkDatabase(); err != nil {
 		return err
 	}
 	if err := s.sweep(); err != nil {

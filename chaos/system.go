@@ -45,6 +45,7 @@ type system struct {
 	noDisk      string // why there is none
 	logDir      string // the audit log's folder
 
+	postgres  *postgres         // nil with SQLite
 	quorum    *quorum           // nil with one broker; else the first target
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
@@ -92,6 +93,9 @@ func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
 // close stops whatever still runs.
 func (y *system) close() error {
 	var errs []error
+	if y.postgres != nil {
+		errs = append(errs, y.postgres.close(y.path("postgres.log")))
+	}
 	for i := len(y.targets) - 1; i >= 0; i-- {
 		errs = append(errs, y.targets[i].Down(syscall.SIGKILL))
 	}
