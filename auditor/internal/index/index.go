@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -359,6 +360,9 @@ func (x *Index) Close() error {
 	x.store.cache.Unref()
 	if x.store.failure() != nil {
 		return os.RemoveAll(x.dir)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil // an earlier state is on disk
 	}
 	return err
 }

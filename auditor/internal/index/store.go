@@ -55,9 +55,9 @@ func newStore(cfg Config) *store {
 // The memory of the index does not grow with the log: blocks that were read, and
 // twice what is written before it is flushed.
 const (
-	cacheSize    = 18 << 20 // the memtables are taken from it
-	memTableSize = 4 << 20
-	flushEvery   = 7 << 18 // bytes of batches; they take about twice as much in a memtable
+	cacheSize    = 12 << 20 // the memtables are taken from it
+	memTableSize = 2 << 20
+	flushEvery   = 7 << 17 // bytes of batches; they take about twice as much in a memtable
 )
 
 func (s *store) open(dir string) (*pebble.DB, error) {
@@ -203,11 +203,14 @@ func (s *store) Errorf(format string, args ...any) {
 // on with an error of its own.
 func (s *store) Fatalf(format string, args ...any) { s.fail(fmt.Errorf(format, args...)) }
 
+// disk is replaced by tests.
+var disk = vfs.Default
+
 func (s *store) fs() vfs.FS {
 	if s.cfg.Unsynced {
-		return unsyncedFS{vfs.Default}
+		return unsyncedFS{disk}
 	}
-	return vfs.Default
+	return disk
 }
 
 type unsyncedFS struct{ vfs.FS }

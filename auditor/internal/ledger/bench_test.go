@@ -17,10 +17,15 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 )
 
-// BenchmarkAppend is 64 goroutines that append an entry at a time and wait.
+// BenchmarkAppend is 64 goroutines that append an entry at a time and wait, to an
+// empty log, or to the one in LEDGER_BENCH_LOG.
 func BenchmarkAppend(b *testing.B) {
 	var syncs atomic.Int64
-	l, err := ledger.Open(context.Background(), ledger.Config{Path: logPath(b), OnSync: func(time.Duration, int) { syncs.Add(1) }})
+	path := os.Getenv("LEDGER_BENCH_LOG")
+	if path == "" {
+		path = logPath(b)
+	}
+	l, err := ledger.Open(context.Background(), ledger.Config{Path: path, OnSync: func(time.Duration, int) { syncs.Add(1) }})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,7 +36,10 @@ func BenchmarkAppend(b *testing.B) {
 	for w := range 64 {
 		wg.Go(func() {
 			for v := 1; next.Add(1) <= int64(b.N); v++ {
-				if out := l.Append(newEntry(fmt.Sprintf("task-%d", w), v))[0]; out.Err != nil {
+				n := uint64(time.Now().UnixNano())
+				e := newEntry(uuidV7(time.Now(), uint64(w)), v)
+				e.ID = uuidV7(time.Now(), n)
+				if out := l.Append(e)[0]; out.Err != nil {
 					b.Error(out.Err)
 					return
 				}
