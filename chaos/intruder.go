@@ -60,7 +60,7 @@ func (y *system) intrude(event string) {
 func (y *system) post(ctx context.Context, event string) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, y.rec.sink, strings.NewReader(event))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, y.rec.sinks[0], strings.NewReader(event))
 	if err != nil {
 		return 0, err
 	}

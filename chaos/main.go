@@ -17,7 +17,7 @@
 //	-kafka auto      real (Apache Kafka, needs Java), embedded, or auto: real if there is a Java
 //	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
 //	                 min.insync.replicas 2, and all bridges are static members
-//	-database sqlite or postgres: a real server, with two Task APIs on it
+//	-database sqlite or postgres: a real server, with two Task APIs and two auditors on it
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):

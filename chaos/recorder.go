@@ -28,7 +28,8 @@ const allAnswers = "cut-after,302,500,cut-after,503,hang,cut,cut-after"
 // taken for those of the next.
 type recorder struct {
 	clock    clock
-	sink     string
+	sinks    []string // asked in turn; set before the first post
+	posts    atomic.Int64
 	client   *http.Client
 	server   *http.Server
 	serving  sync.WaitGroup
@@ -52,7 +53,7 @@ func newRecorder(c clock, sink string, f *file) (*recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &recorder{clock: c, sink: sink, file: f, addr: l.Addr().String(), client: &http.Client{
+	r := &recorder{clock: c, sinks: []string{sink}, file: f, addr: l.Addr().String(), client: &http.Client{
 		Timeout:       10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
@@ -174,7 +175,7 @@ func (r *recorder) forward(req *http.Request, body []byte) (int, []byte) {
 	// has given up, as on any network.
 	ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
 	defer cancel()
-	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.sink, bytes.NewReader(body))
+	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.sinks[int(r.posts.Add(1))%len(r.sinks)], bytes.NewReader(body))
 	if err != nil {
 		r.fail(err)
 		return 0, nil

@@ -50,6 +50,16 @@ func TestShortRun(t *testing.T) {
 	green(t, s)
 }
 
+// TestShortRunOnPostgreSQL has two Task APIs and two auditors on one server, which
+// is killed, shut down at once or frozen, or whose sessions are ended.
+func TestShortRunOnPostgreSQL(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	green(t, settings{Duration: 30 * time.Second, Drain: 2 * time.Minute, Seed: 5, Kafka: "embedded", Database: "postgres", Bin: build(t), Workers: 4, Rate: 10,
+		Faults: "kill,stop,database,sink", First: sinkFaults, Answers: "cut-after,cut-after,503"})
+}
+
 // TestSeveralBrokers loses brokers and bridges one after the other, with three
 // replicas of which two must acknowledge, and judges what is left.
 func TestSeveralBrokers(t *testing.T) {

@@ -44,7 +44,12 @@ func (y *system) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", "AUDIT_LOG_PATH="+filepath.Join(y.logDir, "audit.log"), "AUDIT_SEGMENT_BYTES=64KiB"); err != nil {
+	if y.Database == "postgres" {
+		if err := y.startPostgres(ctx); err != nil {
+			return err
+		}
+	}
+	if err := y.startAuditors(ctx); err != nil {
 		return err
 	}
 	if y.notices, err = y.startSink("notifier", "notices.jsonl"); err != nil {
@@ -78,9 +83,6 @@ func (y *system) startServices(ctx context.Context) error {
 func (y *system) startTaskAPIs(ctx context.Context) error {
 	names, database := []string{"taskapi"}, "sqlite:"+y.path("tasks.db")
 	if y.Database == "postgres" {
-		if err := y.startPostgres(ctx); err != nil {
-			return err
-		}
 		database = y.postgres.url()
 		if y.Strikes == nil {
 			names = append(names, "taskapi-2")
@@ -103,6 +105,10 @@ func (y *system) startTaskAPIs(ctx context.Context) error {
 // mountDisk gives the audit log a small file system if a fault is to fill it.
 func (y *system) mountDisk() {
 	y.logDir = y.Dir
+	if y.auditsDatabase() {
+		y.noDisk = "the audit log is in PostgreSQL"
+		return
+	}
 	if !slices.Contains(strings.Split(y.Faults, ","), "disk") {
 		return
 	}

@@ -59,7 +59,7 @@ func (w *watch) run(ctx context.Context) error {
 		w.readOffsets(ctx)
 		w.measure()
 		if n%6 == 0 {
-			if err := w.snapshot(); err != nil {
+			if err := w.snapshot(ctx); err != nil {
 				return err
 			}
 		}
@@ -218,14 +218,14 @@ func (w *watch) measure() {
 }
 
 // snapshot records size and hash of the audit log up to its last line feed.
-func (w *watch) snapshot() error {
+func (w *watch) snapshot(ctx context.Context) error {
 	if w.y.powerLoss.Load() {
 		return nil
 	}
 	at := w.y.clock.now()
-	image, err := readSegments(filepath.Join(w.y.logDir, "audit.log"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	image, err := w.y.auditLog(ctx)
+	if errors.Is(err, fs.ErrNotExist) || w.y.auditsDatabase() && err != nil {
+		return nil //nolint:nilerr // nothing was written yet, or the server is down
 	}
 	if err != nil {
 		return err
