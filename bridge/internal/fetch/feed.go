@@ -183,7 +183,9 @@ func (f *Feed) plan(ctx context.Context, requests *sync.WaitGroup) (again time.T
 	defer cancel()
 	leaders, err := kafka.TopicLeaders(leadersCtx, f.client, f.cfg.Topic)
 	if err != nil {
-		f.lost(f.takeWaiting(), err)
+		if ctx.Err() == nil {
+			f.lost(f.takeWaiting(), err)
+		}
 		return time.Time{}
 	}
 	groups, leaderless := f.byLeader(leaders)

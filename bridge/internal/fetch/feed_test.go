@@ -232,34 +232,45 @@ func TestALateAnswerIsNotForALaterCall(t *testing.T) {
 		vs, _ := values(t, a, m)
 		second <- vs
 	}()
+	apptest.Await(t, "the answer to the second call waits, too", func() bool { return m.asked() == 2 })
 	<-m.place
 	if got := <-second; !slices.Equal(got, []string{"a", "b", "c", "d"}) {
 		t.Errorf("records = %q, want all from offset 0", got)
 	}
 }
 
-// What a broker refuses of one partition is that partition's error alone.
+// What a broker refuses of one partition is that partition's error alone, also when
+// one request names it and others.
 func TestARefusedPartitionEndsNoOther(t *testing.T) {
-	cluster := kafkatest.Start(t)
-	topic := cluster.Topic(t, 3)
-	produce(t, cluster.Brokers, topic, 1, "good")
+	b, client, fetches := watched(t, 3)
+	produce(t, []string{b.Addr()}, "t", 1, "good")
 	m := &memory{}
-	f := feeding(t, cluster.Client(t), topic, longPoll, m, 1<<20)
+	f := feeding(t, client, "t", longPoll, m, 1<<20)
+	together := func() bool { // often enough that the refused one is named first in some
+		n := 0
+		for _, ids := range fetches() {
+			if slices.Contains(ids, 1) && len(ids) > 1 {
+				n++
+			}
+		}
+		return n > 20
+	}
 	var calls sync.WaitGroup
-	for id, want := range map[int]error{0: kafkago.OffsetOutOfRange, 7: kafkago.UnknownTopicOrPartition} {
+	for id, want := range map[int]error{0: kafkago.OffsetOutOfRange, 2: kafkago.OffsetOutOfRange, 7: kafkago.UnknownTopicOrPartition} {
 		calls.Go(func() {
-			for range 10 {
-				if _, err := f.Next(seconds(t), id, 99, -1); !errors.Is(err, want) {
+			for ctx := seconds(t); !together() && ctx.Err() == nil; {
+				if _, err := f.Next(ctx, id, 99, -1); !errors.Is(err, want) {
 					t.Errorf("partition %d = %v, want %v", id, err, want)
 				}
 			}
 		})
 	}
 	calls.Go(func() {
-		for range 10 {
-			a, err := f.Next(seconds(t), 1, 0, -1)
+		for ctx := seconds(t); !together() && ctx.Err() == nil; {
+			a, err := f.Next(ctx, 1, 0, -1)
 			if err != nil {
 				t.Errorf("the good partition: %v", err)
+				continue
 			}
 			if vs, _ := values(t, a, m); !slices.Equal(vs, []string{"good"}) {
 				t.Errorf("records = %q", vs)
@@ -267,6 +278,9 @@ func TestARefusedPartitionEndsNoOther(t *testing.T) {
 		}
 	})
 	calls.Wait()
+	if !together() {
+		t.Error("no request named both a good and a refused partition")
+	}
 }
 
 // A partition whose records nobody has room for holds back neither its neighbours in

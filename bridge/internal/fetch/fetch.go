@@ -1,5 +1,5 @@
-// Package fetch reads the records of one partition and holds no more of them
-// in memory than its caller has room for.
+// Package fetch reads records and holds no more of them in memory than its caller
+// has room for: Fetch those of one partition, a Feed those of many.
 //
 // kafka-go's own fetch decompresses and indexes everything that an answer
 // holds before it returns. What that takes is up to whoever wrote the topic: a
