@@ -29,12 +29,12 @@ func TestADeliveryAllocatesLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Subscription{
-		cfg: Config{Name: "sub", Mode: Structured, Order: ByKey, Concurrency: 8}, sink: sink, filters: filters, budget: NewBudget(64 << 20), pace: newPace(0),
+		cfg: Config{Name: "sub", Mode: Structured, Order: ByKey, Concurrency: 8}, sink: sink, filters: filters, budget: NewBudget(64 << 20), pace: newPace(0), breaker: newBreaker(),
 		metrics: NewMetrics(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler),
 	}
 	s.budget.join()
 	p := &partition{
-		sub: s, concurrency: 8, limit: math.MaxInt64, tracker: track.New(0, ""), window: newWindow(ByKey), breaker: newBreaker(), committer: &committer{},
+		sub: s, concurrency: 8, limit: math.MaxInt64, tracker: track.New(0, ""), window: newWindow(ByKey), committer: &committer{},
 		work: make(chan *post, 8),
 	}
 	body, err := event.AppendChange(nil, event.Change{

@@ -13,7 +13,7 @@ import (
 // settle decides what the outcome of a post means for its events, their keys and the sink.
 func (p *partition) settle(r *post, now time.Time) {
 	p.inFlight--
-	probe := p.breaker.ended(r.key)
+	probe := p.sub.breaker.ended(p.at(r.key), r.round)
 	defer p.reuse(r)
 	if r.held {
 		for _, it := range r.items {
@@ -39,10 +39,10 @@ func (p *partition) settle(r *post, now time.Time) {
 	case r.any(deliver.Accepted):
 		p.sub.pass.answered()
 		p.sub.pace.accepted(now)
-		p.recovered(now)
+		p.recovered()
 	case r.any(deliver.Rejected):
 		p.sub.pass.answered()
-		p.recovered(now) // the sink is well enough to refuse
+		p.recovered() // the sink is well enough to refuse
 	case r.any(deliver.Retry, deliver.SinkFault, deliver.Gone):
 		p.sub.pass.unanswered(r.items[0].err, now)
 		f = p.sinkFailed(r, probe, now)
@@ -79,9 +79,9 @@ type sinkFault struct {
 
 // sinkFailed books a post that the sink has neither accepted nor refused any event of.
 func (p *partition) sinkFailed(r *post, probe bool, now time.Time) sinkFault {
-	f := sinkFault{wasDown: p.breaker.down()}
-	if f.probes = p.breaker.failed(r.key, probe, r.result.Err); f.probes > 0 {
-		p.breaker.putOff(now.Add(p.sub.cfg.Backoff.Wait(f.probes, r.result.RetryAfter)))
+	f := sinkFault{wasDown: p.sub.breaker.down()}
+	if f.probes = p.sub.breaker.failed(p.at(r.key), probe, unreachable(r.result.Err), r.result.Err); f.probes > 0 {
+		p.sub.breaker.putOff(now.Add(p.sub.cfg.probePause(f.probes, r.result.RetryAfter)))
 	}
 	return f
 }
@@ -104,7 +104,7 @@ func (p *partition) rejected(it *item, r deliver.Result, now time.Time) {
 
 // failed chooses between another attempt and a dead letter.
 func (p *partition) failed(it *item, r deliver.Result, f sinkFault, now time.Time) {
-	if r.Outcome == deliver.Retry && !p.breaker.down() && !unreachable(r.Err) {
+	if r.Outcome == deliver.Retry && !p.sub.breaker.down() && !unreachable(r.Err) {
 		it.counted++
 	}
 	if r.Outcome == deliver.Gone {
@@ -135,7 +135,7 @@ func (p *partition) exhausted(it *item, outcome deliver.Outcome, now time.Time) 
 	if now.Sub(it.first) >= p.sub.cfg.For {
 		return true
 	}
-	return outcome == deliver.Retry && !p.breaker.down() && it.counted >= p.sub.cfg.Attempts
+	return outcome == deliver.Retry && !p.sub.breaker.down() && it.counted >= p.sub.cfg.Attempts
 }
 
 // unreachable reports whether no connection came about: nothing was sent, so
@@ -146,13 +146,20 @@ func unreachable(err error) bool {
 	return errors.As(err, &dns) || (errors.As(err, &op) && op.Op == "dial")
 }
 
-// recovered lets everything go that waited because the sink was down.
-func (p *partition) recovered(now time.Time) {
-	if !p.breaker.recovered() {
+// recovered notes that the sink is at work. If it was down, every partition lets go
+// what has waited for it.
+func (p *partition) recovered() {
+	if !p.sub.breaker.recovered() {
 		return
 	}
 	p.sub.log.Info("sink recovered", "partition", p.id)
-	p.window.wake(now)
+}
+
+// probePause is how long a sink that is down is left alone after so many probes.
+func (c Config) probePause(probes int, retryAfter time.Duration) time.Duration {
+	often := c.Backoff
+	often.Max = min(often.Max, probeEvery)
+	return max(often.Wait(probes, 0), min(retryAfter, 10*c.Backoff.Max))
 }
 
 // reportFailure logs an event's first failure and then its 2nd, 4th, 8th ...
@@ -162,7 +169,7 @@ func (p *partition) reportFailure(it *item, f sinkFault, now time.Time) {
 	if f.reported {
 		return
 	}
-	if !p.breaker.down() {
+	if !p.sub.breaker.down() {
 		if isPowerOfTwo(it.attempts) {
 			p.sub.log.Warn("delivery failed, retrying", append(p.attrs(it), "failing_for", it.failingFor(now), "err", it.err)...)
 		}

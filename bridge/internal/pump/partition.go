@@ -41,7 +41,6 @@ type partition struct {
 
 	tracker   *track.Tracker
 	window    *window
-	breaker   *breaker
 	letters   *letters
 	committer *committer
 
@@ -62,6 +61,7 @@ type partition struct {
 	inFlight int        // posts under way
 	busiest  int        // most posts under way at once since the last look
 	lookAt   time.Time  // when to dismiss the workers that were not needed
+	round    int64      // of the breaker: recoveries that are known here
 	turn     turn       // under the rate of the subscription
 	slower   turn       // under that of a pass over dead letters
 	unmarked int        // finished in a pass, and in no commit yet
@@ -84,13 +84,12 @@ func newPartition(s *Subscription, session *group.Session, feed *fetch.Feed, com
 		sub: s, session: session, feed: feed, id: claimed.ID, name: strconv.Itoa(claimed.ID), concurrency: s.cfg.Concurrency,
 		tracker:   tracker,
 		window:    newWindow(s.cfg.Order),
-		breaker:   newBreaker(),
 		letters:   newLetters(),
 		committer: newCommitter(s, commits, claimed, tracker, key),
 		stored:    claimed, unsealed: wrong,
 		started: make(chan struct{}), over: make(chan struct{}), accepts: make(chan chan error), skips: make(chan *skip),
 		slices: make(chan slice, 1), faults: make(chan error), work: make(chan *post, s.cfg.Concurrency), results: make(chan *post, s.cfg.Concurrency),
-		end: -1, next: claimed.Offset,
+		end: -1, next: claimed.Offset, round: s.breaker.rounds.Load(),
 	}
 	if s.cfg.Order == ByPartition {
 		p.concurrency = 1
@@ -119,6 +118,8 @@ func (p *partition) run(ctx context.Context) {
 	close(p.started)
 	p.sub.budget.join()
 	defer p.sub.budget.leave()
+	p.sub.breaker.join(p.concurrency)
+	defer p.sub.breaker.leave(p.id, p.concurrency)
 	posts, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	var wg sync.WaitGroup
@@ -148,6 +149,10 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		p.startCommit(now)
 		p.publish(now, paused)
 		p.dismiss(now)
+		if round := p.sub.breaker.rounds.Load(); round != p.round {
+			p.round = round
+			p.window.wake(now)
+		}
 
 		slices := p.slices
 		if len(p.pending) > 0 {
@@ -271,14 +276,22 @@ func (p *partition) startPosts(now time.Time, hire func(worker func(context.Cont
 // nextPost is what to post next, nil when no post may start. A sink that is down is
 // probed with one event.
 func (p *partition) nextPost(now time.Time) *post {
-	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.postCost())) || !p.breaker.allows(now) {
+	if p.inFlight >= min(p.concurrency, p.sub.budget.posts(p.sub.postCost())) {
 		return nil
 	}
 	size, bytes := p.sub.batch()
-	if p.breaker.down() {
+	if at, ok := p.sub.breaker.probeAt(); ok && !at.After(now) {
 		size = 1
+		p.window.hasten(now) // a probe does not wait for the back-off of its event
+	} else if p.sub.breaker.holds() {
+		return nil
 	}
 	if p.window.next(now) == nil || !p.sub.pass.mayPost(p) || later(p.turn.take(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).take)).After(now) {
+		return nil
+	}
+	heads := p.window.together(size, bytes)
+	round, ok := p.sub.breaker.begin(p.at(heads[0].queue.key), now)
+	if !ok {
 		return nil
 	}
 	if len(p.spare) == 0 {
@@ -287,10 +300,12 @@ func (p *partition) nextPost(now time.Time) *post {
 	last := len(p.spare) - 1
 	r := p.spare[last]
 	p.spare = p.spare[:last]
-	heads := p.window.together(size, bytes)
-	r.items, r.expired, r.key = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key
+	r.items, r.expired, r.key, r.round = append(r.items[:0], heads...), r.expired[:0], heads[0].queue.key, round
 	return r
 }
+
+// at is a key's place, by which the breaker knows it.
+func (p *partition) at(key string) place { return place{p.id, key} }
 
 // begin notes that a worker is about to have what nextPost has returned.
 func (p *partition) begin(r *post) {
@@ -299,7 +314,6 @@ func (p *partition) begin(r *post) {
 	p.slower.use()
 	p.inFlight++
 	p.busiest = max(p.busiest, p.inFlight)
-	p.breaker.started(r.key)
 }
 
 // dismiss ends the workers that were not needed for some time. Each of them waits
@@ -336,12 +350,13 @@ func (p *partition) sleep(now time.Time, paused bool) time.Duration {
 		return max(d, time.Millisecond)
 	}
 	if at, ok := p.window.nextDue(now); ok && p.inFlight < p.concurrency && p.sub.pass.mayPost(p) {
+		probe, alone := p.sub.breaker.probeAt()
+		if alone {
+			at = probe
+		}
 		at = later(at, later(p.turn.earliest(p.sub.pace, now), p.sub.pass.turnOf(p, now, (*turn).earliest)))
-		switch {
-		case !p.breaker.down():
+		if alone || !p.sub.breaker.holds() {
 			d = min(d, at.Sub(now))
-		case !p.breaker.probing:
-			d = min(d, max(at.Sub(now), p.breaker.next.Sub(now)))
 		}
 	}
 	if at, ok := p.letters.nextDue(); ok {
@@ -369,7 +384,7 @@ func (p *partition) longest(now time.Time) time.Duration {
 func (p *partition) done(it *item) {
 	p.sub.pass.finished(p, it)
 	p.tracker.Done(it.offset)
-	p.breaker.forget(it.queue.key)
+	p.sub.breaker.forget(p.at(it.queue.key))
 	p.advance(p.window.finish(it))
 	it.answerSkip()
 }

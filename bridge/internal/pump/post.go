@@ -20,6 +20,7 @@ import (
 type post struct {
 	items   []*item // in offset order when it is posted
 	key     string  // of one of them: the breaker knows the post by it
+	round   int64   // of the breaker, under whose limit it was begun; 0 for none
 	expired []*item // not posted: their time was over
 	held    bool    // not posted: a 429 came first
 	result  deliver.Result

@@ -113,6 +113,7 @@ type Subscription struct {
 	member  *group.Member
 	metrics *Metrics
 	pace    *pace
+	breaker *breaker
 	log     *slog.Logger
 	debug   bool // it logs what is delivered
 	gate    *control.Gate
@@ -136,7 +137,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), consent: newConsent(), log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), breaker: newBreaker(), consent: newConsent(), log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}

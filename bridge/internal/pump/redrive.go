@@ -193,7 +193,8 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	cfg.Block = false  // what fails is a letter already, and becomes a new one
 	cfg.Batch.Size = 1 // letters of one topic come from several
 	cfg.For = 1 << 62  // while the sink is at fault a letter stays as it is
-	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, pace: s.pace, workerIdle: s.workerIdle,
+	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, pace: s.pace,
+		breaker: newBreaker(), workerIdle: s.workerIdle,
 		log: s.log, gate: s.gate, filters: s.filters, pass: r, partitions: map[int]*partition{}}
 	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, SessionTimeout: r.session, Log: s.log}
 	if r.Select == nil {

@@ -127,7 +127,7 @@ func (p *partition) skipped(it *item, now time.Time) {
 		p.done(it)
 		return
 	}
-	p.breaker.forget(it.queue.key)
+	p.sub.breaker.forget(p.at(it.queue.key))
 	it.notice, it.event, it.kind, it.expires = true, e.ID(), e.Type(), time.Time{}
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID(e.Source(), e.ID())

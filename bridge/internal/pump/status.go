@@ -84,7 +84,7 @@ func (p *partition) blocking(it *item) (block *Block, reason string) {
 		reason, err = "deadletter", it.letterErr
 	case it.state == writing:
 		return nil, "" // its dead letter is on its way
-	case p.breaker.down():
+	case p.sub.breaker.down():
 		reason = "sink"
 	case it.attempts > 0:
 		reason = "event"
@@ -92,7 +92,7 @@ func (p *partition) blocking(it *item) (block *Block, reason string) {
 		return nil, ""
 	}
 	if err == nil {
-		err = p.breaker.err // not tried yet: it waits for the sink
+		err = p.sub.breaker.lastErr() // not tried yet: it waits for the sink
 	}
 	return &Block{Offset: it.offset, Key: it.queue.key, EventID: it.event, Attempts: it.attempts, Reason: err.Error()}, reason
 }

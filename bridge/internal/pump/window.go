@@ -193,6 +193,13 @@ func (w *window) nextDue(now time.Time) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// hasten makes a head ready if none is: the one that is due first.
+func (w *window) hasten(now time.Time) {
+	if w.next(now) == nil && len(w.waiting) > 0 {
+		w.push(heap.Pop(&w.waiting).(*item))
+	}
+}
+
 // wake makes everything that waits due now.
 func (w *window) wake(now time.Time) {
 	for _, it := range w.waiting {
