@@ -29,7 +29,8 @@
 //	REORDERED   versions of a task not 1, 2, 3 ...; or against the clients' real time;
 //	            or first occurrences in the topic out of order
 //	PHANTOM     in the log without an invoke, after a refusal, without a committed row
-//	ALTERED     not what was sent, stored or answered; a gap in the sequence; a snapshot that is not a prefix
+//	ALTERED     not what was sent, stored or answered; a gap in the sequence; a snapshot that is not a prefix;
+//	            a log that is not what its signed checkpoint covers
 //	EARLY-ACK   the auditor answered 2xx for an entry that a later snapshot of its log lacks
 //	HOLE        a commit past an offset without a 2xx; overlapping posts of one key
 //	STUCK       the drain did not end: outbox or lag is not empty
@@ -56,11 +57,12 @@ type Run struct {
 	Notifier string         `json:"notifier,omitempty"` // its group
 	Redriven bool           `json:"redriven,omitempty"` // no dead letter of the notifier is open, so each must have been accepted
 	Drained  bool           `json:"drained"`
-	Stuck    string         `json:"stuck,omitempty"`  // what the drain still waited for
-	Left     []string       `json:"left,omitempty"`   // kinds of faults that could not be injected, and why
-	Counts   map[string]int `json:"counts,omitempty"` // what only the runner can count, such as rebalances
-	Limits   map[string]int `json:"limits,omitempty"` // peaks by process, such as "auditor MiB"
-	Need     map[string]int `json:"need,omitempty"`   // minimum of each figure for a valid run
+	Stuck    string         `json:"stuck,omitempty"`    // what the drain still waited for
+	Unproved string         `json:"unproved,omitempty"` // what auditor verify says is wrong with the log and its tree
+	Left     []string       `json:"left,omitempty"`     // kinds of faults that could not be injected, and why
+	Counts   map[string]int `json:"counts,omitempty"`   // what only the runner can count, such as rebalances
+	Limits   map[string]int `json:"limits,omitempty"`   // peaks by process, such as "auditor MiB"
+	Need     map[string]int `json:"need,omitempty"`     // minimum of each figure for a valid run
 }
 
 // Phases of an Op. A client that does not know the outcome writes info; only a

@@ -173,6 +173,7 @@ var planted = []struct {
 	{"a notice among dead letters of which none is open", owed(func(w *world) { w.bury("notify"); w.run.Redriven = true }), "LOST", "notice"},
 	{"a notice among the dead letters of another group", owed(func(w *world) { w.bury("audit") }), "LOST", "notice"},
 
+	{"the log is not what was signed", func(w *world) { w.run.Unproved = "line 5: altered" }, "ALTERED", "tree: line 5"},
 	{"drain did not end", func(w *world) { w.run.Drained, w.run.Stuck = false, "outbox 3" }, "STUCK", "outbox 3"},
 	{"lag is left", func(w *world) { w.commits[len(w.commits)-1].Offset-- }, "STUCK", "lag"},
 }

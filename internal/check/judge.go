@@ -59,6 +59,9 @@ func Dir(dir string) (*Report, error) {
 	if !run.Drained {
 		j.find(Finding{Rule: "STUCK", Why: "the drain did not end: " + run.Stuck})
 	}
+	if run.Unproved != "" {
+		j.find(Finding{Rule: "ALTERED", Why: "tree: " + run.Unproved})
+	}
 	j.rep.decide()
 	return j.rep, nil
 }
