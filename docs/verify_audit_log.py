@@ -261,7 +261,10 @@ def check_tiles(folder, leaves, size, digests):
 
 def read_lines(path):
     """Yields file, offset and bytes of each complete line, over all segments."""
-    for name in sorted(glob.glob(glob.escape(path) + ".[0-9]*[0-9]")) + [path]:
+    names = sorted(glob.glob(glob.escape(path) + "." + "[0-9]" * 12))
+    if not names or not os.path.samefile(names[-1], path):  # both names while it is being sealed
+        names.append(path)
+    for name in names:
         offset = 0
         with open(name, "rb") as f:
             for line in f:
