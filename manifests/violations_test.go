@@ -102,7 +102,7 @@ var violations = map[string][]violation{
 		{"settings", "apps/v1/Deployment notifier", container + ".env.LISTEN_ADDR", ":8000"},
 		{"settings", "apps/v1/Deployment notifier", container + ".env.WEBHOOK_SECRET_FILE", "/etc/webhook/secret"},
 		{"settings", "apps/v1/Deployment taskapi", container + ".env.DATABASE_URL", "sqlite:/tmp/tasks.db"},
-		{"settings", "apps/v1/Deployment taskapi", container + ".env.DATABASE_URL", "postgres://taskapi@db/tasks"},
+		{"settings", "apps/v1/Deployment taskapi", container + ".env.DATABASE_URL", "mysql://taskapi@db/tasks"},
 		{"settings", "apps/v1/Deployment auditor", container + ".volumeMounts.0.mountPath", "/var/data"},
 		{"settings", "apps/v1/Deployment bridge", container + ".volumeMounts.0.mountPath", "/etc/bridge"},
 		{"settings", "v1/ConfigMap bridge-*", "data.bridge~yaml", "subscriptions: [{name: audit, group: audit-service, sink: 'http://auditor:8003/', retries: 3}]"},

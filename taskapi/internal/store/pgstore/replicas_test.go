@@ -343,3 +343,26 @@ func TestAHeldOpenTransaction(t *testing.T) {
 	}
 	t.Error("the late row was never settled")
 }
+
+// A sequence that nobody has drawn from already shows its first number.
+func TestNothingIsSettledBeforeItIsDrawn(t *testing.T) {
+	s, _ := start(t, config(pgtest.Start(t)))
+	for range 3 {
+		if page, err := s.Next(t.Context(), 0, 10, 1<<20); err != nil || page.Settled != 0 {
+			t.Fatalf("settled %d, %v; want 0", page.Settled, err)
+		}
+	}
+	if _, err := s.Create(t.Context(), task.Create{Title: "x", Origin: origin}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		page, err := s.Next(t.Context(), 0, 10, 1<<20)
+		if err != nil || len(page.Rows) != 1 {
+			t.Fatalf("%d rows, %v", len(page.Rows), err)
+		}
+		if page.Settled == page.Rows[0].ID {
+			return
+		}
+	}
+	t.Error("the only row was never settled")
+}
