@@ -82,7 +82,7 @@ func (s *store) open(dir string) (*pebble.DB, error) {
 				}
 			},
 			BackgroundError: s.fail,
-			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("%s", info.Details)) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(info.Details) },
 		},
 	}
 	o.EnsureDefaults()
