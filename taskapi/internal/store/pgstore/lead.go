@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/retry"
@@ -55,13 +56,14 @@ var errTurnLost = errors.New("the session with the relay's lock has ended")
 // most those that the zombie held.
 func (s *Store) Lead(ctx context.Context, do func(term context.Context)) {
 	backoff := retry.Backoff{Min: 100 * time.Millisecond, Max: beat}
+	warning := rate.Sometimes{Interval: 10 * time.Second} // an outage is one line now and then
 	for ctx.Err() == nil {
 		err := s.lead(ctx, do)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		s.heard(err)
-		s.cfg.Log.Warn("relay has no session with PostgreSQL, trying again", "err", err)
+		warning.Do(func() { s.cfg.Log.Warn("relay has no session with PostgreSQL, trying again", "err", err) })
 		if backoff.Wait(ctx) != nil {
 			return
 		}
