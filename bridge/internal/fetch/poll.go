@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -108,6 +109,7 @@ func (p *poll) took(said part, batches []byte) {
 	p.granted = 0
 	if f, a := p.feed, p.asks[said.partition]; f.serve(p, a) {
 		a.answer <- reply{Answer: Answer{Offset: a.offset, LogStart: said.logStart, End: said.end, Batches: batches, Granted: granted}}
+		runtime.Gosched() // the records first, then the rest of the answer
 		return
 	}
 	p.feed.cfg.Release(granted)

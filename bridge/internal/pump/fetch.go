@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -119,6 +120,7 @@ func (p *partition) pass(ctx context.Context, records *fetch.Records, end int64)
 		s.end = end
 		select {
 		case p.slices <- s:
+			runtime.Gosched() // the loop first, then the next slice
 			if err != nil {
 				return nil, notEOF(err)
 			}
