@@ -89,6 +89,7 @@ var rules = []rule{
 	{"internal/postgres", nil, []string{"github.com/jackc/pgx/v5"}, "shared by services, knows none"},
 	{"internal/kafka", []string{"internal/env", "internal/event", "internal/failpoint", "internal/retry"}, []string{"*"}, "no service inside"},
 	{"internal/token", []string{"internal/secretfile"}, []string{"*"}, "shared by services, knows none"},
+	{"internal/eventsign", []string{"internal/event", "internal/secretfile"}, []string{"github.com/go-json-experiment/json"}, "what a verifier must trust stays small"},
 	{"internal/webhook", []string{"internal/secretfile"}, nil, "both ends of a post share it, and nothing else"},
 	{"internal/sink", []string{"internal/env", "internal/event", "internal/httpd", "internal/token", "internal/webhook"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
