@@ -126,6 +126,9 @@
 //	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
 //	AUDIT_READ_TOKENS_FILE
 //	                     tokens for reading, one "name token" a line     none
+//	EVENT_VERIFY_KEYS_FILE
+//	                     keys of producers that sign their events, one
+//	                     "source ed25519:KEY" a line                     none
 //	LISTEN_ADDR          public address                                  :8003
 //	PORT                 set by serverless platforms; wins as :PORT
 //	OPS_ADDR             operator address                                :9003
@@ -147,6 +150,11 @@
 //
 // With AUDIT_READ_TOKENS_FILE every GET of entries and histories needs such a token
 // in Authorization. Without it whoever reaches the port can read the log.
+//
+// With EVENT_VERIFY_KEYS_FILE an event whose source has a key there must carry that
+// source's signature (taskapi key prints the line); any other is answered 403,
+// counted in taskwire_audit_signature_failures_total, and not stored. The bridge
+// goes on trying. docs/event-signatures.md has more.
 //
 // The files are read again when they change. While one is empty, missing or wrong,
 // nothing that it held is accepted and /readyz says so. A file that its group or

@@ -23,6 +23,11 @@ func (y *system) auditSettings() []string {
 	return []string{"AUDIT_DATABASE_URL=" + y.postgres.url(), "AUDIT_SIGNING_KEY_FILE=" + y.path("audit.key")}
 }
 
+// auditorSettings are auditSettings and, in a run with an intruder, the keys of producers.
+func (y *system) auditorSettings() []string {
+	return append(y.auditSettings(), y.signed("EVENT_VERIFY_KEYS_FILE", verifyKeysFile)...)
+}
+
 func (y *system) startAuditors(ctx context.Context) (err error) {
 	if y.auditsDatabase() {
 		key, err := exec.CommandContext(ctx, filepath.Join(y.Bin, "auditor"), "key", "--new").Output()
@@ -33,10 +38,10 @@ func (y *system) startAuditors(ctx context.Context) (err error) {
 			return fmt.Errorf("make a signing key: %w", err)
 		}
 	}
-	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", y.auditSettings()...); err != nil || !y.auditsDatabase() {
+	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", y.auditorSettings()...); err != nil || !y.auditsDatabase() {
 		return err
 	}
-	second, err := y.startProgram("auditor-2", append(y.auditSettings(), "WEBHOOK_SECRET_FILE="+y.path(secretFile))...)
+	second, err := y.startProgram("auditor-2", append(y.auditorSettings(), "WEBHOOK_SECRET_FILE="+y.path(secretFile))...)
 	y.rec.sinks = append(y.rec.sinks, "http://"+second+"/") // nothing was posted yet
 	return err
 }

@@ -2,25 +2,59 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/taskwire/taskwire/internal/eventsign"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/webhook"
 )
 
 // secretFile is what the bridges sign with and the sinks verify.
 const secretFile = "webhook-secret"
 
-func (y *system) writeSecret() error {
-	return os.WriteFile(y.path(secretFile), []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600)
+// signingKeyFile is what the Task API signs its events with, and verifyKeysFile what
+// the auditor verifies them with.
+const (
+	signingKeyFile = "signing-key"
+	verifyKeysFile = "verify-keys"
+)
+
+func (y *system) writeSecrets() error {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return err
+	}
+	key, err := eventsign.MarshalPrivateKey(private)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(y.path(secretFile), []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600),
+		os.WriteFile(y.path(signingKeyFile), key, 0o600),
+		os.WriteFile(y.path(verifyKeysFile), []byte("task-api "+eventsign.PublicText(public)+"\n"), 0o600))
 }
 
-// injectIntruder posts events that no change caused straight to the auditor, as
-// somebody can who reaches its port and has no secret. One that gets into the log
-// is a PHANTOM.
+// signed is a setting of a run with an intruder. In others the Task API's events are
+// not signed: a mutant that changes them must reach the log, where the judge sees it.
+func (y *system) signed(variable, file string) []string {
+	if !slices.Contains(strings.Split(y.Faults, ","), "intruder") {
+		return nil
+	}
+	return []string{variable + "=" + y.path(file)}
+}
+
+// injectIntruder posts events that no change caused straight to the auditor: as
+// somebody can who reaches its port and has no secret, and as a bridge that was
+// taken over, which has the secret and not the Task API's key. One that gets into
+// the log is a PHANTOM.
 func injectIntruder(y *system, _ context.Context) (fault, error) {
 	var forged []string
 	for range 3 {
@@ -31,19 +65,20 @@ func injectIntruder(y *system, _ context.Context) (fault, error) {
 	}
 	return fault{target: "intruder at the auditor", heal: func() error {
 		for _, event := range forged {
-			y.intrude(event)
+			y.intrude(event, nil, http.StatusUnauthorized)
+			y.intrude(event, y.signAsBridge, http.StatusForbidden)
 		}
 		return nil
 	}}, nil
 }
 
 // intrude waits for an auditor that another fault has taken down.
-func (y *system) intrude(event string) {
+func (y *system) intrude(event string, sign func(header http.Header, body string) error, want int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for {
-		status, err := y.post(ctx, event)
-		if err == nil && status == http.StatusUnauthorized {
+		status, err := y.post(ctx, event, sign)
+		if err == nil && status == want {
 			y.forgedRefused.Add(1)
 			return
 		}
@@ -57,7 +92,15 @@ func (y *system) intrude(event string) {
 	}
 }
 
-func (y *system) post(ctx context.Context, event string) (status int, err error) {
+func (y *system) signAsBridge(header http.Header, body string) error {
+	secrets, err := webhook.Open(y.path(secretFile), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	return secrets.Sign(header, "intruder", time.Now(), []byte(body))
+}
+
+func (y *system) post(ctx context.Context, event string, sign func(http.Header, string) error) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, y.rec.sinks[0], strings.NewReader(event))
@@ -65,6 +108,11 @@ func (y *system) post(ctx context.Context, event string) (status int, err error)
 		return 0, err
 	}
 	req.Header.Set("Content-Type", "application/cloudevents+json")
+	if sign != nil {
+		if err := sign(req.Header, event); err != nil {
+			return 0, err
+		}
+	}
 	resp, err := y.rec.client.Do(req)
 	if err != nil {
 		return 0, err

@@ -40,7 +40,7 @@ func buildPrograms(ctx context.Context, tree, bin, tags string) error {
 
 func (y *system) startServices(ctx context.Context) error {
 	y.mountDisk()
-	err := y.writeSecret()
+	err := y.writeSecrets()
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (y *system) startTaskAPIs(ctx context.Context) error {
 		}
 	}
 	for _, name := range names {
-		api, err := y.startProgram(name, "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")
+		api, err := y.startProgram(name, append(y.signed("EVENT_SIGNING_KEY_FILE", signingKeyFile), "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")...)
 		if err != nil {
 			return err
 		}

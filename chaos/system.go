@@ -54,7 +54,7 @@ type system struct {
 	pauses    pauses
 	watch     *watch
 
-	forgedRefused atomic.Int64 // posts of the intruder that were answered with 401
+	forgedRefused atomic.Int64 // posts of the intruder that were refused as they should be
 	letters       atomic.Int64 // dead letters that were redriven
 	redriven      atomic.Bool  // none is left
 

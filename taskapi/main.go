@@ -20,7 +20,8 @@
 // The operator port serves /healthz, /readyz and /metrics. The API is described
 // in openapi.yaml, which /openapi.json serves and /docs shows.
 //
-// taskapi --help prints this text, taskapi --version what was built.
+// taskapi --help prints this text, taskapi --version what was built, taskapi key
+// makes and shows keys.
 //
 // # Environment
 //
@@ -40,6 +41,8 @@
 //	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
 //	                                             (CloudEvents), or envelope, for consumers that read
 //	                                             event_id, event_type, occurred_at, data and metadata
+//	EVENT_SIGNING_KEY_FILE                       Ed25519 private key (PKCS #8, PEM) that signs each event;
+//	                                             see Signatures
 //	OUTBOX_LIMIT                1000000          events that may wait for Kafka
 //	OUTBOX_RETENTION            1h               how long the row of a published event is kept
 //	KAFKA_BOOTSTRAP_SERVERS     localhost:9092   host:port, several with commas
@@ -79,6 +82,15 @@
 // taskwire_auth_failures_total{reason}, logged at most once a second, and answered
 // a quarter of a second late.
 //
+// # Signatures
+//
+// With EVENT_SIGNING_KEY_FILE each event carries its producer's signature, made in
+// the transaction of the change. "taskapi key --new PATH" makes a key, and
+// "taskapi key PATH" prints the line that the auditor needs in
+// EVENT_VERIFY_KEYS_FILE. The file is read again when it changes; while it cannot be
+// used, changes are answered with 503 and /readyz says so. See
+// docs/event-signatures.md.
+//
 // # Space
 //
 // Rows of published events are deleted after OUTBOX_RETENTION, and pages of the file
@@ -111,4 +123,4 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("taskapi", source, app.FromEnv, open, app.Migrate()) }
+func main() { process.Main("taskapi", source, app.FromEnv, open, app.Key, app.Migrate()) }

@@ -29,21 +29,22 @@ import (
 //	POST /   -> sink -> receive -> ledger.Append -> one write, one fsync -> answer
 //	GET ...  -> query ------------> ledger.Find
 type Service struct {
-	http    *httpd.Server
-	guard   *sink.Guard
-	config  Config
-	wrap    func(ledger.File) ledger.File // see open
-	ledger  store                         // nil while it cannot be opened
-	proofs  prover                        // of the ledger
-	missing error                         // why New could not open the log, nil when it did
-	loading *loading                      // when New did not wait for it
-	log     *slog.Logger
-	metrics metrics
-	scans   chan struct{}  // limits the queries that read the log at a time
-	answers *httpd.Answers // limits the queries that are being answered
-	readers *readers
-	tails   tails
-	fullLog rate.Sometimes // one log line for many posts to a full disk
+	http       *httpd.Server
+	guard      *sink.Guard
+	config     Config
+	wrap       func(ledger.File) ledger.File // see open
+	ledger     store                         // nil while it cannot be opened
+	proofs     prover                        // of the ledger
+	missing    error                         // why New could not open the log, nil when it did
+	loading    *loading                      // when New did not wait for it
+	log        *slog.Logger
+	metrics    metrics
+	scans      chan struct{}  // limits the queries that read the log at a time
+	answers    *httpd.Answers // limits the queries that are being answered
+	readers    *readers
+	signatures *signatures // nil: events need none
+	tails      tails
+	fullLog    rate.Sometimes // one log line for many posts to a full disk
 }
 
 // New binds the ports, locks the log and reads all of it; it serves nothing yet.
@@ -64,6 +65,9 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	}
 	s := &Service{http: server, guard: guard, config: cfg, wrap: wrap, log: log, scans: make(chan struct{}, maxScans), answers: httpd.NewAnswers(maxAnswers), fullLog: rate.Sometimes{Interval: 10 * time.Second}}
 	if s.readers, err = newReaders(cfg.ReadTokensFile, server, guard, log); err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	if s.signatures, err = newSignatures(cfg.VerifyKeysFile, server, log); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
 	s.metrics = newMetrics()

@@ -5,6 +5,7 @@ import (
 
 	"github.com/taskwire/taskwire/auditor/internal/tree"
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/eventsign"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/secretfile"
@@ -39,6 +40,10 @@ type Config struct {
 	// ReadTokensFile has the tokens of those who may read the log, "" for everybody,
 	// AUDIT_READ_TOKENS_FILE.
 	ReadTokensFile string
+
+	// VerifyKeysFile has the public keys of producers that sign, "" for none,
+	// EVENT_VERIFY_KEYS_FILE.
+	VerifyKeysFile string
 }
 
 // FromEnv reads the settings; its error names every mistake.
@@ -54,6 +59,11 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		cfg.ReadTokensFile = r.String(key, "")
 		if err := token.Check(cfg.ReadTokensFile); err != nil {
 			r.Fail(key, "%v", err)
+		}
+	}
+	if cfg.VerifyKeysFile = r.String(verifyKeysFile, ""); cfg.VerifyKeysFile != "" {
+		if err := eventsign.CheckKeys(cfg.VerifyKeysFile); err != nil {
+			r.Fail(verifyKeysFile, "%v", err)
 		}
 	}
 	cfg.Tree = treeFromEnv(r)

@@ -24,13 +24,25 @@ type answer struct {
 // receive makes the events durable and answers for each.
 func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result {
 	failpoint.Hit("U1")
-	entries := make([]ledger.Entry, len(events))
-	for i, e := range events {
-		entries[i] = entryOf(e)
-	}
+	entries := make([]ledger.Entry, 0, len(events))
 	results := make([]sink.Result, len(events))
-	for i, out := range s.ledger.Append(entries...) {
-		results[i] = s.result(&entries[i], out)
+	for i, e := range events {
+		if refused := s.signatures.refuse(e); refused != nil {
+			results[i] = *refused
+			continue
+		}
+		entries = append(entries, entryOf(e))
+	}
+	if len(entries) == 0 {
+		return results
+	}
+	outcomes := s.ledger.Append(entries...)
+	next := 0 // of outcomes: the events that were not refused, in order
+	for i := range results {
+		if results[i].Problem == nil {
+			results[i] = s.result(&entries[next], outcomes[next])
+			next++
+		}
 	}
 	return results
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/eventsign"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
@@ -37,8 +38,9 @@ type Service struct {
 	cfg       Config
 	log       *slog.Logger
 	server    *httpd.Server
-	tokens    *token.List // nil: the API is open
-	missing   error       // why there is no store yet
+	tokens    *token.List       // nil: the API is open
+	signer    *eventsign.Signer // nil: events are not signed
+	missing   error             // why there is no store yet
 	store     database
 	relay     *outbox.Relay
 	transport *kafka.Transport
@@ -62,6 +64,11 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 			return nil, fmt.Errorf("read API_TOKENS_FILE: %w", err)
 		}
 	}
+	if cfg.SigningKeyFile != "" {
+		if s.signer, err = eventsign.OpenSigner(cfg.SigningKeyFile, log); err != nil {
+			return nil, fmt.Errorf("read EVENT_SIGNING_KEY_FILE: %w", err)
+		}
+	}
 	if s.transport, err = kafka.NewTransport(cfg.Kafka); err != nil {
 		return nil, err
 	}
@@ -75,7 +82,11 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	s.server.SetUnavailable(s.missing) // already now: the first answer of Run has to be right
 	if s.tokens != nil {
 		s.server.Ready(httpd.Check{Name: "API_TOKENS_FILE", Func: s.tokens.Err})
-	} else {
+	}
+	if s.signer != nil {
+		s.server.Ready(httpd.Check{Name: "EVENT_SIGNING_KEY_FILE", Func: s.signer.Err})
+	}
+	if s.tokens == nil {
 		log.Info("API open to everyone who can reach it; set API_TOKENS_FILE to require tokens")
 	}
 	return s, nil

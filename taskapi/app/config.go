@@ -7,6 +7,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/eventsign"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/postgres"
@@ -21,6 +22,7 @@ type Config struct {
 	Postgres        postgres.Config // DATABASE_URL and PGPASSFILE; URL "" for SQLite
 	Compact         bool            // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
 	EventMode       event.Mode      // how an event becomes a Kafka record, EVENT_MODE
+	SigningKeyFile  string          // EVENT_SIGNING_KEY_FILE; "" leaves events unsigned
 	TokensFile      string          // API_TOKENS_FILE; "" leaves the API open
 	OutboxLimit     int64           // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
 	OutboxRetention time.Duration   // how long the row of a published event is kept, OUTBOX_RETENTION
@@ -34,6 +36,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
 		EventMode:       event.Mode(r.Enum("EVENT_MODE", "structured", "structured", "binary", "envelope")),
 		Compact:         r.Bool("DATABASE_COMPACT", false),
+		SigningKeyFile:  r.String("EVENT_SIGNING_KEY_FILE", ""),
 		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
 		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),
@@ -41,6 +44,11 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	if cfg.TokensFile != "" {
 		if err := token.Check(cfg.TokensFile); err != nil {
 			r.Fail("API_TOKENS_FILE", "%v", err)
+		}
+	}
+	if cfg.SigningKeyFile != "" {
+		if err := eventsign.CheckSigner(cfg.SigningKeyFile); err != nil {
+			r.Fail("EVENT_SIGNING_KEY_FILE", "%v", err)
 		}
 	}
 	cfg.Database, cfg.Postgres = databaseFromEnv(r)

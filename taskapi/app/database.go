@@ -8,6 +8,7 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
 	"github.com/taskwire/taskwire/taskapi/internal/store/pgstore"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -32,7 +33,9 @@ type database interface {
 // waiting for.
 func (s *Service) openDatabase(ctx context.Context) (database, error) {
 	if s.cfg.Postgres.URL == "" {
-		f, err := store.Open(ctx, store.Config{Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention})
+		f, err := store.Open(ctx, store.Config{
+			Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(),
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +44,9 @@ func (s *Service) openDatabase(ctx context.Context) (database, error) {
 		}
 		return file{f}, nil
 	}
-	p, err := pgstore.Open(ctx, pgstore.Config{Database: s.cfg.Postgres, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Log: s.log})
+	p, err := pgstore.Open(ctx, pgstore.Config{
+		Database: s.cfg.Postgres, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(), Log: s.log,
+	})
 	switch {
 	case err != nil && postgres.Unavailable(err) && ctx.Err() == nil:
 		return nil, &volume.Down{Err: err}
@@ -49,6 +54,14 @@ func (s *Service) openDatabase(ctx context.Context) (database, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// signing is the signer of the stores, nil without a key.
+func (s *Service) signing() record.Signer {
+	if s.signer == nil {
+		return nil
+	}
+	return s.signer
 }
 
 // file is a database whose lock makes this process the only one.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/ownfile"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	// Compact rewrites a file that cannot shrink when it is opened, however large
 	// it is; see Store.CannotShrink. Changes wait meanwhile.
 	Compact bool
+	// Signer signs each event in its transaction; nil for none.
+	Signer record.Signer
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 

@@ -32,6 +32,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	OutboxLimit int64
 	// Retention is how long the row of a published event is kept. 0: 1 h.
 	Retention time.Duration
+	// Signer signs each event in its transaction; nil for none.
+	Signer record.Signer
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 	Log *slog.Logger

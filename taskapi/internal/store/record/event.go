@@ -11,8 +11,14 @@ import (
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
-// Event makes the event of a change, once: every retry sends these bytes.
-func Event(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
+// Signer signs an event in its structured form.
+type Signer interface {
+	Sign(body []byte) ([]byte, error)
+}
+
+// Event makes the event of a change, once: every retry sends these bytes. With a
+// signer they are signed, or there is no event and so no change.
+func Event(a task.Answer, origin task.Origin, now time.Time, signer Signer) ([]byte, error) {
 	tk := a.Task
 	c := event.Change{
 		ID: NewID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
@@ -26,6 +32,12 @@ func Event(a task.Answer, origin task.Origin, now time.Time) ([]byte, error) {
 	body, err := event.AppendChange(nil, c)
 	if err != nil {
 		return nil, fmt.Errorf("make the event of task %s: %w", tk.ID, err)
+	}
+	if signer == nil {
+		return body, nil
+	}
+	if body, err = signer.Sign(body); err != nil {
+		return nil, &task.BusyError{Reason: "the key that signs events cannot be used", RetryAfter: 10 * time.Second}
 	}
 	return body, nil
 }
