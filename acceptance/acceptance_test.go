@@ -167,6 +167,7 @@ func setup(e *testscript.Env, m mode) error {
 	e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 	e.Setenv("TASKWIRE_ROOT", root())
 	e.Setenv("TASKWIRE_PORT_BASE", fmt.Sprint(w.base))
+	e.Setenv("BRIDGE_PORT", fmt.Sprint(w.base+1))
 	e.Setenv("NOTIFIER_PORT", fmt.Sprint(w.base+2))
 	e.Setenv("AUDITOR_PORT", fmt.Sprint(w.base+3))
 	e.Setenv("KAFKA_BOOTSTRAP_SERVERS", w.system.brokers())
