@@ -58,7 +58,7 @@ func (s *Service) finish(ctx context.Context) error {
 func (s *Service) giveUp() {
 	if s.loading != nil {
 		s.loading.cancel()
-		<-s.loading.done
+		<-s.loading.done //nolint:errcheck // whatever it came to
 	}
 }
 

@@ -27,7 +27,7 @@ func ParseKeys(content []byte) (Keys, error) {
 			continue
 		}
 		if len(fields) != 2 {
-			return nil, fmt.Errorf("line %d: want a source and a key, such as task-api ed25519:...", number+1)
+			return nil, fmt.Errorf("line %d: want a source and a key, such as task-api ed25519:KEY", number+1)
 		}
 		encoded, ok := strings.CutPrefix(fields[1], scheme)
 		key, err := base64.StdEncoding.Strict().DecodeString(encoded)

@@ -160,6 +160,7 @@ func TestListsFollowAnIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer rows.Close()
 		var plan []string
 		for rows.Next() {
 			var id, parent, unused int
