@@ -75,7 +75,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
 	}
-	server.SetUnavailable(s.missing) // before Run serves its first answer
+	server.SetUnavailable(s.unavailable()) // before Run serves its first answer
 	guard.Announce()
 	return s, nil
 }

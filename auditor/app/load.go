@@ -37,6 +37,19 @@ func (s *Service) begin(ctx context.Context) (missing error) {
 	}
 }
 
+// errLoading is why nothing is served while begin has not waited to the end; what
+// observes the open may say more.
+var errLoading = errors.New("ledger: the audit log and its tree are being read")
+
+// unavailable is why there is nothing to serve when New returns. Without a reason
+// the port would answer 404 to everything, and /readyz that all is well.
+func (s *Service) unavailable() error {
+	if s.missing == nil && s.loading != nil {
+		return errLoading
+	}
+	return s.missing
+}
+
 // finish waits for the log, and then for its volume if that cannot be used. With
 // nil and no ledger the stop came first.
 func (s *Service) finish(ctx context.Context) error {
