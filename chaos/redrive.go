@@ -79,7 +79,7 @@ func (y *system) redrives() bool {
 	return slices.Contains(kinds, "redrive") || slices.ContainsFunc(y.Strikes, func(k strike) bool { return k.name[0] == 'D' })
 }
 
-// redriveRest redrives until no letter of the notifier is open. It returns what
+// redriveRest redrives until no event is a letter of the notifier. It returns what
 // is in the way, "" for nothing.
 func (y *system) redriveRest(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, y.Drain)
@@ -93,7 +93,7 @@ func (y *system) redriveRest(ctx context.Context) string {
 		switch {
 		case err != nil:
 			why = err.Error()
-		case job.State == "done" && job.Progress.Failed == 0 && job.Progress.Open == 0:
+		case job.State == "done" && job.Progress.Failed == 0:
 			y.redriven.Store(true)
 			return ""
 		default:
@@ -111,8 +111,9 @@ type redriveJob struct {
 	Progress          struct{ Delivered, Failed, Open int }
 }
 
+// redrive leaves out what is no event: it would be a letter again each time.
 func (y *system) redrive(ctx context.Context, b *program) (redriveJob, error) {
-	return y.ask(ctx, http.MethodPost, b, "/deadletters/redrive", `{"subscription": "notifications", "by": "chaos", "all": true}`)
+	return y.ask(ctx, http.MethodPost, b, "/deadletters/redrive", `{"subscription": "notifications", "by": "chaos", "select": {"reasons": ["rejected", "exhausted"]}}`)
 }
 
 // awaitJob returns the job when it has ended, and adds up what it has delivered.

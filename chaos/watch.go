@@ -236,7 +236,8 @@ func (w *watch) snapshot(ctx context.Context) error {
 }
 
 // readSegments reads the log's full segments and its newest file. It starts again
-// when a segment became full meanwhile.
+// when a segment became full meanwhile. A file that is just being sealed has two
+// names.
 func readSegments(path string) (image []byte, err error) {
 	for before := -1; ; {
 		names, err := filepath.Glob(path + "." + strings.Repeat("[0-9]", 12))
@@ -244,7 +245,10 @@ func readSegments(path string) (image []byte, err error) {
 			return image, err
 		}
 		before, image = len(names), nil
-		for _, name := range append(names, path) {
+		if len(names) == 0 || !sameFile(names[len(names)-1], path) {
+			names = append(names, path)
+		}
+		for _, name := range names {
 			part, err := os.ReadFile(name)
 			if err != nil {
 				return nil, err
@@ -252,4 +256,10 @@ func readSegments(path string) (image []byte, err error) {
 			image = append(image, part...)
 		}
 	}
+}
+
+func sameFile(a, b string) bool {
+	one, err1 := os.Stat(a)
+	two, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(one, two)
 }
