@@ -66,6 +66,17 @@ func (f *offlineFlags) parse(args []string, least, most int) ([]string, error) {
 	return rest, nil
 }
 
+// open parses the arguments of a subcommand that reads a log, and opens the log: its
+// path may follow the first arguments, which are returned.
+func (f *offlineFlags) open(ctx context.Context, lookup env.Lookup, args []string, first int) ([]string, *offline, error) {
+	rest, err := f.parse(args, first, first+1)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := openOffline(ctx, lookup, optional(rest, first), f.keys)
+	return rest[:first], o, err
+}
+
 // openOffline opens the log at path, or the one of AUDIT_LOG_PATH or AUDIT_DATABASE_URL.
 func openOffline(ctx context.Context, lookup env.Lookup, path string, keys []string) (*offline, error) {
 	o := &offline{path: path}

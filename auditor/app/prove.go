@@ -27,11 +27,7 @@ func Prove() process.Sub {
 
 func runProve(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	flags := newOfflineFlags("prove", Prove().Usage)
-	rest, err := flags.parse(args, 1, 2)
-	if err != nil {
-		return err
-	}
-	o, err := openOffline(ctx, lookup, optional(rest, 1), flags.keys)
+	id, o, err := flags.open(ctx, lookup, args, 1)
 	if err != nil {
 		return err
 	}
@@ -40,7 +36,7 @@ func runProve(ctx context.Context, lookup env.Lookup, args []string, stdout, std
 	if err != nil {
 		return err
 	}
-	seq, line, err := o.find(ctx, rest[0], stderr)
+	seq, line, err := o.find(ctx, id[0], stderr)
 	if err != nil {
 		return err
 	}
@@ -233,11 +229,7 @@ func runExport(ctx context.Context, lookup env.Lookup, args []string, stdout, st
 	flags := newOfflineFlags("export", Export().Usage)
 	from := flags.Int64("from", 1, "")
 	to := flags.Int64("to", 0, "")
-	rest, err := flags.parse(args, 0, 1)
-	if err != nil {
-		return err
-	}
-	o, err := openOffline(ctx, lookup, optional(rest, 0), flags.keys)
+	_, o, err := flags.open(ctx, lookup, args, 0)
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,7 @@ func Verify() process.Sub {
 func runVerify(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	flags := newOfflineFlags("verify", Verify().Usage)
 	since := flags.String("since", "", "")
-	rest, err := flags.parse(args, 0, 1)
-	if err != nil {
-		return err
-	}
-	o, err := openOffline(ctx, lookup, optional(rest, 0), flags.keys)
+	_, o, err := flags.open(ctx, lookup, args, 0)
 	if err != nil {
 		return err
 	}
