@@ -1,11 +1,8 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -19,11 +16,11 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
-	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/taskwire/taskwire/auditor/app"
 	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/openapitest"
 )
 
 const documentFile = "../openapi.yaml"
@@ -33,26 +30,9 @@ var updateDocument = flag.Bool("update", false, "write openapi.json from auditor
 // auditor/openapi.yaml is the source; what the program serves is the same
 // document as JSON, in the same order.
 func TestDocumentIsServedAsItIs(t *testing.T) {
-	source, err := os.ReadFile(documentFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := yaml.YAMLToJSON(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want bytes.Buffer
-	if err := json.Indent(&want, compact, "", " "); err != nil {
-		t.Fatal(err)
-	}
-	if *updateDocument {
-		if err := os.WriteFile("openapi.json", want.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		t.Skip("openapi.json is written; run the tests again")
-	}
+	want := openapitest.Served(t, documentFile, *updateDocument)
 	a := start(t, filepath.Join(t.TempDir(), "audit.log"), nil)
-	if got := a.get(a.URL + "/openapi.json"); got.Body+"\n" != want.String() && got.Body != want.String() {
+	if got := a.get(a.URL + "/openapi.json"); got.Body+"\n" != want && got.Body != want {
 		t.Error("/openapi.json is not auditor/openapi.yaml; run go test ./auditor/app -run TestDocument -update")
 	}
 }
@@ -109,14 +89,7 @@ func (d *described) do(a *auditor, method, path, body string, headers ...string)
 	in := &openapi3filter.RequestValidationInput{Request: named, PathParams: params, Route: route, Options: &openapi3filter.Options{
 		IncludeResponseStatus: true, AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, ExcludeResponseBody: text == nil,
 	}}
-	if err := openapi3filter.ValidateRequest(ctx, in); resp.StatusCode < 400 && err != nil {
-		d.t.Errorf("%s %s is answered %d and refused by the document: %v", method, path, resp.StatusCode, err)
-	}
-	d.answered[fmt.Sprintf("%s %d", route.Operation.OperationID, resp.StatusCode)] = true
-	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: resp.StatusCode, Header: resp.Header, Options: in.Options}
-	if err := openapi3filter.ValidateResponse(ctx, out.SetBodyBytes(text)); err != nil {
-		d.t.Errorf("%s %s is answered %d %s, which the document does not describe: %v", method, path, resp.StatusCode, text, err)
-	}
+	d.answered[openapitest.Conforms(d.t, in, resp.StatusCode, resp.Header, text)] = true
 }
 
 // Every answer that the document lists can be had, but those of a log that cannot
@@ -161,17 +134,10 @@ func TestDocumentListsTheAnswers(t *testing.T) {
 	disk.full.Store(true)
 	d.do(full, "POST", "/", event, one)
 
-	var listed []string
-	for _, item := range d.document.Paths.Map() {
-		for _, op := range item.Operations() {
-			for status := range op.Responses.Map() {
-				if id := op.OperationID + " " + status; status != "500" && (status != "503" || id == "append 503") && id != "read-checkpoint 404" {
-					listed = append(listed, id)
-				}
-			}
-		}
-	}
-	slices.Sort(listed)
+	listed := slices.DeleteFunc(openapitest.Answers(d.document), func(id string) bool {
+		status := id[strings.LastIndexByte(id, ' ')+1:]
+		return status == "500" || status == "503" && id != "append 503" || id == "read-checkpoint 404"
+	})
 	if diff := cmp.Diff(listed, slices.Sorted(maps.Keys(d.answered))); diff != "" {
 		t.Errorf("listed in the document (-), answered (+):\n%s", diff)
 	}

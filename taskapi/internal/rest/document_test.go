@@ -1,7 +1,6 @@
 package rest_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,10 +23,10 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
-	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/taskwire/taskwire/internal/openapitest"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
@@ -39,25 +38,8 @@ var updateDocument = flag.Bool("update", false, "write openapi.json from taskapi
 // taskapi/openapi.yaml is the source; what the program serves is the same
 // document as JSON, in the same order.
 func TestDocumentIsServedAsItIs(t *testing.T) {
-	source, err := os.ReadFile(documentFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := yaml.YAMLToJSON(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want bytes.Buffer
-	if err := json.Indent(&want, compact, "", " "); err != nil {
-		t.Fatal(err)
-	}
-	if *updateDocument {
-		if err := os.WriteFile("openapi.json", want.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		t.Skip("openapi.json is written; run the tests again")
-	}
-	if w := setup(t, settings{}).do("GET", "/openapi.json", ""); w.Body.String() != want.String() {
+	want := openapitest.Served(t, documentFile, *updateDocument)
+	if w := setup(t, settings{}).do("GET", "/openapi.json", ""); w.Body.String() != want {
 		t.Error("/openapi.json is not taskapi/openapi.yaml; run go test ./taskapi/internal/rest -run TestDocument -update")
 	}
 }
@@ -117,18 +99,8 @@ func (f *fixture) conforms(r *http.Request, body string, w *httptest.ResponseRec
 	if in == nil {
 		return
 	}
-	if f.answered != nil {
-		f.answered[fmt.Sprintf("%s %d", in.Route.Operation.OperationID, w.Code)] = true
-	}
-	if err := openapi3filter.ValidateRequest(context.Background(), in); w.Code < 400 && err != nil {
-		f.Errorf("%s %s is answered %d and refused by the document: %v", r.Method, r.URL, w.Code, err)
-	}
-	if in.Route.Operation.Responses.Status(w.Code) == nil {
-		f.Errorf("%s %s is answered %d, which the document does not list", r.Method, r.URL, w.Code)
-	}
-	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(), Options: in.Options}
-	if err := openapi3filter.ValidateResponse(context.Background(), out.SetBodyBytes(w.Body.Bytes())); err != nil {
-		f.Errorf("%s %s is answered %d %s, which the document does not describe: %v", r.Method, r.URL, w.Code, w.Body, err)
+	if answer := openapitest.Conforms(f.T, in, w.Code, w.Header(), w.Body.Bytes()); f.answered != nil {
+		f.answered[answer] = true
 	}
 }
 
@@ -186,16 +158,7 @@ func TestDocumentListsTheAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var listed []string
-	for _, item := range document.Paths.Map() {
-		for _, op := range item.Operations() {
-			for status := range op.Responses.Map() {
-				listed = append(listed, op.OperationID+" "+status)
-			}
-		}
-	}
-	slices.Sort(listed)
-	if diff := cmp.Diff(listed, slices.Sorted(maps.Keys(answered))); diff != "" {
+	if diff := cmp.Diff(openapitest.Answers(document.T), slices.Sorted(maps.Keys(answered))); diff != "" {
 		t.Errorf("listed in the document (-), answered (+):\n%s", diff)
 	}
 }
