@@ -18,6 +18,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // IsReal reports whether Start starts a real Kafka.
@@ -178,16 +179,26 @@ func (c *Cluster) Client(t testing.TB) *kafkago.Client {
 	return kafka.NewClient(c.Config(), transport)
 }
 
-// Topic creates a topic with a unique name and returns the name.
+// Topic creates a topic with a unique name and returns the name. Its partitions have
+// leaders that know it: until then brokers refuse requests for them.
 func (c *Cluster) Topic(t testing.TB, partitions int) string {
 	t.Helper()
 	topic := fmt.Sprintf("%.100s-%08x", legal(t.Name()), rand.Uint32())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := kafka.EnsureTopic(ctx, c.Client(t), topic, partitions, true); err != nil {
+	client := c.Client(t)
+	if err := kafka.EnsureTopic(ctx, client, topic, partitions, true); err != nil {
 		t.Fatal(err)
 	}
-	return topic
+	for {
+		_, err := kafka.TopicBounds(ctx, client, topic, partitions)
+		if err == nil {
+			return topic
+		}
+		if retry.Pause(ctx, 10*time.Millisecond) != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // legal replaces the characters that a topic name cannot have.
