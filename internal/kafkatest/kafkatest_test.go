@@ -1,13 +1,11 @@
 package kafkatest_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/kafkatest"
@@ -75,31 +74,22 @@ func TestDataAndAddressSurviveStopAndKill(t *testing.T) {
 	}
 }
 
+// ready stands before the address in what a second process says.
+const ready = "ready at "
+
 // TestNoJVMOutlivesItsTest starts a real Kafka in a second process and kills that process.
 func TestNoJVMOutlivesItsTest(t *testing.T) {
 	if !kafkatest.IsReal() {
 		t.Skip("only with a real Kafka")
 	}
 	dir := filepath.Join(t.TempDir(), "kafka")
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "KAFKATEST_CHILD="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	cfg := kafka.Config{Brokers: []string{strings.TrimSpace(address)}}
+	p := apptest.Self(t, append(os.Environ(), "KAFKATEST_CHILD="+dir)...)
+	p.Await(t, ready)
+	p.Signal(os.Kill)
+	p.Exit()
+	_, address, _ := strings.Cut(p.Log(), ready)
+	address, _, _ = strings.Cut(address, "\n")
+	cfg := kafka.Config{Brokers: []string{address}}
 	transport, err := kafka.NewTransport(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +116,7 @@ func child() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(r.Brokers[0])
+	fmt.Fprintln(os.Stderr, ready+r.Brokers[0])
 	select {}
 }
 

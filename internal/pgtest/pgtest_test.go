@@ -1,12 +1,10 @@
 package pgtest_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/pgtest"
 	"github.com/taskwire/taskwire/internal/retry"
 )
@@ -131,6 +130,9 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// ready stands before the address in what a second process says.
+const ready = "ready at "
+
 // TestNoServerOutlivesItsTest starts a server in a second process and kills that process.
 func TestNoServerOutlivesItsTest(t *testing.T) {
 	parent, err := os.MkdirTemp("", "pgtest-*") // t.TempDir is closed to the server's account
@@ -142,27 +144,15 @@ func TestNoServerOutlivesItsTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(parent, "pg")
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "PGTEST_CHILD="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	url, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
+	p := apptest.Self(t, append(os.Environ(), "PGTEST_CHILD="+dir)...)
+	p.Await(t, ready)
+	p.Signal(os.Kill)
+	p.Exit()
+	_, url, _ := strings.Cut(p.Log(), ready)
+	url, _, _ = strings.Cut(url, "\n")
 	ctx := within(t, 30*time.Second)
 	for {
-		conn, err := pgx.Connect(ctx, strings.TrimSpace(url))
+		conn, err := pgx.Connect(ctx, url)
 		if err == nil {
 			_ = conn.Close(ctx)
 		}
@@ -182,6 +172,6 @@ func child() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(s.URL("postgres"))
+	fmt.Fprintln(os.Stderr, ready+s.URL("postgres"))
 	select {}
 }
