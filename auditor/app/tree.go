@@ -146,12 +146,11 @@ func (s *Service) checkpoint(w http.ResponseWriter, r *http.Request) {
 // tile answers a tile or an entry bundle. They never change.
 func (s *Service) tile(w http.ResponseWriter, r *http.Request) {
 	t, err := tree.ParsePath("tile/" + r.PathValue("path"))
-	var data []byte
-	if err == nil {
-		data, err = tree.ReadTile(r.Context(), s.proofs.Store(), t)
-	} else {
-		err = fs.ErrNotExist
+	if err != nil {
+		notFound(w)
+		return
 	}
+	data, err := tree.ReadTile(r.Context(), s.proofs.Store(), t)
 	var damaged *tree.TileError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
