@@ -13,7 +13,7 @@ import (
 func testProgram(t *testing.T) (p *program, log func() string) {
 	t.Helper()
 	dir := t.TempDir()
-	const script = `trap 'sleep 0.2; echo end; exit' TERM; echo begin; while :; do sleep 0.02; done`
+	const script = `trap 'echo drain; sleep 0.2; echo end; exit' TERM; echo begin; while :; do sleep 0.02; done`
 	p = &program{name: "shell", path: "/bin/sh", args: []string{"-c", script}, dir: dir,
 		env: func(int) ([]string, error) { return []string{"PATH=" + os.Getenv("PATH")}, nil }}
 	if err := p.Up(); err != nil {
@@ -33,10 +33,10 @@ func testProgram(t *testing.T) (p *program, log func() string) {
 	}
 }
 
-// await polls the log of another process.
+// await polls the log of another process until it begins with want.
 func await(t *testing.T, log func() string, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); log() != want; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !strings.HasPrefix(log(), want); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) || !strings.HasPrefix(want, log()) {
 			t.Fatalf("the log is %q, want %q", log(), want)
 		}
@@ -56,7 +56,7 @@ func TestAProgramThatEndsIsStartedAgain(t *testing.T) {
 	if err := p.Down(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if p.pid() != 0 || log() != "begin\nbegin\nend\n" {
+	if p.pid() != 0 || log() != "begin\nbegin\ndrain\nend\n" {
 		t.Errorf("after Down: process %d, log %q", p.pid(), log())
 	}
 }
@@ -67,14 +67,12 @@ func TestUpWaitsForTheDrain(t *testing.T) {
 	await(t, log, "begin\n")
 	down := make(chan error)
 	go func() { down <- p.Down(syscall.SIGTERM) }()
-	for p.turn.TryLock() { // until Down has its turn
-		p.turn.Unlock()
-	}
+	await(t, log, "begin\ndrain\n") // Down has its turn
 	if err := p.Up(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-down; err != nil {
 		t.Fatal(err)
 	}
-	await(t, log, "begin\nend\nbegin\n")
+	await(t, log, "begin\ndrain\nend\nbegin\n")
 }
