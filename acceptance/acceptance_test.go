@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		"bridge":   func() { process.Main("bridge", source("bridge"), bridge.FromEnv, bridge.New, bridge.Commands()...) },
 		"notifier": func() { process.Main("notifier", source("notifier"), notifier.FromEnv, notifier.New) },
 		"auditor": func() {
-			process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat(), auditor.Reconcile())
+			process.Main("auditor", source("auditor"), auditor.FromEnv, auditor.New, auditor.Cat(), auditor.Verify(), auditor.Reconcile())
 		},
 	})
 }

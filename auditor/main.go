@@ -29,12 +29,15 @@
 //	auditor cat [PATH]       prints the log, oldest line first; PATH defaults to
 //	                         AUDIT_LOG_PATH, or the log is in AUDIT_DATABASE_URL. It takes no
 //	                         lock: the auditor may run
-//	auditor verify [--since OLD_CHECKPOINT] [--key VKEY]... [PATH]
+//	auditor verify [--since OLD_CHECKPOINT] [--key VKEY]... [--event-keys FILE [--signed-from SEQ]] [PATH]
 //	                         reads all of the log: says ok, or what is wrong and
 //	                         where, with exit 1. --since also proves that nothing
 //	                         that an older checkpoint covers was changed. VKEY is a
 //	                         verifier key, or a file of them; without one the keys
-//	                         are those of the signing key. It and the next ones read
+//	                         are those of the signing key. With --event-keys, a file
+//	                         as for EVENT_VERIFY_KEYS_FILE, each line of a source in it
+//	                         must carry that source's signature; lines before SEQ may
+//	                         be unsigned. It and the next ones read
 //	                         AUDIT_DATABASE_URL without a PATH when that is set
 //	auditor prove [--key VKEY]... ID|SEQ [PATH]
 //	                         prints the proof of an entry, by event id or number

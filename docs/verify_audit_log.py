@@ -2,13 +2,15 @@
 """Verifies an audit log of taskwire. It shares no code with the auditor: it was
 written from docs/audit-format.md, and needs Python 3.9 and nothing else.
 
-    python3 verify_audit_log.py --key VKEY [--since OLD_CHECKPOINT] [audit.log]
+    python3 verify_audit_log.py --key VKEY [--since OLD_CHECKPOINT] [--event-keys FILE [--signed-from SEQ]] [audit.log]
 
-VKEY is what `auditor key` printed, kept somewhere else than the log. Exit status: 0
-when all lines are the ones that were signed, 1 when something is wrong, with the
-first bad line, and 2 for a mistake in the arguments.
+VKEY is what `auditor key` printed, kept somewhere else than the log. FILE is one of
+EVENT_VERIFY_KEYS_FILE: the signatures of the events' sources are verified, too (docs/
+event-signatures.md), which takes some milliseconds a line. Exit status: 0 when all
+lines are the ones that were signed, 1 when something is wrong, with the first bad
+line, and 2 for a mistake in the arguments.
 """
-import argparse, base64, glob, hashlib, json, os, re, sys
+import argparse, base64, glob, hashlib, json, os, re, struct, sys
 
 WIDTH = 256  # hashes in a full tile
 
@@ -76,6 +78,60 @@ def verify(key, message, signature):
     k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
     p, q = multiply(s, BASE), add(r, multiply(k, a))
     return (p[0] * q[2] - q[0] * p[2]) % P == 0 and (p[1] * q[2] - q[1] * p[2]) % P == 0
+
+
+# The signatures of the events' sources.
+def read_event_keys(path):
+    """Returns {source: {key id: key}} of a file with one "source ed25519:KEY" a line."""
+    keys = {}
+    for line in open(path, encoding="utf-8"):
+        if line.strip() and not line.strip().startswith("#"):
+            source, key = line.split()
+            if not key.startswith("ed25519:") or len(key := base64.b64decode(key[8:], validate=True)) != 32:
+                raise ValueError("not an Ed25519 key")
+            keys.setdefault(source, {})[sha256(key)[:8].hex()] = key
+    return keys
+
+
+def message_of(line):
+    """The bytes that the source of the event in a line signs, and the signature."""
+    decode, raw, i = json.JSONDecoder().raw_decode, {}, 1
+    entry = json.loads(line)
+    while line[i - 1] != "}":  # the text of each member, as it stands
+        name, i = decode(line, i)
+        start = i + 1  # after the colon
+        _, i = decode(line, start)
+        raw[name] = line[start:i]
+        i += 1
+    attributes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in entry["attributes"].items()}
+    signature = attributes.pop("producersignature", None)
+    for name, value in (("id", entry["event_id"]), ("type", entry["event_type"]), ("time", entry["occurred_at"]),
+                        ("source", entry["metadata"]["source"]), ("correlationid", entry["metadata"]["correlation_id"])):
+        if value is not None:
+            attributes[name] = value
+    data = base64.b64decode(entry["data_base64"]) if "data_base64" in entry else raw.get("data", "").encode()
+    message = b"taskwire event signature v1\n" + struct.pack(">I", len(attributes))
+    for text in [t.encode() for name in sorted(attributes) for t in (name, attributes[name])] + [data]:
+        message += struct.pack(">I", len(text)) + text
+    return message, signature
+
+
+def check_event(line, keys, may_be_unsigned):
+    """Returns what is wrong with the signature in a line, and whether it has one to verify."""
+    message, signature = message_of(line)
+    source = json.loads(line)["metadata"]["source"]
+    if source not in keys:
+        return None, False
+    if signature is None:
+        return None if may_be_unsigned else f"the event of {source} is not signed", False
+    match = re.fullmatch("ed25519:(.{16}):([A-Za-z0-9+/]{86}==)", signature)
+    if not match:
+        return f"the signature of {source} is malformed", False
+    if match[1] not in keys[source]:
+        return f"the signature was made with the key {match[1]}, which is none of {source}", False
+    if not verify(keys[source][match[1]], message, base64.b64decode(match[2])):
+        return f"the signature of {source} is not that of this event", False
+    return None, True
 
 
 # Signed notes and checkpoints.
@@ -273,10 +329,10 @@ def read_lines(path):
                     offset += len(line)
 
 
-def check_log(path, vkey, since):
+def check_log(path, vkey, since, event_keys, signed_from):
     folder = os.path.dirname(os.path.abspath(path))
     origin, size, root = read_checkpoint(os.path.join(folder, "checkpoint"), vkey)
-    problems, places, digests = [], [], []
+    problems, places, digests, unproved, signed = [], [], [], [], 0
     for n, (name, offset, line) in enumerate(read_lines(path), 1):
         places.append((name, offset))
         digests.append(sha256(line))
@@ -285,6 +341,11 @@ def check_log(path, vkey, since):
                 seq = json.loads(line)["seq"]
                 if seq != n:
                     problems.append(f"{name}: line {n} (byte {offset}): the line has the number {seq}")
+                if event_keys and not unproved:
+                    what, right = check_event(line.decode().rstrip("\n"), event_keys, n < signed_from)
+                    signed += right
+                    if what:
+                        unproved.append(f"{name}: line {n} (byte {offset}): {what}")
             except (ValueError, KeyError, TypeError) as err:
                 problems.append(f"{name}: line {n} (byte {offset}): not an entry: {err}")
         if n % 1000000 == 0:
@@ -302,15 +363,22 @@ def check_log(path, vkey, since):
                 problems.append(f"{path}: the checkpoint covers {size} lines, the older one {old}: the log was rolled back")
             elif root_of(grow(leaves[:old]), old) != old_root:
                 problems.append(f"{path}: lines 1 to {old} are not the ones that the older checkpoint covers: the log was rewritten, and signed anew")
+    if event_keys and not unproved and not signed and digests:
+        unproved.append("no line is signed: the name before each key must be the source of the events")
+    problems += unproved
     if problems:
         raise Damage("\n".join(problems))
     print(f"ok: {path}: {len(leaves)} lines, and lines 1 to {size} are the ones that {origin} signed")
+    if event_keys:
+        print(f"ok: {signed} lines carry the signature of their events' source")
 
 
 def main():
     parser = argparse.ArgumentParser(description="Verifies an audit log of taskwire.")
     parser.add_argument("--key", required=True, help="the verifier key, as `auditor key` prints it")
     parser.add_argument("--since", help="an older checkpoint of the log, kept elsewhere")
+    parser.add_argument("--event-keys", help="the keys of the events' sources, one \"source ed25519:KEY\" a line")
+    parser.add_argument("--signed-from", type=int, default=1, help="the first line that must carry its source's signature")
     parser.add_argument("log", nargs="?", default="audit.log")
     args = parser.parse_args()
     try:
@@ -318,7 +386,11 @@ def main():
     except ValueError as err:
         parser.error(f"--key: {err}")
     try:
-        check_log(args.log, key, args.since)
+        event_keys = read_event_keys(args.event_keys) if args.event_keys else None
+    except (ValueError, OSError) as err:
+        parser.error(f"--event-keys: {err}")
+    try:
+        check_log(args.log, key, args.since, event_keys, args.signed_from)
     except (Damage, OSError) as err:
         print(err, file=sys.stderr)
         return 1

@@ -21,8 +21,11 @@ import (
 	"github.com/taskwire/taskwire/internal/process"
 )
 
-// errDamaged: what is wrong has been printed.
-var errDamaged = errors.New("the audit log is not as it was signed")
+// What is wrong has been printed.
+var (
+	errDamaged  = errors.New("the audit log is not as it was signed")
+	errUnproved = errors.New("the audit log has events without their source's signature")
+)
 
 // offline is a log as the subcommands read it: without a lock, while auditors may
 // run. It is in a file, or in a database.

@@ -100,11 +100,96 @@ func TestTheProducersWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range bytes.Lines(log) {
-		if err := keys.VerifyLine(line); err != nil {
-			t.Errorf("%v: %s", err, line)
+		signed, err := keys.VerifyLine(line)
+		if want := bytes.Contains(line, []byte("task-api")); err != nil || signed != want {
+			t.Errorf("signed %v, want %v: %v: %s", signed, want, err, line)
 		}
-		if bad := bytes.Replace(line, []byte("pending"), []byte("pendinG"), 1); bytes.Contains(line, []byte("task-api")) && keys.VerifyLine(bad) == nil {
-			t.Errorf("passes: %s", bad)
+	}
+}
+
+// verify names the lines that their events' source has not signed.
+func TestVerifyHoldsLinesToTheirProducers(t *testing.T) {
+	dir := t.TempDir()
+	key := func(seed byte) (*eventsign.Signer, string) {
+		private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+		pem, err := eventsign.MarshalPrivateKey(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "pem")
+		if err := os.WriteFile(path, pem, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		signer, err := eventsign.OpenSigner(path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signer, eventsign.PublicText(private.Public().(ed25519.PublicKey))
+	}
+	ours, public := key(7)
+	theirs, _ := key(8)
+	sign := func(s *eventsign.Signer, body string) string {
+		signed, err := s.Sign([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(signed)
+	}
+	keys := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	known := keys("keys", "task-api "+public+"\n")
+
+	// The auditor of this log has no keys: it stores what comes.
+	logOf := func(bodies ...string) string {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		a := start(t, path, nil)
+		for _, b := range bodies {
+			a.expect(a.post(b), 201, "seq")
+		}
+		if err := a.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	foreign := strings.Replace(body("x", "e", 1), `"task-api"`, `"somebody"`, 1)
+	one := func(v int) string { return body("task.updated", "t", v) }
+	clean := logOf(one(1), one(2), sign(ours, one(3)), foreign, sign(ours, one(4)))
+	forged := logOf(sign(ours, one(1)), sign(theirs, one(2)), strings.Replace(sign(ours, one(3)), `"pending"`, `"completed"`, 1), one(4), one(5),
+		strings.Replace(sign(ours, one(6)), "ed25519:", "ed25519", 1))
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   []string
+	}{
+		{[]string{clean}, 0, []string{"ok"}},
+		{[]string{"--event-keys", known, clean}, 1, []string{
+			`audit.log: line 1 (byte 0): event "`, `of source "task-api": the event's signature is missing; so are 1 more, the last is line 2`,
+			"--signed-from 3", "without their source's signature"}},
+		{[]string{"--event-keys", known, "--signed-from", "3", clean}, 0, []string{"ok: 2 lines carry the signature of their events' source; 1 are of sources without a key in " + known + ", the first is line 4"}},
+		{[]string{"--event-keys", known, forged}, 1, []string{
+			"audit.log: line 2 (byte ", `with a key that the event's source does not have ("ed25519:`,
+			"audit.log: line 3 (byte ", "is not that of this event",
+			"audit.log: line 4 (byte ", "is missing; so are 1 more, the last is line 5",
+			"audit.log: line 6 (byte ", "is not ed25519:, a key id"}},
+		{[]string{"--event-keys", keys("other", "taskapi "+public+"\n"), clean}, 1, []string{"has no key for the source of any line"}},
+		{[]string{"--event-keys", keys("bad", "task-api x\n"), clean}, 2, []string{"bad: line 1: the key is not ed25519:"}},
+		{[]string{"--event-keys", filepath.Join(dir, "none"), clean}, 2, []string{"--event-keys", "EVENT_VERIFY_KEYS_FILE"}},
+		{[]string{"--signed-from", "3", clean}, 2, []string{"--signed-from needs --event-keys"}},
+		{[]string{"--signed-from", "0", "--event-keys", known, clean}, 2, []string{"want the number of a line"}},
+	} {
+		status, out := tool(t, app.Verify(), c.args...)
+		for _, want := range c.want {
+			if status != c.status || !strings.Contains(out, want) {
+				t.Errorf("verify %q: status %d, want %d and %q:\n%s", c.args, status, c.status, want, out)
+			}
+		}
+		if c.status == 0 && strings.Contains(out, "(byte") {
+			t.Errorf("verify %q says that it is ok and that it is not:\n%s", c.args, out)
 		}
 	}
 }

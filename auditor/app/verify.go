@@ -15,18 +15,22 @@ import (
 
 // Verify is the subcommand that reads all of the log and holds it to its checkpoint.
 func Verify() process.Sub {
-	return process.Sub{Name: "verify", Usage: "[--since OLD_CHECKPOINT] [--key VKEY]... [PATH]", Run: runVerify}
+	return process.Sub{Name: "verify", Usage: "[--since OLD_CHECKPOINT] [--key VKEY]... [--event-keys FILE [--signed-from SEQ]] [PATH]", Run: runVerify}
 }
 
 func runVerify(ctx context.Context, lookup env.Lookup, args []string, stdout, stderr io.Writer) error {
 	flags := newOfflineFlags("verify", Verify().Usage)
 	since := flags.String("since", "", "")
+	eventKeys, signedFrom := flags.String("event-keys", "", ""), flags.Int64("signed-from", 1, "")
 	_, o, err := flags.open(ctx, lookup, args, 0)
 	if err != nil {
 		return err
 	}
 	defer o.Close()
 	v := &verification{offline: o, stderr: stderr}
+	if v.producers, err = openProducers(*eventKeys, *signedFrom); err != nil {
+		return err
+	}
 	return v.run(ctx, *since, stdout)
 }
 
@@ -37,11 +41,13 @@ func optional(args []string, i int) string {
 	return ""
 }
 
-// verification finds the first line that is no entry, which needs no key, and the
-// first one that is not the one that was signed, which does.
+// verification finds the first line that is no entry, which needs no key, the first
+// one that is not the one that was signed, which does, and those that their events'
+// sources have not signed, which needs the sources' keys.
 type verification struct {
 	*offline
-	stderr io.Writer
+	stderr    io.Writer
+	producers *producers // nil: not asked for
 
 	lines, bytes int64
 	badLine      *ledger.BadLine
@@ -69,8 +75,12 @@ func (v *verification) run(ctx context.Context, since string, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
-	if v.report(ctx, checker) {
+	damaged, unproved := v.report(ctx, checker), v.producers.report(v.stderr, v.badLine == nil)
+	switch {
+	case damaged:
 		return errDamaged
+	case unproved:
+		return errUnproved
 	}
 	if since != "" {
 		fmt.Fprintf(stdout, "ok: lines 1 to %d are the ones that %s covers\n", old.N, since)
@@ -79,6 +89,7 @@ func (v *verification) run(ctx context.Context, since string, stdout io.Writer) 
 	if v.lines > now.N {
 		fmt.Fprintf(stdout, "%d lines are newer than the checkpoint\n", v.lines-now.N)
 	}
+	v.producers.ok(stdout)
 	if torn > 0 {
 		fmt.Fprintf(stdout, "%d bytes after the last line are being written, or were never acknowledged\n", torn)
 	}
@@ -95,6 +106,7 @@ func (v *verification) read(ctx context.Context, checker *tree.Checker) (torn in
 		if v.badLine == nil {
 			v.badLine = b.Bad
 		}
+		v.producers.check(b)
 		if v.badTree == nil {
 			return v.damage(checker.Add(b.Leaves...))
 		}

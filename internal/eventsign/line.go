@@ -11,20 +11,22 @@ import (
 )
 
 // VerifyLine is Verify for a line of the audit log, with or without its line feed.
-// Its error is an *Error, or says why the line is none.
-func (k Keys) VerifyLine(line []byte) error {
+// signed is false for a source without keys. Its error is an *Error, or says why the
+// line is none.
+func (k Keys) VerifyLine(line []byte) (signed bool, err error) {
 	l, err := parseLine(line)
 	if err != nil {
-		return fmt.Errorf("not a line of an audit log: %w", err)
+		return false, fmt.Errorf("not a line of an audit log: %w", err)
 	}
 	known, ok := k[l.source]
 	if !ok {
-		return nil
+		return false, nil
 	}
 	if l.signature == nil {
-		return missing()
+		return false, missing()
 	}
-	return check(known, *l.signature, func() []byte { return message(l.attrs, l.data) })
+	err = check(known, *l.signature, func() []byte { return message(l.attrs, l.data) })
+	return err == nil, err
 }
 
 // entry is the event in a line. The members seq and audited_at are the auditor's.
