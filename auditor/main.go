@@ -62,7 +62,7 @@
 //	auditor --version        version, revision and Go release
 //
 // The log is a file of JSON lines with one writer: a second auditor refuses to
-// start. If a crash cut the last write short, the next start moves the remains to
+// start, or waits for the first to end (WAIT_FOR_LOCK). If a crash cut the last write short, the next start moves the remains to
 // AUDIT_LOG_PATH.torn-<offset>-<time> and logs it. Damage anywhere else is an
 // error that names the byte, and the auditor does not start. AUDIT_LOG_PATH.acked
 // holds the length up to which posts were answered: a log that ends or is torn
@@ -118,6 +118,9 @@
 //	AUDIT_LOG_PATH       the log; its folder must exist                  audit.log
 //	AUDIT_SEGMENT_BYTES  length at which a file of the log is sealed     1GiB
 //	AUDIT_DATABASE_URL   postgres://..., in place of the file            none
+//	WAIT_FOR_LOCK        when another auditor has the log, wait for its  false
+//	                     end, not ready, in place of exit 1: for a
+//	                     replacement that starts while the old one stops
 //	AUDIT_SIGNING_KEY_FILE
 //	                     keys that sign checkpoints, see above           beside the log
 //	AUDIT_CHECKPOINT_URL

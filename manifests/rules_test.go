@@ -274,8 +274,11 @@ func dangling(w *world) (f findings) {
 	return f
 }
 
+// twoWriters: one pod of a program that writes a file, and one that replaces it
+// waits for its lock; a rollout ends the old one first.
 func twoWriters(w *world) (f findings) {
 	for _, l := range w.ours() {
+		f.addIf(slices.Contains(writers, l.program) && l.value("WAIT_FOR_LOCK") != "true", "%s exits while the pod that it replaces is stopping", l)
 		switch {
 		case !slices.Contains(writers, l.program):
 		case l.serverless():

@@ -74,6 +74,7 @@ var violations = map[string][]violation{
 		{"references", "v1/ConfigMap bridge-*", "", nil},
 		{"writers", "apps/v1/Deployment auditor", "spec.replicas", 2},
 		{"writers", "apps/v1/Deployment taskapi", "spec.strategy.type", "RollingUpdate"},
+		{"writers", "apps/v1/Deployment auditor", container + ".env.WAIT_FOR_LOCK", nil},
 		{"budgets", "policy/v1/PodDisruptionBudget bridge", "", nil},
 		{"budgets", "policy/v1/PodDisruptionBudget bridge", "spec.maxUnavailable", 0},
 		{"budgets", "policy/v1/PodDisruptionBudget bridge", "spec.selector.matchLabels.app~kubernetes~io/name", "auditor"},

@@ -35,6 +35,9 @@
 //	DATABASE_URL                sqlite:tasks.db  path of the database file, whose folder must exist, or
 //	                                             postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full
 //	DATABASE_COMPACT            false            rewrite a database of an earlier version at start; see Space
+//	WAIT_FOR_LOCK               false            when another taskapi has the database file, wait for its end,
+//	                                             not ready, in place of exit 1: for a replacement that
+//	                                             starts while the old process stops
 //	PGPASSFILE                                   passwords for PostgreSQL, in the format of .pgpass
 //	API_TOKENS_FILE                              one "name token" per line, tokens of 16 characters or
 //	                                             more; without it the API is open. See Tokens

@@ -113,8 +113,17 @@ func (s *Service) openFile(ctx context.Context) (store, prover, error) {
 			p.Append(first, leaves)
 			return nil
 		},
+		OnClose: func() error {
+			if p == nil {
+				return nil
+			}
+			return p.Close()
+		},
 	})
-	if err != nil {
+	switch {
+	case s.config.WaitForLock && errors.Is(err, ledger.ErrLocked):
+		return nil, nil, &volume.Held{Err: err}
+	case err != nil:
 		return nil, nil, err
 	}
 	if p, err = s.openTree(ctx, l); err != nil {
@@ -203,13 +212,14 @@ func (s *Service) Close() error {
 	return err
 }
 
-// closeStore closes the log before the tree that is fed by it, and after one that
-// reads from it.
+// closeStore closes the log and its tree. The tree beside a file ends in the log's
+// Close: after the last line, and before the lock goes to the next auditor, which
+// writes the same tree.
 func (s *Service) closeStore() error {
 	if s.config.DatabaseURL != "" {
 		return errors.Join(s.proofs.Close(), s.ledger.Close())
 	}
-	return errors.Join(s.ledger.Close(), s.proofs.Close())
+	return s.ledger.Close()
 }
 
 func (s *Service) openDatabase(ctx context.Context) (store, prover, error) {

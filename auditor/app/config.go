@@ -31,6 +31,10 @@ type Config struct {
 	// AUDIT_DATABASE_URL.
 	DatabaseURL string
 
+	// WaitForLock waits for the process that has the log, in place of refusing to
+	// start, WAIT_FOR_LOCK.
+	WaitForLock bool
+
 	Tree TreeConfig
 
 	// SegmentBytes is the length at which a file of the log is sealed,
@@ -52,6 +56,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 	cfg := Config{
 		HTTP:         httpd.ConfigFromEnv(r, "auditor", 8003),
 		Sink:         sink.ConfigFromEnv(r),
+		WaitForLock:  r.Bool("WAIT_FOR_LOCK", false),
 		SegmentBytes: r.Bytes("AUDIT_SEGMENT_BYTES", 1<<30, 1<<16),
 	}
 	cfg.Path, cfg.DatabaseURL = place(r)

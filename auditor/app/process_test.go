@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/volume/volumetest"
 )
 
 // spawn starts the auditor as a process and waits until it listens.
@@ -106,4 +107,39 @@ func TestSecondProcessExits1(t *testing.T) {
 	if status := first.Exit(); status != 0 {
 		t.Errorf("first auditor: exit status after SIGINT = %d, want 0", status)
 	}
+}
+
+// A replacement that starts while the old auditor stops waits for it, and goes on
+// where it ended, whatever ended it.
+func TestAReplacementWaitsForTheLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	old, url := spawn(t, path)
+	for round, end := range []os.Signal{os.Interrupt, os.Kill} {
+		volumetest.Call(t, "POST", url+"/", cloudEvent, body("task.updated", "t", round+1))
+		next, base := spawn(t, path, "WAIT_FOR_LOCK=true")
+		reason := "audit log: open " + path + ": another auditor has the log open"
+		if status, _, body := volumetest.Call(t, "GET", base+"/readyz", "", ""); status != 503 || !strings.HasPrefix(body, reason) {
+			t.Errorf("readyz: %d %q, want 503 with %s", status, body, reason)
+		}
+		if status, _, body := volumetest.Call(t, "GET", base+"/healthz", "", ""); status != 200 {
+			t.Errorf("healthz: %d %q; a restart would not help", status, body)
+		}
+		if status, retryAfter, _ := volumetest.Call(t, "POST", base+"/", cloudEvent, body("task.created", "early", 1)); status != 503 || retryAfter != "1" {
+			t.Errorf("a post while waiting: %d Retry-After %q, want 503", status, retryAfter)
+		}
+		old.Signal(end)
+		volumetest.AwaitReady(t, base)
+		next.Await(t, "data taken over, service ready")
+		if loaded := fmt.Sprintf("Loaded %d previously seen events", round+1); next.Count(loaded) != 1 {
+			t.Errorf("want %s:\n%s", loaded, next.Log())
+		}
+		old, url = next, base
+	}
+	stopped, _ := spawn(t, path, "WAIT_FOR_LOCK=true")
+	for _, p := range []*apptest.Process{stopped, old} {
+		if status := p.Terminate(); status != 0 {
+			t.Errorf("exit status after SIGTERM = %d, want 0:\n%s", status, p.Log())
+		}
+	}
+	ledgertest.Check(t, path, 2)
 }

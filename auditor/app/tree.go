@@ -72,7 +72,7 @@ func (s *Service) startTree(ctx context.Context, p *proofs, l *ledger.Ledger) er
 	if p.Log, err = tree.Open(ctx, cfg); err != nil {
 		return fmt.Errorf("audit log %s: %w; restore it from a backup. `auditor verify` reads all of it; docs/audit-format.md says how to accept a loss", s.config.Path, err)
 	}
-	// It ends after the log is closed, so not with ctx.
+	// It ends in the Close of the log, so not with ctx.
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.wg.Go(func() { _ = p.Run(ctx) }) // Fault has its error
 	p.wg.Go(func() {
@@ -119,7 +119,7 @@ func (p *proofs) Signed(context.Context) ([]byte, error) {
 // Store has the tiles.
 func (p *proofs) Store() tree.Store { return p.store }
 
-// Close signs the last checkpoint. The log is closed before.
+// Close signs the last checkpoint. Nothing is appended any more.
 func (p *proofs) Close() error {
 	p.stop()
 	p.wg.Wait()

@@ -82,6 +82,26 @@ level=INFO msg="volume available, service ready"
 	})
 }
 
+// The end of the other process is noticed soon: nothing is served meanwhile.
+func TestAHeldLockIsAskedForOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := &volume.Held{Err: errors.New("in use by process 7")}
+		unavailable, log, took, err := retry(t, t.Context(), held, held, held, nil)
+		if err != nil || took > 300*time.Millisecond {
+			t.Errorf("Retry = %v after %v, want nil after three short waits", err, took)
+		}
+		if diff := cmp.Diff([]string{held.Error(), "<nil>"}, unavailable); diff != "" {
+			t.Errorf("reasons (-want +got):\n%s", diff)
+		}
+		want := `level=ERROR msg="data in use, waiting for the other process to end" err="in use by process 7"
+level=INFO msg="data taken over, service ready"
+`
+		if diff := cmp.Diff(want, log); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestAnUnrecoverableErrorEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		damage := errors.New("damaged at byte 7")

@@ -21,6 +21,7 @@ type Config struct {
 	Database        string          // path of the SQLite file, DATABASE_URL without its scheme; "" for PostgreSQL
 	Postgres        postgres.Config // DATABASE_URL and PGPASSFILE; URL "" for SQLite
 	Compact         bool            // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
+	WaitForLock     bool            // wait for the process that has the SQLite file, in place of refusing to start, WAIT_FOR_LOCK
 	EventMode       event.Mode      // how an event becomes a Kafka record, EVENT_MODE
 	SigningKeyFile  string          // EVENT_SIGNING_KEY_FILE; "" leaves events unsigned
 	TokensFile      string          // API_TOKENS_FILE; "" leaves the API open
@@ -36,6 +37,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		Kafka:           kafka.ConfigFromEnv(r, "taskapi"),
 		EventMode:       event.Mode(r.Enum("EVENT_MODE", "structured", "structured", "binary", "envelope")),
 		Compact:         r.Bool("DATABASE_COMPACT", false),
+		WaitForLock:     r.Bool("WAIT_FOR_LOCK", false),
 		SigningKeyFile:  r.String("EVENT_SIGNING_KEY_FILE", ""),
 		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/volume"
@@ -36,7 +37,10 @@ func (s *Service) openDatabase(ctx context.Context) (database, error) {
 		f, err := store.Open(ctx, store.Config{
 			Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(),
 		})
-		if err != nil {
+		switch {
+		case s.cfg.WaitForLock && errors.Is(err, store.ErrLocked):
+			return nil, &volume.Held{Err: err}
+		case err != nil:
 			return nil, err
 		}
 		if err := f.CannotShrink(); err != nil {

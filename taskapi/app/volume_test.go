@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,10 +16,10 @@ import (
 )
 
 // apiOn starts a process that keeps its tasks on the volume.
-func apiOn(t *testing.T, path string) *apptest.Process {
+func apiOn(t *testing.T, path string, settings ...string) *apptest.Process {
 	t.Helper()
-	return volumetest.Start(t, asProgram+"=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:"+path,
-		"SHUTDOWN_GRACE=20s", "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1", "LOG_FORMAT=json")
+	return volumetest.Start(t, append(settings, asProgram+"=1", "LISTEN_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:"+path,
+		"SHUTDOWN_GRACE=20s", "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1", "LOG_FORMAT=json")...)
 }
 
 // An unavailable volume does not end the API: it reports why, accepts nothing,
@@ -77,6 +78,35 @@ func TestAStopWhileWaitingForTheVolume(t *testing.T) {
 	volumetest.Each(t, func(t *testing.T, v volumetest.Volume) {
 		volumetest.StopWhileWaiting(t, v, func() *apptest.Process { return apiOn(t, filepath.Join(v.Dir, "tasks.db")) })
 	})
+}
+
+// A replacement that starts while the old process stops waits for it, and goes on
+// where it ended, whatever ended it.
+func TestAReplacementWaitsForTheLock(t *testing.T) {
+	path := filepath.Join(volumetest.Folder(t), "tasks.db")
+	// Kafka is down: a short grace, for events that cannot be flushed.
+	old := apiOn(t, path, "SHUTDOWN_GRACE=0s")
+	base, _ := old.URLs(t)
+	for round, end := range []os.Signal{os.Interrupt, os.Kill} {
+		if status, _, body := volumetest.Call(t, "POST", base+"/tasks", "application/json", `{"title": "kept"}`); status != 201 {
+			t.Fatalf("a post: %d %s", status, body)
+		}
+		next := apiOn(t, path, "SHUTDOWN_GRACE=0s", "WAIT_FOR_LOCK=true")
+		nextBase, ops := next.URLs(t)
+		checkHeld(t, nextBase, ops, "in use by another taskapi")
+		old.Signal(end)
+		volumetest.AwaitReady(t, nextBase)
+		next.Await(t, "data taken over, service ready")
+		if _, _, body := volumetest.Call(t, "GET", nextBase+"/tasks", "", ""); strings.Count(body, "kept") != round+1 || strings.Contains(body, "early") {
+			t.Errorf("tasks after that: %s, want %d", body, round+1)
+		}
+		old, base = next, nextBase
+	}
+	stopped := apiOn(t, path, "WAIT_FOR_LOCK=true")
+	stopped.Await(t, "data in use, waiting")
+	if status := stopped.Terminate(); status != 0 {
+		t.Errorf("SIGTERM while waiting: exit %d, want 0:\n%s", status, stopped.Log())
+	}
 }
 
 // A mistyped path is an error at once: nobody will create the folder.

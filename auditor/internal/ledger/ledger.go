@@ -136,6 +136,10 @@ type Config struct {
 	// OnMark receives the first error of a row when the mark cannot be written.
 	// The log goes on: only what a later Open can notice is less.
 	OnMark func(error)
+
+	// OnClose is called by Close when nothing is appended any more, and before
+	// another process may open the log: for what is kept beside it.
+	OnClose func() error
 }
 
 // Ledger is an open log. Its methods may be called from any goroutine.
@@ -508,5 +512,9 @@ func (l *Ledger) Close() error {
 		l.index.Stop() // the indexer would wait for room
 	}
 	l.running.Wait()
-	return errors.Join(l.index.Close(), l.mark.close(), l.segments.close())
+	var beside error
+	if l.cfg.OnClose != nil {
+		beside = l.cfg.OnClose()
+	}
+	return errors.Join(beside, l.index.Close(), l.mark.close(), l.segments.close()) // the lock goes last
 }

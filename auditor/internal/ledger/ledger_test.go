@@ -293,6 +293,22 @@ func TestSecondWriterIsRefused(t *testing.T) {
 	mustOpen(t, ledger.Config{Path: path})
 }
 
+// What is kept beside the log is finished before another process may go on with it.
+func TestCloseEndsWhatIsBesideTheLogBeforeTheLock(t *testing.T) {
+	t.Parallel()
+	path := logPath(t)
+	var during error
+	l := mustOpen(t, ledger.Config{Path: path, OnClose: func() error {
+		_, during = ledger.Open(context.Background(), ledger.Config{Path: path})
+		return nil
+	}})
+	mustAppend(t, l, newEntry("a", 1), ledger.Outcome{Seq: 1})
+	mustClose(t, l)
+	if !errors.Is(during, ledger.ErrLocked) {
+		t.Errorf("Open in OnClose = %v, want the lock held", during)
+	}
+}
+
 func TestPathsThatAreNoLog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

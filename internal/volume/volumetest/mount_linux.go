@@ -23,7 +23,7 @@ const options = "size=1m,nr_inodes=64,mode=0777"
 
 func mount(t *testing.T) string {
 	t.Helper()
-	dir := folder(t)
+	dir := Folder(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func Each(t *testing.T, test func(*testing.T, Volume)) {
 
 // modes removes the owner's write permission on the folder, its folders and its files.
 func modes(t *testing.T) Volume {
-	dir := folder(t)
+	dir := Folder(t)
 	set := func(of, in os.FileMode) func(*testing.T) {
 		return func(t *testing.T) {
 			files, err := os.ReadDir(dir)
@@ -59,8 +59,8 @@ func modes(t *testing.T) Volume {
 	return Volume{"not permitted", dir, "permission denied", set(0o500, 0o400), set(0o700, 0o600)}
 }
 
-// folder makes a folder that the process owns and can reach.
-func folder(t *testing.T) string {
+// Folder makes a folder that the process owns and can reach.
+func Folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	err := os.Chmod(filepath.Dir(dir), 0o755) // TempDir's parent is 0700
@@ -77,7 +77,7 @@ func folder(t *testing.T) string {
 // root.
 func Start(t *testing.T, env ...string) *apptest.Process {
 	t.Helper()
-	path := filepath.Join(folder(t), "program")
+	path := filepath.Join(Folder(t), "program")
 	if err := copyProgram(path); err != nil {
 		t.Fatal(err)
 	}

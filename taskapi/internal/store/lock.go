@@ -12,6 +12,9 @@ import (
 	"github.com/taskwire/taskwire/internal/ownfile"
 )
 
+// ErrLocked: another process has the database open.
+var ErrLocked = errors.New("in use by another taskapi")
+
 // lock makes this process the only one that writes the database at path.
 // SQLite itself would let two alternate, but then two relays would publish, and
 // the count of waiting events would be wrong in both.
@@ -24,8 +27,8 @@ func lock(path string) (*os.File, error) {
 	f, err := filelock.Take(name)
 	if errors.Is(err, filelock.ErrHeld) {
 		owner, _ := os.ReadFile(name) // only a hint for the operator
-		return nil, fmt.Errorf("%s is in use by another taskapi (process %s); stop it or set DATABASE_URL to another path",
-			path, strings.TrimSpace(string(owner)))
+		return nil, fmt.Errorf("%s is %w (process %s); stop it or set DATABASE_URL to another path",
+			path, ErrLocked, strings.TrimSpace(string(owner)))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("folder %s does not exist; create it or set DATABASE_URL to another path", filepath.Dir(path))
