@@ -184,6 +184,35 @@ func TestBrokerGoneReported(t *testing.T) {
 	})
 }
 
+// TestBrokerGoneUnready: a member is unready half a minute after its broker went, says so
+// with the reason, and is ready again when it is back.
+func TestBrokerGoneUnready(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		r := w.member("").start()
+		r.session(1)
+		if err := r.Ready(); err != nil {
+			t.Errorf("with a broker: %v", err)
+		}
+		w.Close()
+		time.Sleep(29 * time.Second)
+		if err := r.Ready(); err != nil {
+			t.Errorf("after 29s without a broker: %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "no answer from Kafka for 3") || !strings.Contains(err.Error(), "heartbeat") {
+			t.Errorf("after 34s without a broker: %v, want since when and why", err)
+		}
+		w.start(w.dir, 2)
+		r.session(2)
+		if err := r.Ready(); err != nil {
+			t.Errorf("with the broker back: %v", err)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestBrokerGoneWhileJoining: a member that starts without a broker joins soon after the
 // broker is back.
 func TestBrokerGoneWhileJoining(t *testing.T) {

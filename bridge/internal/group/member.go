@@ -160,6 +160,7 @@ type Member struct {
 	mu     sync.Mutex
 	state  State
 	err    error          // the last failure; nil after the next success
+	since  time.Time      // the first failure since the last success
 	failed rate.Sometimes // throttles the warning about it
 	warned bool           // since the last success
 }
@@ -182,6 +183,23 @@ func (m *Member) State() (State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.state, m.err
+}
+
+// unheardFor is longer than a coordinator takes to move or to restart, and longer than the
+// session timeout, after which nothing new is begun (Session.Confirmed).
+const unheardFor = 30 * time.Second
+
+// Ready is nil when the member has its partitions and has heard of its coordinator lately.
+func (m *Member) Ready() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != Stable {
+		return errors.Join(fmt.Errorf("group %s: %s", m.cfg.Group, m.state), m.err)
+	}
+	if away := time.Since(m.since); m.err != nil && away >= unheardFor {
+		return fmt.Errorf("group %s: no answer from Kafka for %v: %w", m.cfg.Group, away.Round(time.Second), m.err)
+	}
+	return nil
 }
 
 // Run keeps the member in the group until ctx ends: it joins, calls handle once per
@@ -354,6 +372,9 @@ func (m *Member) setState(s State) {
 func (m *Member) fail(doing string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.err == nil {
+		m.since = time.Now()
+	}
 	m.err = fmt.Errorf("%s: %w", doing, err)
 	m.failed.Do(func() {
 		m.warned = true

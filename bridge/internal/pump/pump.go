@@ -35,7 +35,6 @@ package pump
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -242,7 +241,12 @@ func (s *Subscription) show(id int, p *partition) {
 	s.partitions[id] = p
 }
 
-// Ready is nil when the subscription has its partitions and may deliver.
+// Ready is nil when the subscription has its partitions, may deliver, and has heard of
+// Kafka in the last 30 s.
+//
+// Without Kafka a bridge does nothing of its work, whether it has just started or has run
+// for weeks, so both are unready. Nothing is routed by it: events are fetched, and the
+// Service carries only the admin API, whose pauses and repairs are kept in Kafka.
 func (s *Subscription) Ready() error {
 	if err := s.sink.Ready(); err != nil {
 		return err
@@ -256,11 +260,7 @@ func (s *Subscription) Ready() error {
 	if err := s.gate.Unread(); err != nil {
 		return err
 	}
-	state, err := s.member.State()
-	if state != group.Stable {
-		return errors.Join(fmt.Errorf("group %s: %s", s.cfg.Group, state), err)
-	}
-	return nil
+	return s.member.Ready()
 }
 
 // WaitsFor says why a subscription does not run yet.
