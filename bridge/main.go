@@ -46,6 +46,7 @@
 //	LOG_LEVEL                debug (a line per delivery), info, warn, error  info
 //	MAX_CONNECTIONS          to the public port; idle and slow ones make room  512
 //	OPS_PPROF                profiles under /debug/pprof/                 false
+//	OTEL_...                 traces; see below                            off
 //	KAFKA_BOOTSTRAP_SERVERS  host:port,...                                localhost:9092
 //	KAFKA_TOPIC              of the subscriptions, if BRIDGE_CONFIG       task-events
 //	                         names none
@@ -251,6 +252,15 @@
 // becomes a dead letter with reason skipped, dlq-skipped-by and
 // dlq-skipped-reason, and the sink gets an event of type taskwire.bridge.skipped
 // in its place, if the subscription's filters let that type pass.
+//
+// Traces are off unless an endpoint is set, or OTEL_TRACES_EXPORTER=otlp. Then spans
+// go by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT (http://localhost:4318),
+// and the other standard variables count: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT,
+// _COMPRESSION, _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY, each also as
+// OTEL_EXPORTER_OTLP_TRACES_...; OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+// OTEL_TRACES_SAMPLER (parentbased_always_on) and _SAMPLER_ARG, OTEL_BSP_SCHEDULE_DELAY,
+// _MAX_QUEUE_SIZE, _MAX_EXPORT_BATCH_SIZE, OTEL_SDK_DISABLED. A collector that does
+// not answer loses spans and holds nothing up; a stop waits 2 s for it at most.
 //
 // SIGTERM or SIGINT: the bridge turns not ready and starts no new posts; posts in
 // flight finish, finished offsets are committed, the groups are left; exit 0. A

@@ -30,6 +30,7 @@
 //	LOG_LEVEL            debug, info, warn or error                      info
 //	MAX_CONNECTIONS      to the public port; idle, slow ones make room    512
 //	OPS_PPROF            profiles under /debug/pprof/ (operator port)    false
+//	OTEL_...             traces; see below                               off
 //
 // With neither file anyone who reaches the port may post, which is said at the
 // start and by taskwire_sink_open. With both, either is enough.
@@ -45,6 +46,15 @@
 // nothing that it held is accepted and /readyz says so. A file that its group or
 // others may write is refused. Refused posts are counted, logged at most once a
 // second, and answered a quarter of a second late.
+//
+// Traces are off unless an endpoint is set, or OTEL_TRACES_EXPORTER=otlp. Then spans
+// go by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT (http://localhost:4318),
+// and the other standard variables count: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT,
+// _COMPRESSION, _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY, each also as
+// OTEL_EXPORTER_OTLP_TRACES_...; OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+// OTEL_TRACES_SAMPLER (parentbased_always_on) and _SAMPLER_ARG, OTEL_BSP_SCHEDULE_DELAY,
+// _MAX_QUEUE_SIZE, _MAX_EXPORT_BATCH_SIZE, OTEL_SDK_DISABLED. A collector that does
+// not answer loses spans and holds nothing up; a stop waits 2 s for it at most.
 //
 // Metrics: taskwire_notifications_total{type}, taskwire_sink_open,
 // taskwire_auth_failures_total{reason}, taskwire_http_requests_total,

@@ -32,6 +32,7 @@
 //	LOG_LEVEL                   info             debug, info, warn or error
 //	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room
 //	OPS_PPROF                   false            /debug/pprof/ on the operator port
+//	OTEL_...                    off              traces; see below
 //	DATABASE_URL                sqlite:tasks.db  path of the database file, whose folder must exist, or
 //	                                             postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full
 //	DATABASE_COMPACT            false            rewrite a database of an earlier version at start; see Space
@@ -104,6 +105,15 @@
 // keeps its size, and what is free in it is used again.
 //
 // # Stopping
+//
+// Traces are off unless an endpoint is set, or OTEL_TRACES_EXPORTER=otlp. Then spans
+// go by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT (http://localhost:4318),
+// and the other standard variables count: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT,
+// _COMPRESSION, _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY, each also as
+// OTEL_EXPORTER_OTLP_TRACES_...; OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+// OTEL_TRACES_SAMPLER (parentbased_always_on) and _SAMPLER_ARG, OTEL_BSP_SCHEDULE_DELAY,
+// _MAX_QUEUE_SIZE, _MAX_EXPORT_BATCH_SIZE, OTEL_SDK_DISABLED. A collector that does
+// not answer loses spans and holds nothing up; a stop waits 2 s for it at most.
 //
 // SIGTERM and SIGINT: readiness off, requests in progress answered, waiting
 // events published, all within SHUTDOWN_GRACE; the remaining events are published

@@ -88,7 +88,7 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	s.ledger, s.proofs = l, proofs
 	s.metrics.register(s.http.Registry(), l)
-	s.http.Handle(httpd.Instrument(s.http.Registry(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
+	s.http.Handle(httpd.Instrument(s.http.Registry(), s.http.Tracer(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "tree", Func: proofs.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})
 	return nil
@@ -178,6 +178,7 @@ func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 // Run serves until ctx ends or the log fails, drains, and closes the log. It
 // returns the log's fault even when that came during the drain.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.http.CloseTracer()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
 	group.Go(func() error {

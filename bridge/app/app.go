@@ -67,7 +67,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		if err != nil {
 			return nil, err
 		}
-		settings.Keys, settings.Gate = keys, s.control.Gate(c.Name)
+		settings.Keys, settings.Gate, settings.Tracer = keys, s.control.Gate(c.Name), server.Tracer()
 		return pump.New(settings, client, letters, budget, metrics, log)
 	}}
 	if _, err := fleet.apply(cfg.Subscriptions); err != nil {
@@ -91,7 +91,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	s.jobs = redrive.New(fleet.subscriptions, log)
 	door.Jobs = s.jobs
 	handler := callbacks(fleet.subscriptions, admin.Handler(fleet.subscriptions, door))
-	server.Handle(httpd.Instrument(server.Registry(), "bridge", route)(handler))
+	server.Handle(httpd.Instrument(server.Registry(), server.Tracer(), "bridge", route)(handler))
 	return s, nil
 }
 
@@ -116,6 +116,7 @@ func (s *Service) Reload() {
 // committed, and the members leave their groups. If one part fails, the others
 // stop too.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.http.CloseTracer()
 	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/env"
+	"github.com/taskwire/taskwire/internal/trace"
 )
 
 // Config holds the settings that all services have.
@@ -33,6 +34,8 @@ type Config struct {
 	OpsAddr string        // operator listener, OPS_ADDR
 	Grace   time.Duration // how long requests in progress may take after a stop, SHUTDOWN_GRACE
 	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
+
+	Trace *trace.Config // OTEL_*; nil for no traces
 
 	// Connections bounds the public port, MAX_CONNECTIONS; 0 stands for 512.
 	Connections int
@@ -47,6 +50,7 @@ func ConfigFromEnv(r *env.Reader, service string, port int) Config {
 		OpsAddr: r.Addr("OPS_ADDR", ":"+strconv.Itoa(port+1000)),
 		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
 		Pprof:   r.Bool("OPS_PPROF", false),
+		Trace:   trace.ConfigFromEnv(r, service),
 
 		Connections: r.Int("MAX_CONNECTIONS", defaultConnections, 1, 1_000_000),
 	}
@@ -69,6 +73,8 @@ type Server struct {
 	public   net.Listener
 	ops      net.Listener
 	registry *prometheus.Registry
+	tracer   *trace.Tracer
+	drained  time.Time    // when the grace is over; written by Serve before it returns
 	handler  http.Handler // set before Serve, or while unavailable; so are the checks
 	live     []Check
 	ready    []Check
@@ -91,7 +97,7 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) 
 	}
 	public = newDoor(public, publicConnections(cfg.Connections, log), 0, log)
 	ops = newDoor(ops, opsConnections, opsReserve, log)
-	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), handler: http.NotFoundHandler()}, nil
+	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), tracer: trace.New(cfg.Trace, log), handler: http.NotFoundHandler()}, nil
 }
 
 func listen(ctx context.Context, addr, variable string) (net.Listener, error) {
@@ -117,6 +123,13 @@ func (s *Server) OpsAddr() net.Addr { return s.ops.Addr() }
 
 // Registry is the service's metrics registry.
 func (s *Server) Registry() *prometheus.Registry { return s.registry }
+
+// Tracer makes the service's spans; nil when traces are off.
+func (s *Server) Tracer() *trace.Tracer { return s.tracer }
+
+// CloseTracer sends the last spans, within what is left of the grace. Call it when
+// nothing makes spans any more, after Serve.
+func (s *Server) CloseTracer() { s.tracer.Close(s.drained) }
 
 // Handle sets what the public port serves besides /healthz and /readyz.
 func (s *Server) Handle(h http.Handler) { s.handler = h }
@@ -158,7 +171,10 @@ func (s *Server) servePublic(w http.ResponseWriter, r *http.Request) {
 }
 
 // Close releases the ports of a server that was never served.
-func (s *Server) Close() error { return errors.Join(s.public.Close(), s.ops.Close()) }
+func (s *Server) Close() error {
+	s.tracer.Close(time.Now())
+	return errors.Join(s.public.Close(), s.ops.Close())
+}
 
 // Serve answers on both ports until ctx ends. Then it turns readiness off,
 // closes the listeners, waits up to Grace for requests in progress and returns.
@@ -174,7 +190,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	group.Go(func() error {
 		<-ctx.Done()
 		s.stopping.Store(true)
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Grace)
+		s.drained = time.Now().Add(s.cfg.Grace)
+		drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), s.drained)
 		defer cancel()
 		err := shutdown(drain, "public", public)
 		return errors.Join(err, shutdown(drain, "operator", ops))

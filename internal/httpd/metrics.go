@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/taskwire/taskwire/internal/build"
+	"github.com/taskwire/taskwire/internal/trace"
 )
 
 func newRegistry() *prometheus.Registry {
@@ -23,9 +24,9 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// Instrument counts and times requests. route returns the pattern that matched,
+// Instrument counts and times requests, and makes their spans. route returns the pattern that matched,
 // after the request was served, never the path as sent: labels stay bounded.
-func Instrument(reg prometheus.Registerer, service string, route func(*http.Request) string) func(http.Handler) http.Handler {
+func Instrument(reg prometheus.Registerer, tracer *trace.Tracer, service string, route func(*http.Request) string) func(http.Handler) http.Handler {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskwire_http_requests_total", Help: "Requests answered, by route and status code.",
 	}, []string{"service", "route", "code"})
@@ -54,8 +55,11 @@ func Instrument(reg prometheus.Registerer, service string, route func(*http.Requ
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			start := time.Now()
 			rec := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+			r, span := tracer.Serve(r)
 			next.ServeHTTP(rec, r)
-			s := find(outcome{route(r), rec.status})
+			name := route(r)
+			span.End(name, r.Method, rec.status)
+			s := find(outcome{name, rec.status})
 			s.count.Inc()
 			s.seconds.Observe(time.Since(start).Seconds())
 		})

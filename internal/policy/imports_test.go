@@ -81,7 +81,7 @@ var rules = []rule{
 	{"internal/filelock", []string{"internal/ownfile"}, nil, "one system call"},
 	{"internal/ownfile", nil, nil, "a leaf: what may stand in place of a program's files"},
 	{"internal/build", nil, nil, "what the go command recorded, and nothing else"},
-	{"internal/httpd", []string{"internal/build", "internal/env"}, []string{"*"}, "shared by all services, knows none"},
+	{"internal/httpd", []string{"internal/build", "internal/env", "internal/trace"}, []string{"*"}, "shared by all services, knows none"},
 	{"internal/retry", nil, nil, "a timer and a random number"},
 	{"internal/secretfile", nil, nil, "a file, a clock and a lock"},
 	{"internal/process", []string{"internal/build", "internal/env"}, []string{"*"}, "shared by all mains, knows none"},
@@ -91,7 +91,8 @@ var rules = []rule{
 	{"internal/token", []string{"internal/secretfile"}, []string{"*"}, "shared by services, knows none"},
 	{"internal/eventsign", []string{"internal/event", "internal/secretfile"}, []string{"github.com/go-json-experiment/json"}, "what a verifier must trust stays small"},
 	{"internal/webhook", []string{"internal/secretfile"}, nil, "both ends of a post share it, and nothing else"},
-	{"internal/sink", []string{"internal/env", "internal/event", "internal/httpd", "internal/token", "internal/webhook"}, []string{"*"}, "no service inside"},
+	{"internal/trace", []string{"internal/build", "internal/env", "internal/retry"}, []string{"*"}, "the only package that knows OpenTelemetry, and knows no service"},
+	{"internal/sink", []string{"internal/env", "internal/event", "internal/httpd", "internal/token", "internal/trace", "internal/webhook"}, []string{"*"}, "no service inside"},
 	{"taskapi/internal/task", nil, nil, "the domain imports the standard library only"},
 	{"bridge/internal/track", nil, nil, "pure: no clock, goroutine or network can creep in"},
 	{"bridge/internal/cesql", []string{"internal/event"}, nil, "pure: an expression and an event"},
@@ -102,8 +103,8 @@ var rules = []rule{
 	{"auditor/internal/pgledger", []string{"auditor/internal/ledger", "internal/postgres", "internal/retry"}, []string{"github.com/jackc/pgx/v5"}, "what an auditor must trust stays small"},
 	{"taskapi/internal/store", []string{"taskapi/internal/task", "taskapi/internal/outbox", "internal/event", "internal/failpoint", "internal/filelock", "internal/ownfile", "internal/postgres", "internal/retry"}, []string{"*"}, "points inward"},
 	{"taskapi/internal/store/record", []string{"taskapi/internal/task", "internal/event"}, nil, "what every store writes depends on none"},
-	{"taskapi/internal/outbox", []string{"internal/event", "internal/failpoint", "internal/retry"}, []string{"*"}, "meets Kafka through its own interface"},
-	{"taskapi/internal/rest", []string{"taskapi/internal/task", "taskapi", "internal/httpd", "internal/token"}, []string{"*"}, "points inward"},
+	{"taskapi/internal/outbox", []string{"internal/event", "internal/failpoint", "internal/retry", "internal/trace"}, []string{"*"}, "meets Kafka through its own interface"},
+	{"taskapi/internal/rest", []string{"taskapi/internal/task", "taskapi", "internal/httpd", "internal/token", "internal/trace"}, []string{"*"}, "points inward"},
 	{"bridge/internal/group", []string{"internal/kafka", "internal/retry"}, []string{"*"}, "membership knows nothing of delivery"},
 }
 
@@ -188,7 +189,7 @@ func TestOnlyTestsImportTestPackages(t *testing.T) {
 }
 
 func TestOnlyAppsReadTheEnvironment(t *testing.T) {
-	allowed := []string{"internal/env", "internal/process", "internal/httpd", "internal/kafka", "internal/sink", "internal/stack", "dev"}
+	allowed := []string{"internal/env", "internal/process", "internal/httpd", "internal/kafka", "internal/sink", "internal/stack", "internal/trace", "dev"}
 	for dir, list := range imports(t) {
 		if slices.Contains(list, module+"internal/env") && !slices.Contains(allowed, dir) &&
 			!strings.HasSuffix(dir, "/app") && !slices.Contains(joins, dir) && !strings.HasPrefix(dir, "chaos") && !strings.HasSuffix(dir, "test") {

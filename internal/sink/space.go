@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/trace"
 )
 
 // spaceBytes bounds the memory of decoded events, in all requests together. Per
@@ -38,5 +39,19 @@ func (s space) receive(r *http.Request, body []byte, recv Receiver) (results []R
 	if err != nil {
 		return nil, 0, err
 	}
+	if trace.Recording(r.Context()) {
+		trace.Received(r.Context(), described(events))
+	}
 	return recv(r.Context(), events), len(events), nil
+}
+
+// described are the events as a span shows them.
+func described(events []event.Event) []trace.Event {
+	out := make([]trace.Event, len(events))
+	for i, e := range events {
+		parent, _ := event.Attribute(e, event.TraceParent)
+		state, _ := event.Attribute(e, event.TraceState)
+		out[i] = trace.Event{Parent: parent, State: state, ID: e.ID(), Source: e.Source(), Type: e.Type(), Subject: e.Subject()}
+	}
+	return out
 }

@@ -53,6 +53,7 @@ func doorOf[C any, S service](fromEnv func(env.Lookup) (C, error), open func(con
 // caller's.
 func (s *Stack) settings(name string) env.Lookup {
 	decided := map[string]string{
+		"OTEL_SERVICE_NAME":       "", // each service has its own
 		"PORT":                    "", // when a platform sets it, all four would listen there
 		"LISTEN_ADDR":             s.addrs[name],
 		"OPS_ADDR":                s.ops[name],

@@ -55,7 +55,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	}
 	server.Registry().MustRegister(s.logged)
 	route := func(*http.Request) string { return "/" }
-	server.Handle(httpd.Instrument(server.Registry(), "notifier", route)(guard.Wrap(sink.Handler(s.receive))))
+	server.Handle(httpd.Instrument(server.Registry(), server.Tracer(), "notifier", route)(guard.Wrap(sink.Handler(s.receive))))
 	guard.Announce()
 	return s, nil
 }
@@ -67,7 +67,10 @@ func (s *Service) Addr() net.Addr { return s.http.Addr() }
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 
 // Run serves until ctx ends and drains.
-func (s *Service) Run(ctx context.Context) error { return s.http.Serve(ctx) }
+func (s *Service) Run(ctx context.Context) error {
+	defer s.http.CloseTracer()
+	return s.http.Serve(ctx)
+}
 
 // Close releases the ports of a service that never ran.
 func (s *Service) Close() error { return s.http.Close() }

@@ -98,7 +98,7 @@ func (s *Service) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("task store: %w", err)
 	}
-	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry()})
+	api := rest.New(rest.Config{Store: tasks, Tokens: s.tokens, Log: s.log, Registry: s.server.Registry(), Tracer: s.server.Tracer()})
 	s.store = tasks
 	s.relay = s.newRelay()
 	s.server.Handle(failpoint.Answers("A5", "A6", api))
@@ -118,6 +118,7 @@ func (s *Service) newRelay() *outbox.Relay {
 		},
 		Log:      s.log,
 		Registry: s.server.Registry(),
+		Tracer:   s.server.Tracer(),
 	}, s.store, publisher{kafka.NewProducer(client, s.log)})
 }
 
@@ -148,6 +149,7 @@ func (s *Service) OpsAddr() net.Addr { return s.server.OpsAddr() }
 // Run serves until ctx ends or the store has a fault, then drains in the
 // order that loses nothing. It returns nil after a clean stop.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.server.CloseTracer()
 	// Each part outlives those that send to it, so each has a context of its own.
 	detached := context.WithoutCancel(ctx)
 	relaying, stopRelay := context.WithCancel(detached)

@@ -45,7 +45,10 @@ func (p *partition) attempt(posts context.Context) {
 			p.results <- post
 			continue
 		}
-		post.result = sink.Attempt(p.message(post, &batch))
+		msg := p.message(post, &batch)
+		span := p.span(post, &msg)
+		post.result = sink.Attempt(msg)
+		span.End(post.result.Status, string(post.result.Outcome), post.result.Err)
 		metrics.count(post, time.Since(start))
 		for i := range post.items {
 			if res := post.of(i); res.Outcome == deliver.Throttled {

@@ -20,7 +20,7 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, mode.go, wrap.go and foreign.go give them the form in which
-// they are posted, post.go posts them, alone or in batches, expiry.go knows when it
+// they are posted, post.go posts them, alone or in batches, span.go traces that, expiry.go knows when it
 // is too late for that, attempt.go judges the answer, breaker.go tells a bad sink
 // from a bad event, pace.go holds back posts that would be too many, and consent.go
 // asks the sink before the first. letters.go writes dead letters, committer.go takes
@@ -52,6 +52,7 @@ import (
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/trace"
 	"github.com/taskwire/taskwire/internal/webhook"
 )
 
@@ -92,6 +93,8 @@ type Config struct {
 	DeadLetter  string        // topic
 	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
+	Tracer *trace.Tracer // nil for no spans
+
 	Gate *control.Gate    // shut while the subscription is paused; nil for one of its own, which forgets
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted
 
@@ -111,6 +114,7 @@ type Subscription struct {
 	budget  *Budget
 	member  *group.Member
 	metrics *Metrics
+	spans   *trace.Consumer
 	pace    *pace
 	breaker *breaker
 	log     *slog.Logger
@@ -140,6 +144,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}
+	s.spans = cfg.Tracer.Consumer(cfg.Topic, cfg.Group, cfg.Name, cfg.Sink)
 	s.passes = make(chan struct{}, 1)
 	if s.filters, err = newFilters(cfg.Filters); err != nil {
 		return nil, err

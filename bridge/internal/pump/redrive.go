@@ -194,7 +194,7 @@ func (s *Subscription) child(r *Redrive, of string) *Subscription {
 	cfg.Batch.Size = 1 // letters of one topic come from several
 	cfg.For = 1 << 62  // while the sink is at fault a letter stays as it is
 	child := &Subscription{cfg: cfg, client: s.client, letters: s.letters, sink: s.sink, budget: s.budget, metrics: s.metrics, pace: s.pace,
-		breaker: newBreaker(), workerIdle: s.workerIdle,
+		breaker: newBreaker(), workerIdle: s.workerIdle, spans: cfg.Tracer.Consumer(cfg.Topic, of, cfg.Name, cfg.Sink),
 		log: s.log, gate: s.gate, filters: s.filters, pass: r, partitions: map[int]*partition{}}
 	member := group.Config{Client: s.client, Group: of, Topic: cfg.Topic, SessionTimeout: r.session, Log: s.log}
 	if r.Select == nil {

@@ -212,7 +212,7 @@ func (r *Relay) dispatch(ctx context.Context) {
 		r.busy++
 		rows, failing, done := l.rows, l.failing, r.done
 		go func() { // waited for: Run and Flush take its outcome before they return
-			acked, err := r.attempt(ctx, rows, failing)
+			acked, err := r.attempt(ctx, i, rows, failing)
 			done <- outcome{i, acked, err}
 		}()
 	}
@@ -221,7 +221,7 @@ func (r *Relay) dispatch(ctx context.Context) {
 // attempt is one produce. A stop does not cut off a batch in flight, since its
 // answer saves a duplicate; the deadline of a flush does. During an outage no
 // answer can be expected, and the stop need not wait for it.
-func (r *Relay) attempt(ctx context.Context, rows []Row, failing bool) (acked []bool, err error) {
+func (r *Relay) attempt(ctx context.Context, lane int, rows []Row, failing bool) (acked []bool, err error) {
 	until := time.Now().Add(attempt)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
@@ -240,7 +240,9 @@ func (r *Relay) attempt(ctx context.Context, rows []Row, failing bool) (acked []
 	if err != nil {
 		return nil, err
 	}
+	span := r.span(lane, rows)
 	err = r.publisher.Produce(ctx, r.cfg.Topic, recs)
+	span.End(err)
 	if partial := (*PartialError)(nil); errors.As(err, &partial) {
 		acked = partial.Acked
 	}

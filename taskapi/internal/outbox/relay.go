@@ -14,6 +14,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/trace"
 )
 
 const (
@@ -31,6 +32,7 @@ type Config struct {
 	Prepare  func(ctx context.Context) error
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none
+	Tracer   *trace.Tracer         // nil for no spans
 }
 
 // Relay publishes what a Source holds. Run and Flush must not overlap.
@@ -38,6 +40,7 @@ type Relay struct {
 	cfg       Config
 	source    Source
 	publisher Publisher
+	spans     *trace.Producer
 	published prometheus.Counter
 	failures  prometheus.Counter
 
@@ -59,7 +62,7 @@ type Relay struct {
 // New makes a relay and registers its metrics.
 func New(cfg Config, source Source, publisher Publisher) *Relay {
 	r := &Relay{
-		cfg: cfg, source: source, publisher: publisher,
+		cfg: cfg, source: source, publisher: publisher, spans: cfg.Tracer.Producer(cfg.Topic),
 		warning: rate.Sometimes{Interval: logEvery},
 		backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second},
 		published: prometheus.NewCounter(prometheus.CounterOpts{

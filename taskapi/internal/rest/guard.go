@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/trace"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -56,7 +57,11 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) (o task.Origin, err 
 		return o, refuse(http.StatusForbidden, "A page of another site may not change tasks.")
 	}
 	o.CorrelationID = id
-	o.TraceParent, o.TraceState = trace(r.Header)
+	// The event continues the request's span, which continues the caller's; without
+	// spans it continues the caller's itself.
+	if o.TraceParent, o.TraceState = trace.Current(r.Context()); o.TraceParent == "" {
+		o.TraceParent, o.TraceState = trace.FromHeader(r.Header)
+	}
 	if a.tokens == nil || public(r.URL.Path) {
 		return o, nil
 	}
@@ -93,31 +98,4 @@ func correlation(h http.Header) (string, bool) {
 		return newCorrelation(), false
 	}
 	return given[0], true
-}
-
-// trace reads the W3C trace context. An invalid header is not an error: the
-// recommendation says to continue without it.
-func trace(h http.Header) (parent, state string) {
-	given := h["Traceparent"]
-	if len(given) != 1 || !isTraceParent(given[0]) {
-		return "", ""
-	}
-	state = strings.Join(h["Tracestate"], ",")
-	if !printable(state, 512) {
-		state = ""
-	}
-	return given[0], state
-}
-
-// isTraceParent accepts version 00: version, trace id, parent id, flags.
-func isTraceParent(s string) bool {
-	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
-		return false
-	}
-	id, parent, flags := s[3:35], s[36:52], s[53:]
-	return isHex(id) && isHex(parent) && isHex(flags) && strings.Trim(id, "0") != "" && strings.Trim(parent, "0") != ""
-}
-
-func isHex(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
 }

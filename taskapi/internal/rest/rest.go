@@ -25,6 +25,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/token"
+	"github.com/taskwire/taskwire/internal/trace"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -39,6 +40,7 @@ type Config struct {
 	Tokens   *token.List // nil: the API is open
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none
+	Tracer   *trace.Tracer         // nil for no spans
 }
 
 // API is the http.Handler of the Task API.
@@ -62,7 +64,7 @@ func New(cfg Config) *API {
 	a := &API{store: cfg.Store, tokens: cfg.Tokens, log: cfg.Log, origin: http.NewCrossOriginProtection(), mux: chi.NewMux(), answers: httpd.NewAnswers(maxLists), storeLog: rate.Sometimes{Interval: 10 * time.Second}}
 	a.refusals = token.NewRefusals(cfg.Registry, cfg.Log)
 	if cfg.Registry != nil {
-		a.mux.Use(httpd.Instrument(cfg.Registry, "taskapi", a.pattern))
+		a.mux.Use(httpd.Instrument(cfg.Registry, cfg.Tracer, "taskapi", a.pattern))
 	}
 	a.mux.Use(a.guard, middleware.GetHead)
 	a.mux.NotFound(a.handle(noSuchPath))
