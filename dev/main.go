@@ -15,7 +15,10 @@
 //	-version       print version, revision and Go release, and exit
 //
 // With KAFKA_BOOTSTRAP_SERVERS set, that cluster is used instead of the
-// embedded broker. The services read their other variables as usual (see each
+// embedded broker. With DATABASE_URL=postgres://... the tasks are in that database
+// instead of DIR/tasks.db, and with AUDIT_DATABASE_URL=postgres://... the audit log
+// is in that one (AUDIT_SIGNING_KEY_FILE must name its key; auditor key --new makes
+// one). The services read their other variables as usual (see each
 // --help), except addresses and paths, which follow from the two flags.
 //
 // Ctrl-C or SIGTERM drains the task API, the bridge, the sinks and the broker,
@@ -78,7 +81,7 @@ func run(ctx context.Context, args []string, lookup env.Lookup, stdout, stderr i
 	if err := s.Run(ctx); err != nil {
 		return fail(stderr, err)
 	}
-	fmt.Fprintln(stdout, "Stopped. The state is in "+opts.DataDir+".")
+	fmt.Fprintln(stdout, "Stopped. The state is in "+kept(s, opts)+".")
 	return process.ExitOK
 }
 
@@ -109,6 +112,9 @@ func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options,
 	}
 	format, level := process.LogSettings(lookup)
 	settings := env.NewReader(lookup)
+	if strings.HasPrefix(settings.String("DATABASE_URL", ""), "sqlite:") {
+		settings.Fail("DATABASE_URL", "names a file, whose folder is that of -data here; unset it, or set postgres://USER@HOST:PORT/DATABASE")
+	}
 	return stack.Options{
 		DataDir:  *data,
 		PortBase: *base,
@@ -134,11 +140,24 @@ func fail(stderr io.Writer, err error) int {
 	return process.ExitFault
 }
 
-func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
-	audit, err := filepath.Abs(s.AuditLog())
-	if err != nil {
-		audit = s.AuditLog()
+// kept says where everything is that a restart finds again.
+func kept(s *stack.Stack, opts stack.Options) string {
+	where := opts.DataDir
+	if inDatabase(opts) {
+		where += " and the database of DATABASE_URL"
 	}
+	if s.AuditLog() == "" {
+		where += " and the database of AUDIT_DATABASE_URL"
+	}
+	return where
+}
+
+func inDatabase(opts stack.Options) bool {
+	database, _ := opts.Env("DATABASE_URL")
+	return database != ""
+}
+
+func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
 	broker := "embedded, for development only"
 	if len(opts.Brokers) > 0 {
 		broker = "from KAFKA_BOOTSTRAP_SERVERS"
@@ -146,6 +165,13 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
 	localhost := strings.NewReplacer("127.0.0.1", "localhost")
 	url := func(service string) string { return localhost.Replace(s.URL(service)) }
 	ops := func(service string) string { return localhost.Replace(s.OpsURL(service)) }
+	tasks, log := absolute(filepath.Join(opts.DataDir, "tasks.db")), absolute(s.AuditLog())
+	if inDatabase(opts) {
+		tasks = "PostgreSQL, from DATABASE_URL"
+	}
+	if s.AuditLog() == "" {
+		log = "PostgreSQL, from AUDIT_DATABASE_URL; go run ./auditor cat prints it"
+	}
 	fmt.Fprintf(w, `taskwire is running; Ctrl-C stops it.
 
   task API   %-25s (docs %sdocs, metrics %smetrics)
@@ -153,11 +179,19 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
   notifier   %-25s (metrics %smetrics)
   auditor    %-25s (metrics %smetrics)
   Kafka      %s (%s)
+  tasks      %s
   audit log  %s
 
 Try:  curl -X POST %stasks -d '{"title": "Write the report"}'
 
 `,
 		url("taskapi"), url("taskapi"), ops("taskapi"), url("bridge"), ops("bridge"), url("notifier"), ops("notifier"),
-		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, audit, url("taskapi"))
+		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, tasks, log, url("taskapi"))
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -18,9 +20,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	auditor "github.com/taskwire/taskwire/auditor/app"
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/freeport"
+	"github.com/taskwire/taskwire/internal/pgtest"
 	"github.com/taskwire/taskwire/internal/process"
 )
 
@@ -35,11 +39,16 @@ type program struct {
 
 func start(t *testing.T, data string, base int) *program {
 	t.Helper()
+	return startWith(t, data, base, nil)
+}
+
+func startWith(t *testing.T, data string, base int, settings map[string]string) *program {
+	t.Helper()
 	p := &program{}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, []string{"-data", data, "-port-base", strconv.Itoa(base)}, env.Map(nil), &p.out, &p.log)
+		done <- run(ctx, []string{"-data", data, "-port-base", strconv.Itoa(base)}, env.Map(settings), &p.out, &p.log)
 	}()
 	p.stop = sync.OnceValue(func() int { cancel(); return <-done })
 	t.Cleanup(func() {
@@ -99,6 +108,71 @@ func TestTheWholeSystemSurvivesARestart(t *testing.T) {
 	apptest.Await(t, "the auditor has loaded its log", func() bool { return p.log.Count("Loaded 1 previously seen events") > 0 })
 	create(t, base, "Second")
 	apptest.Await(t, "the audit log has two lines", func() bool { return auditLines(data) == 2 })
+}
+
+// Each database takes the place of its file alone, and a restart finds what is in it.
+func TestStateInPostgreSQL(t *testing.T) {
+	var key bytes.Buffer
+	if err := auditor.Key().Run(t.Context(), env.Map(nil), []string{"--new"}, &key, &key); err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "audit.key")
+	if err := os.WriteFile(keyFile, key.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tasks, log := pgtest.Start(t), pgtest.Start(t)
+	settings := map[string]string{"DATABASE_URL": tasks.URL, "AUDIT_DATABASE_URL": log.URL, "AUDIT_SIGNING_KEY_FILE": keyFile}
+	data, base := filepath.Join(t.TempDir(), "data"), freeport.Base()
+	p := startWith(t, data, base, settings)
+	create(t, base, "First")
+	apptest.Await(t, "the notifier has logged it", func() bool { return p.log.Count("NOTIFICATION: New task created - 'First'") > 0 })
+	apptest.Await(t, "the auditor has logged it", func() bool { return p.log.Count("AUDIT: task.created") == 1 })
+	if status := p.stop(); status != process.ExitOK {
+		t.Fatalf("exit status = %d, want 0:\n%s", status, p.log.String())
+	}
+	for _, want := range []string{"tasks +PostgreSQL, from DATABASE_URL\n", "audit log +PostgreSQL, from AUDIT_DATABASE_URL;", "state is in .*data and the database of DATABASE_URL and the database of AUDIT"} {
+		if !regexp.MustCompile(want).MatchString(p.out.String()) {
+			t.Errorf("output lacks %s:\n%s", want, p.out.String())
+		}
+	}
+	if strings.Contains(p.out.String()+p.log.String(), tasks.Server.Password()) {
+		t.Error("the password is in the output")
+	}
+	for _, name := range []string{"tasks.db", "audit.log"} {
+		if _, err := os.Stat(filepath.Join(data, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v, want no such file", name, err)
+		}
+	}
+
+	startWith(t, data, base, settings)
+	create(t, base, "Second")
+	var entries int
+	conn := log.Connect(t)
+	apptest.Await(t, "both are in the audit log", func() bool {
+		err := conn.QueryRow(t.Context(), "SELECT count(*) FROM audit.entries").Scan(&entries)
+		return err == nil && entries == 2
+	})
+}
+
+func TestWrongDatabases(t *testing.T) {
+	for name, settings := range map[string]map[string]string{
+		"DATABASE_URL":           {"DATABASE_URL": "sqlite:elsewhere.db"},
+		"DATABASE_URL: want":     {"DATABASE_URL": "mysql://root@localhost/tasks"},
+		"AUDIT_DATABASE_URL":     {"AUDIT_DATABASE_URL": "audit.log"},
+		"AUDIT_SIGNING_KEY_FILE": {"AUDIT_DATABASE_URL": "postgres://postgres@localhost/audit"},
+	} {
+		var out, log apptest.Log
+		args := []string{"-data", filepath.Join(t.TempDir(), "data"), "-port-base", strconv.Itoa(freeport.Base())}
+		if got := run(t.Context(), args, env.Map(settings), &out, &log); got != process.ExitUsage || !strings.Contains(log.String(), name) {
+			t.Errorf("%v: exit status %d, want %d and %s:\n%s", settings, got, process.ExitUsage, name, log.String())
+		}
+	}
+}
+
+// A server that is not there may come; the log says which setting names it.
+func TestADatabaseThatIsDown(t *testing.T) {
+	p := startWith(t, filepath.Join(t.TempDir(), "data"), freeport.Base(), map[string]string{"DATABASE_URL": "postgres://u@" + freeport.Addr() + "/tasks"})
+	apptest.Await(t, "the log names the setting", func() bool { return p.log.Count("database unavailable") > 0 && p.log.Count("DATABASE_URL: connect to PostgreSQL") > 0 })
 }
 
 func TestASecondInstanceIsRefusedInOneLine(t *testing.T) {

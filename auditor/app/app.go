@@ -226,10 +226,10 @@ func (s *Service) closeStore() error {
 func (s *Service) openDatabase(ctx context.Context) (store, prover, error) {
 	l, err := pgledger.Open(ctx, pgledger.Config{Database: database(s.config.DatabaseURL), OnSync: s.metrics.synced})
 	if postgres.Unavailable(err) {
-		return nil, nil, &volume.Down{Err: err}
+		return nil, nil, &volume.Down{Err: fmt.Errorf("%s: %w", databaseKey, err)}
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s: %w", databaseKey, err)
 	}
 	p, err := s.openPublished(ctx, l)
 	if err != nil {

@@ -60,10 +60,9 @@ func (s *Stack) settings(name string) env.Lookup {
 		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(s.brokers(), ","),
 		"NOTIFIER_URL":            "http://" + s.addrs["notifier"] + "/",
 		"AUDITOR_URL":             "http://" + s.addrs["auditor"] + "/",
-		"DATABASE_URL":            "sqlite:" + filepath.Join(s.opts.DataDir, "tasks.db"),
-		"AUDIT_LOG_PATH":          s.AuditLog(),
+		"AUDIT_LOG_PATH":          s.AuditLog(), // "" when the log is in a database
 	}
-	defaults := map[string]string{}
+	defaults := map[string]string{"DATABASE_URL": "sqlite:" + filepath.Join(s.opts.DataDir, "tasks.db")}
 	if len(s.opts.Brokers) == 0 {
 		// Nothing else creates topics on the embedded broker, and nothing else is in
 		// its groups: a fixed member need not wait for its old session to expire

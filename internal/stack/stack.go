@@ -30,7 +30,7 @@ const Broker = "broker"
 
 // Options configure a stack; the zero value of each but DataDir is usable.
 type Options struct {
-	DataDir  string                            // tasks.db, kafka/, audit.log and the files beside it
+	DataDir  string                            // kafka/, and without DATABASE_URL tasks.db, without AUDIT_DATABASE_URL audit.log and the files beside it
 	PortBase int                               // see assignPorts; 0 = free ports
 	Brokers  []string                          // an existing cluster; empty = the embedded broker
 	Env      env.Lookup                        // settings the stack does not decide itself, asked at each start; nil = none
@@ -290,8 +290,13 @@ func (s *Stack) url(of map[string]string, service string) string {
 	return "http://" + of[service] + "/"
 }
 
-// AuditLog is the path of the audit log.
-func (s *Stack) AuditLog() string { return filepath.Join(s.opts.DataDir, "audit.log") }
+// AuditLog is the path of the audit log, "" when AUDIT_DATABASE_URL is set.
+func (s *Stack) AuditLog() string {
+	if database, _ := s.opts.Env("AUDIT_DATABASE_URL"); database != "" {
+		return ""
+	}
+	return filepath.Join(s.opts.DataDir, "audit.log")
+}
 
 // Brokers are the addresses of the cluster in use.
 func (s *Stack) Brokers() []string {

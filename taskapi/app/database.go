@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/volume"
@@ -53,9 +54,9 @@ func (s *Service) openDatabase(ctx context.Context) (database, error) {
 	})
 	switch {
 	case err != nil && postgres.Unavailable(err) && ctx.Err() == nil:
-		return nil, &volume.Down{Err: err}
+		return nil, &volume.Down{Err: fmt.Errorf("DATABASE_URL: %w", err)}
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	return p, nil
 }

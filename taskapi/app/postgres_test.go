@@ -170,7 +170,7 @@ func TestADatabaseThatIsNotUpYet(t *testing.T) {
 	f.settings["SHUTDOWN_GRACE"] = "1s"
 	p, base := f.program()
 	status, _, body := volumetest.Call(t, "GET", base+"/readyz", "", "")
-	if status != 503 || !strings.HasPrefix(body, "task store: connect to PostgreSQL at 127.0.0.1:") {
+	if status != 503 || !strings.HasPrefix(body, "task store: DATABASE_URL: connect to PostgreSQL at 127.0.0.1:") {
 		t.Errorf("readyz: %d %q", status, body)
 	}
 	if status, retryAfter, _ := volumetest.Call(t, "POST", base+"/tasks", "application/json", `{"title": "early"}`); status != 503 || retryAfter == "" {
