@@ -38,11 +38,11 @@ func (y *system) startAuditors(ctx context.Context) (err error) {
 			return fmt.Errorf("make a signing key: %w", err)
 		}
 	}
-	if y.rec, err = y.startSink("auditor", "deliveries.jsonl", y.auditorSettings()...); err != nil || !y.auditsDatabase() {
-		return err
+	n := 1
+	if y.auditsDatabase() {
+		n = 2
 	}
-	second, err := y.startProgram("auditor-2", append(y.auditorSettings(), "WEBHOOK_SECRET_FILE="+y.path(secretFile))...)
-	y.rec.sinks = append(y.rec.sinks, "http://"+second+"/") // nothing was posted yet
+	y.rec, err = y.startSinks(n, "auditor", "deliveries.jsonl", y.auditorSettings()...)
 	return err
 }
 

@@ -35,21 +35,31 @@ func (y *system) startBroker(ctx context.Context) error {
 		return err
 	}
 	p := &program{name: "broker", path: self, args: []string{"broker"}, dir: y.Dir, env: func(int) ([]string, error) {
-		return []string{"CHAOS_BROKER=" + addr, "CHAOS_ADVERTISED=" + front.addr, "CHAOS_DATA=" + y.path("kafka"), fmt.Sprintf("CHAOS_PARTITIONS=%d", partitions)}, nil
+		return []string{"CHAOS_BROKER=" + addr, "CHAOS_ADVERTISED=" + front.addr, "CHAOS_DATA=" + y.path("kafka"), fmt.Sprintf("CHAOS_PARTITIONS=%d", y.partitions())}, nil
 	}}
-	for _, name := range kafkaClients {
+	for _, name := range y.kafkaClients() {
 		y.bootstrap[name] = front.addr
 	}
 	y.targets, y.brokers = append(y.targets, p), []string{addr}
 	return p.Up()
 }
 
-var kafkaClients = []string{"taskapi", "taskapi-2", "bridge-1", "bridge-2", "bridge-3"}
+// kafkaClients are all that may run.
+func (y *system) kafkaClients() []string {
+	all := []string{"taskapi", "taskapi-2"}
+	if y.Scale {
+		all = append(all, spareName("taskapi"))
+	}
+	for i := range y.bridgeCount() + 1 {
+		all = append(all, fmt.Sprintf("bridge-%d", i+1))
+	}
+	return all
+}
 
 func (y *system) startReal(ctx context.Context) error {
 	opts := kafkatest.Options{Dir: y.path("kafka"), Progress: y.out, Listeners: map[string]string{}}
 	proxies := map[string]*proxy{}
-	for _, name := range kafkaClients {
+	for _, name := range y.kafkaClients() {
 		role, _, _ := strings.Cut(name, "-")
 		p, err := y.proxy(name+"->kafka", role+"->kafka", "")
 		if err != nil {

@@ -36,7 +36,7 @@ func (y *system) dumpTopics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for p := range partitions {
+	for p := range y.partitions() {
 		if err := y.dumpPartition(ctx, topic, p, f); err != nil {
 			return err
 		}

@@ -27,16 +27,16 @@ type fault struct {
 // heal may end early when the context does.
 var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"kill": func(y *system, _ context.Context) (fault, error) {
-		t := y.pick()
+		t := y.pick("kill")
 		return fault{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGKILL)
 	},
 	"term": func(y *system, _ context.Context) (fault, error) {
-		t := y.pick()
+		t := y.pick("term")
 		return fault{target: t.Name(), last: y.between(100, 3000), heal: t.Up}, t.Down(syscall.SIGTERM)
 	},
 	// Longer than the session timeout of 10 s: a bridge continues as a zombie.
 	"stop": func(y *system, _ context.Context) (fault, error) {
-		t := y.pick()
+		t := y.pick("stop")
 		return fault{target: t.Name(), last: y.between(10500, 13000), heal: resume(t)}, t.Signal(syscall.SIGSTOP)
 	},
 	"pair":     injectPair,
@@ -50,6 +50,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"database": injectDatabase,
+	"replace":  injectReplace,
 	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
 		return fault{target: "auditor's disk full", last: y.between(2000, 6000), heal: func() error {
@@ -86,7 +87,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 }
 
 // allFaults are those of a system with one broker and without a database server.
-var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return k == "database" || slices.Contains(quorumKinds, k) }), ",")
+var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return k == "database" || k == "replace" || slices.Contains(quorumKinds, k) }), ",")
 
 var sinkFaults = []string{"disk", "sink"}
 
@@ -94,13 +95,17 @@ func resume(t target) func() error { return func() error { return t.Signal(sysca
 
 // pick returns a process other than the broker and the extra bridge. It prefers
 // one without a fault in this round: a process that is down cannot be stopped.
-func (y *system) pick() target {
+func (y *system) pick(kind string) target {
 	free := slices.DeleteFunc(slices.Clone(y.targets[1:]), func(t target) bool { return y.hit[t] })
 	if len(free) == 0 {
-		free = y.targets[1:]
+		free = slices.Clone(y.targets[1:])
+	}
+	if y.Scale {
+		free = y.leastStruck(kind, free)
 	}
 	t := free[y.rand.IntN(len(free))]
 	y.hit[t] = true
+	y.struck[kind+" "+t.Name()]++
 	return t
 }
 
@@ -110,7 +115,7 @@ func (y *system) between(low, high int) time.Duration {
 
 // injectPair kills or stops two processes at once.
 func injectPair(y *system, _ context.Context) (fault, error) {
-	a, b := y.pick(), y.pick()
+	a, b := y.pick("pair"), y.pick("pair")
 	names := a.Name() + " and " + b.Name()
 	if y.rand.IntN(2) == 0 {
 		return fault{target: "kill " + names, last: y.between(100, 3000), heal: func() error { return errors.Join(a.Up(), b.Up()) }},
@@ -138,7 +143,7 @@ func injectAll(y *system, _ context.Context) (fault, error) {
 
 // injectLoop kills a process ten times, sometimes before it is ready.
 func injectLoop(y *system, ctx context.Context) (fault, error) {
-	t := y.pick()
+	t := y.pick("loop")
 	gaps := make([]time.Duration, 9)
 	for i := range gaps {
 		gaps[i] = y.between(50, 1500)
@@ -279,7 +284,7 @@ func (y *system) injectFaults(ctx context.Context) {
 		chosen := slices.Clone(turn[:n])
 		turn = turn[n:]
 		for _, k := range all {
-			if y.rand.IntN(max(3, len(all))) == 0 && !slices.Contains(chosen, k) {
+			if y.rand.IntN(y.oddsOf(k, max(3, len(all)))) == 0 && !slices.Contains(chosen, k) {
 				chosen = append(chosen, k)
 			}
 		}
@@ -348,7 +353,13 @@ func (y *system) heal() error {
 	for _, t := range y.targets {
 		errs = append(errs, t.Signal(syscall.SIGCONT), t.Up())
 	}
-	return errors.Join(append(errs, y.extraBridge.Down(syscall.SIGTERM))...)
+	for name, route := range y.routes {
+		route(y.addrs[name])
+	}
+	for _, p := range y.spare() {
+		errs = append(errs, p.Down(syscall.SIGTERM))
+	}
+	return errors.Join(errs...)
 }
 
 func (y *system) dumpFaults() error {

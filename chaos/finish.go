@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,7 @@ func (y *system) finish(ctx context.Context, stuck string, took time.Duration) e
 		build = []byte("unknown")
 	}
 	r := check.Run{Seed: y.Seed, Build: strings.TrimSpace(string(build)), Topic: topic, Group: auditGroup, Notify: noticeTypes, Notifier: noticeGroup, Redriven: y.redriven.Load(), Seconds: took.Seconds(),
-		Topology: fmt.Sprintf("taskapi x%d on %s, bridge x2 and an extra one, notifier, auditor x%d, %s kafka of %d, %d partitions, %d clients", len(y.load.apis), y.Database, len(y.rec.sinks), y.Kafka, max(1, y.Brokers), partitions, y.Workers),
+		Topology: fmt.Sprintf("taskapi x%d on %s, bridge x%d and an extra one, notifier x%d, auditor x%d, %s kafka of %d, %d partitions, %d clients", len(y.load.apis), y.Database, y.bridgeCount(), len(y.notices.sinks), len(y.rec.sinks), y.Kafka, max(1, y.Brokers), y.partitions(), y.Workers),
 		Drained:  stuck == "", Stuck: stuck, Unproved: y.verifyLog(ctx), Left: y.notInjected(), Counts: y.counts(), Limits: y.watch.limits, Need: y.need()}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -73,6 +74,9 @@ func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
 	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load()),
 		"redriven": int(y.letters.Load()), "paused-restarts": int(y.pauses.restarted.Load())}
+	if y.Scale {
+		maps.Copy(c, y.struck)
+	}
 	for _, p := range y.programs() {
 		p.mu.Lock()
 		c["starts"] += p.starts

@@ -103,7 +103,7 @@ func (y *system) signAsBridge(header http.Header, body string) error {
 func (y *system) post(ctx context.Context, event string, sign func(http.Header, string) error) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, y.rec.sinks[0], strings.NewReader(event))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, y.rec.next(), strings.NewReader(event))
 	if err != nil {
 		return 0, err
 	}

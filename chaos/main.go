@@ -18,6 +18,8 @@
 //	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
 //	                 min.insync.replicas 2, and all bridges are static members
 //	-database sqlite or postgres: a real server, with two Task APIs and two auditors on it
+//	-scale           12 partitions, 3 bridges, 2 Task APIs, auditors and notifiers on
+//	                 PostgreSQL and, unless -kafka is embedded, 3 brokers
 //	-workers 8       clients, each with a history of its own
 //	-rate 20         operations a second of each client
 //	-faults LIST     kinds to choose from (all):
@@ -37,6 +39,9 @@
 //	                                      kafka, bridge, notifier and auditor
 //	                 with -database postgres also:
 //	                   database           the server is killed or stopped, or its sessions end
+//	                 with -scale also:
+//	                   replace            a new process takes the place of one, which then ends or is killed;
+//	                                      in a run of 5m or longer each one is killed, stopped and replaced
 //	                 with -brokers 3 also:
 //	                   leader, coordinator, hang  that broker is killed; one is stopped
 //	                   majority           two are killed, in a run of 2m or longer for 30 s
@@ -129,6 +134,7 @@ type settings struct {
 	Dir, Kafka, Bin string
 	Brokers         int    // 3, or one
 	Database        string // sqlite or postgres
+	Scale           bool   // several of everything
 	Workers, Acks   int
 	Rate            float64
 	Faults, Answers string
@@ -164,6 +170,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
 		f.IntVar(&s.Brokers, "brokers", 1, "")
 		f.StringVar(&s.Database, "database", "sqlite", "")
+		f.BoolVar(&s.Scale, "scale", false, "")
 		f.StringVar(&s.Bin, "bin", "", "")
 		f.IntVar(&s.Workers, "workers", 8, "")
 		f.IntVar(&s.Acks, "acks", 0, "")
@@ -182,6 +189,12 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := s.checkDatabase(); err != nil {
 		return err
 	}
+	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
+		return err
+	}
+	if s.Scale {
+		s.scale()
+	}
 	if err := s.chooseFaults(); err != nil {
 		return err
 	}
@@ -189,9 +202,6 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		if !strings.Contains(","+allAnswers+",", ","+answer+",") {
 			return &usageError{fmt.Sprintf("-answers: unknown answer %q: choose from %s", answer, allAnswers)}
 		}
-	}
-	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
-		return err
 	}
 	if s.Brokers != 1 && (s.Brokers != 3 || s.Kafka != "real") {
 		return &usageError{"-brokers must be 1, or 3 with a real Kafka"}
@@ -217,6 +227,12 @@ func (s *settings) chooseFaults() error {
 	}
 	if s.Database == "postgres" {
 		possible += ",database"
+	}
+	if s.Scale {
+		possible += ",replace"
+	}
+	if s.Faults == anyFault && s.Scale {
+		s.Faults = s.scaledFaults()
 	}
 	if s.Faults == anyFault {
 		s.Faults = possible

@@ -29,6 +29,7 @@ func (y *system) need() map[string]int {
 	if slices.Contains(plan, "sink") && strings.Contains(y.Answers, "cut-after") {
 		n["dedup-hits"] = 1
 	}
+	maps.Copy(n, y.needEach(plan))
 	if slices.Contains(plan, "intruder") {
 		n["forged-refused"] = 1
 	}

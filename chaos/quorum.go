@@ -32,7 +32,7 @@ func (y *system) startQuorum(ctx context.Context) error {
 	opts := kafkatest.Options{Dir: y.path("kafka"), Progress: y.out, Listeners: map[string]string{}}
 	proxies := map[string]*proxy{} // by node and listener
 	fronts := map[string][]string{}
-	for _, name := range kafkaClients {
+	for _, name := range y.kafkaClients() {
 		role, _, _ := strings.Cut(name, "-")
 		listener := strings.ToUpper(strings.ReplaceAll(name, "-", ""))
 		opts.Listeners[listener] = "" // advertised by node, below
@@ -205,7 +205,7 @@ func injectRolling(y *system) (fault, error) {
 func injectUpdate(y *system, ctx context.Context) (fault, error) {
 	return fault{target: "each bridge in turn", heal: func() error {
 		var errs []error
-		for _, b := range y.bridges[:2] {
+		for _, b := range y.bridges[:y.bridgeCount()] {
 			errs = append(errs, b.Down(syscall.SIGTERM), b.Up())
 			wait, cancel := context.WithTimeout(ctx, 20*time.Second)
 			for !y.ready(wait, b.name) && retry.Pause(wait, 100*time.Millisecond) == nil {

@@ -28,7 +28,6 @@ const allAnswers = "cut-after,302,500,cut-after,503,hang,cut,cut-after"
 // taken for those of the next.
 type recorder struct {
 	clock    clock
-	sinks    []string // asked in turn; set before the first post
 	posts    atomic.Int64
 	client   *http.Client
 	server   *http.Server
@@ -42,18 +41,19 @@ type recorder struct {
 	rejected atomic.Int64 // posts answered with 422, whose events become dead letters
 	turn     int          // of the modes; owned by injectFaults
 
-	mu   sync.Mutex // guards what follows; held while a line is written
-	file *file
-	acks []int64 // when each 2xx was given
-	err  error
+	mu    sync.Mutex // guards what follows; held while a line is written
+	sinks []string   // asked in turn
+	file  *file
+	acks  []int64 // when each 2xx was given
+	err   error
 }
 
-func newRecorder(c clock, sink string, f *file) (*recorder, error) {
+func newRecorder(c clock, f *file) (*recorder, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	r := &recorder{clock: c, sinks: []string{sink}, file: f, addr: l.Addr().String(), client: &http.Client{
+	r := &recorder{clock: c, file: f, addr: l.Addr().String(), client: &http.Client{
 		Timeout:       10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
@@ -65,6 +65,26 @@ func newRecorder(c clock, sink string, f *file) (*recorder, error) {
 		}
 	})
 	return r, nil
+}
+
+// sink adds one that is asked in its turn, and returns what replaces its address.
+func (r *recorder) sink(addr string) (replace func(addr string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := len(r.sinks)
+	r.sinks = append(r.sinks, "http://"+addr+"/")
+	return func(addr string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.sinks[i] = "http://" + addr + "/"
+	}
+}
+
+// next is the address for a post.
+func (r *recorder) next() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sinks[int(r.posts.Add(1))%len(r.sinks)]
 }
 
 func (r *recorder) fail(err error) {
@@ -175,7 +195,7 @@ func (r *recorder) forward(req *http.Request, body []byte) (int, []byte) {
 	// has given up, as on any network.
 	ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
 	defer cancel()
-	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.sinks[int(r.posts.Add(1))%len(r.sinks)], bytes.NewReader(body))
+	out, err := http.NewRequestWithContext(ctx, http.MethodPost, r.next(), bytes.NewReader(body))
 	if err != nil {
 		r.fail(err)
 		return 0, nil

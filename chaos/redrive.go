@@ -17,7 +17,7 @@ import (
 // injectRedrive has the notifier refuse events for a while, and then a bridge
 // deliver their dead letters. Every other time the bridge is killed at it.
 func injectRedrive(y *system, ctx context.Context) (fault, error) {
-	mode, b := "422", y.bridges[y.rand.IntN(2)]
+	mode, b := "422", y.bridges[y.rand.IntN(y.bridgeCount())]
 	die := time.Duration(0)
 	how := "delivers them"
 	if y.turns["redrive"]++; y.turns["redrive"]%2 == 0 { // the first one is counted

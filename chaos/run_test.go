@@ -60,6 +60,21 @@ func TestShortRunOnPostgreSQL(t *testing.T) {
 		Faults: "kill,stop,database,sink", First: sinkFaults, Answers: "cut-after,cut-after,503"})
 }
 
+// TestShortScaledRun kills, stops and replaces processes of a system that has several of
+// each. make scale is the long form, in which each of them has its turn.
+func TestShortScaledRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	s := settings{Duration: time.Minute, Drain: 2 * time.Minute, Seed: 2, Kafka: "embedded", Bin: build(t), Workers: 4, Rate: 10, Scale: true, Once: true,
+		First: []string{"replace", "kill"}, Faults: "kill,replace", Need: map[string]int{"acks": 50}}
+	s.scale()
+	for _, kind := range s.First {
+		s.Need["effective:"+kind], s.Need["recovered:"+kind] = 1, 1
+	}
+	green(t, s)
+}
+
 // TestSeveralBrokers loses brokers and bridges one after the other, with three
 // replicas of which two must acknowledge, and judges what is left.
 func TestSeveralBrokers(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -52,11 +53,11 @@ func (y *system) startServices(ctx context.Context) error {
 	if err := y.startAuditors(ctx); err != nil {
 		return err
 	}
-	if y.notices, err = y.startSink("notifier", "notices.jsonl"); err != nil {
+	if y.notices, err = y.startSinks(y.notifierCount(), "notifier", "notices.jsonl"); err != nil {
 		return err
 	}
-	for _, name := range []string{"bridge-1", "bridge-2"} {
-		b, err := y.newBridge(name)
+	for i := range y.bridgeCount() {
+		b, err := y.newBridge(fmt.Sprintf("bridge-%d", i+1))
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (y *system) startServices(ctx context.Context) error {
 			return err
 		}
 	}
-	if y.extraBridge, err = y.newBridge("bridge-3"); err != nil {
+	if y.extraBridge, err = y.newBridge(fmt.Sprintf("bridge-%d", y.bridgeCount()+1)); err != nil {
 		return err
 	}
 	y.load = &load{clock: y.clock, client: &http.Client{
@@ -88,8 +89,10 @@ func (y *system) startTaskAPIs(ctx context.Context) error {
 			names = append(names, "taskapi-2")
 		}
 	}
+	settings := append(y.signed("EVENT_SIGNING_KEY_FILE", signingKeyFile), "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")
+	y.addSpare("taskapi", settings)
 	for _, name := range names {
-		api, err := y.startProgram(name, append(y.signed("EVENT_SIGNING_KEY_FILE", signingKeyFile), "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")...)
+		api, err := y.startProgram(name, settings...)
 		if err != nil {
 			return err
 		}
@@ -97,6 +100,7 @@ func (y *system) startTaskAPIs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		y.routes[name] = p.connectTo
 		y.load.apis = append(y.load.apis, "http://"+p.addr)
 	}
 	return nil
@@ -121,38 +125,57 @@ func (y *system) mountDisk() {
 	y.disk, y.logDir = d, d.path
 }
 
-// startSink starts a sink and the recorder in front of it.
-func (y *system) startSink(name, file string, env ...string) (*recorder, error) {
-	addr, err := y.startProgram(name, append(env, "WEBHOOK_SECRET_FILE="+y.path(secretFile))...)
-	if err != nil {
-		return nil, err
-	}
+// startSinks starts n of a sink and the recorder in front of them.
+func (y *system) startSinks(n int, name, file string, env ...string) (*recorder, error) {
 	f, err := y.file(file)
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRecorder(y.clock, "http://"+addr+"/", f)
-	if err == nil {
-		r.pauses = &y.pauses
+	r, err := newRecorder(y.clock, f)
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	r.pauses = &y.pauses
+	env = append(env, "WEBHOOK_SECRET_FILE="+y.path(secretFile))
+	y.addSpare(name, env)
+	for i := range n {
+		each := name
+		if i > 0 {
+			each = fmt.Sprintf("%s-%d", name, i+1)
+		}
+		addr, err := y.startProgram(each, env...)
+		if err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+		y.routes[each] = r.sink(addr)
+	}
+	return r, nil
 }
 
 func (y *system) startProgram(name string, more ...string) (addr string, err error) {
-	addr = freeport.Addr()
-	y.ops[name] = freeport.Addr()
-	binary, _, _ := strings.Cut(name, "-") // of taskapi-2
-	p := &program{name: name, path: filepath.Join(y.Bin, binary), dir: y.Dir,
-		env: func(int) ([]string, error) { return y.environment(name, addr, more...), nil }}
+	p := y.newProgram(name, more...)
 	y.targets = append(y.targets, p)
-	return addr, p.Up()
+	return y.addrs[name], p.Up()
+}
+
+// newProgram returns a program that is down.
+func (y *system) newProgram(name string, more ...string) *program {
+	y.addrs[name], y.ops[name] = freeport.Addr(), freeport.Addr()
+	return &program{name: name, path: filepath.Join(y.Bin, roleOf(name)), dir: y.Dir,
+		env: func(int) ([]string, error) { return y.environment(name, y.addrs[name], more...), nil }}
+}
+
+// roleOf is the program of taskapi-2.
+func roleOf(name string) string {
+	role, _, _ := strings.Cut(name, "-")
+	return role
 }
 
 func (y *system) environment(name, addr string, more ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "LISTEN_ADDR=" + addr, "OPS_ADDR=" + y.ops[name], "LOG_FORMAT=json", "SHUTDOWN_GRACE=5s",
 		"KAFKA_BOOTSTRAP_SERVERS=" + y.bootstrap[name], "KAFKA_TOPIC=" + topic,
-		"KAFKA_CREATE_TOPICS=true", fmt.Sprintf("KAFKA_TOPIC_PARTITIONS=%d", partitions),
+		"KAFKA_CREATE_TOPICS=true", fmt.Sprintf("KAFKA_TOPIC_PARTITIONS=%d", y.partitions()),
 	}, more...)
 }
 
@@ -179,7 +202,7 @@ func (y *system) newBridge(name string) (*program, error) {
 			return nil, err
 		}
 		env := y.environment(name, addr, "BRIDGE_CONFIG="+config.path)
-		if name == "bridge-1" || y.quorum != nil { // one member is static, the others are not; with several brokers all are
+		if name == "bridge-1" || y.quorum != nil || y.Scale { // one member is static, the others are not; with several brokers all are
 			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
 		}
 		return env, nil

@@ -195,7 +195,7 @@ func (y *system) takePartitions(ctx context.Context) error {
 		return err
 	}
 	has := func() bool { // in both subscriptions
-		return len(samples(ctx, y.ops[y.bridges[0].name], "taskwire_bridge_lag")) == 2*partitions
+		return len(samples(ctx, y.ops[y.bridges[0].name], "taskwire_bridge_lag")) == 2*y.partitions()
 	}
 	if !until(ctx, has) {
 		return errors.Join(errors.New("the bridge did not get all partitions"), y.bridges[1].Up())
@@ -372,7 +372,7 @@ func (y *system) awaitProcess(ctx context.Context, p *program) bool {
 // sendMalformed produces records that are not events: each must become a dead letter.
 func (y *system) sendMalformed(ctx context.Context) error {
 	producer := kafka.NewProducer(y.watch.client, slog.New(slog.DiscardHandler))
-	for i := range 3 * partitions { // without a key each goes to the next partition
+	for i := range 3 * y.partitions() { // without a key each goes to the next partition
 		record := event.Record{Value: fmt.Appendf(nil, "no event %d %d", y.clock.now(), i)}
 		if err := producer.Produce(ctx, topic, []event.Record{record}); err != nil {
 			return err

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,7 +24,6 @@ const (
 	deadLetters = "task-events-dlq"
 	auditGroup  = "audit-service"
 	noticeGroup = "notification-service"
-	partitions  = 4
 )
 
 var noticeTypes = []string{"task.created", "task.completed"} // what the notifier is subscribed to
@@ -34,10 +35,12 @@ type system struct {
 	rand        *rand.Rand
 	clock       clock
 	load        *load
-	rec         *recorder // in front of the auditor
-	notices     *recorder // in front of the notifier
-	targets     []target  // in the order of their start
-	extraBridge *program  // joins and leaves; not among the targets
+	rec         *recorder                    // in front of the auditor
+	notices     *recorder                    // in front of the notifier
+	targets     []target                     // in the order of their start
+	extraBridge *program                     // joins and leaves; not among the targets
+	spares      map[string]*program          // take the place of others, by role; not among the targets
+	routes      map[string]func(addr string) // send what was for a process elsewhere, by its name
 	bridges     []*program
 	configs     []*bridgeFile // of the bridges, in their order
 	proxies     []*proxy
@@ -49,6 +52,7 @@ type system struct {
 	quorum    *quorum           // nil with one broker; else the first target
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
+	addrs     map[string]string // public address, by process
 	ops       map[string]string // operator address, by process
 	admin     map[string]string // of the admin API, by bridge
 	pauses    pauses
@@ -63,8 +67,9 @@ type system struct {
 	powerLoss atomic.Bool
 
 	// Owned by injectFaults.
-	turns map[string]int  // of each kind of proxy fault
-	hit   map[target]bool // in this round
+	turns  map[string]int  // of each kind of proxy fault
+	struck map[string]int  // faults of a kind at a process, by both names
+	hit    map[target]bool // in this round
 
 	printing sync.Mutex // guards out
 
@@ -76,7 +81,8 @@ type system struct {
 // open builds and starts everything. When it fails it stops what it started.
 func open(ctx context.Context, s settings, stdout io.Writer) (*system, error) {
 	y := &system{settings: s, out: stdout, rand: rand.New(rand.NewPCG(s.Seed, 1)), clock: clock{time.Now()}, files: map[string]*file{},
-		ops: map[string]string{}, admin: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
+		spares: map[string]*program{}, routes: map[string]func(string){}, struck: map[string]int{},
+		addrs: map[string]string{}, ops: map[string]string{}, admin: map[string]string{}, bootstrap: map[string]string{}, turns: map[string]int{}}
 	err := y.build(ctx)
 	if err == nil {
 		err = y.startBroker(ctx)
@@ -99,8 +105,8 @@ func (y *system) close() error {
 	for i := len(y.targets) - 1; i >= 0; i-- {
 		errs = append(errs, y.targets[i].Down(syscall.SIGKILL))
 	}
-	if y.extraBridge != nil {
-		errs = append(errs, y.extraBridge.Down(syscall.SIGKILL))
+	for _, p := range y.spare() {
+		errs = append(errs, p.Down(syscall.SIGKILL))
 	}
 	for _, p := range y.proxies {
 		errs = append(errs, p.close())
@@ -155,7 +161,16 @@ func (y *system) programs() []*program {
 			all = append(all, p)
 		}
 	}
-	return append(all, y.extraBridge)
+	return append(all, y.spare()...)
+}
+
+// spare are the programs that are down unless a fault needs them.
+func (y *system) spare() []*program {
+	all := slices.Collect(maps.Values(y.spares))
+	if y.extraBridge != nil {
+		all = append(all, y.extraBridge)
+	}
+	return all
 }
 
 func (y *system) program(name string) *program {

@@ -89,7 +89,7 @@ func (w *watch) readOffsets(ctx context.Context) bool {
 func (w *watch) offsets(ctx context.Context, group string) (committed, ends map[int]int64, err error) {
 	var all []int
 	var last []kafkago.OffsetRequest
-	for p := range partitions {
+	for p := range w.y.partitions() {
 		all, last = append(all, p), append(last, kafkago.LastOffsetOf(p))
 	}
 	got, err := w.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: all}})
@@ -116,7 +116,7 @@ func (w *watch) offsets(ctx context.Context, group string) (committed, ends map[
 		}
 		ends[p.Partition] = p.LastOffset
 	}
-	if len(committed) != partitions || len(ends) != partitions {
+	if len(committed) != w.y.partitions() || len(ends) != w.y.partitions() {
 		return nil, nil, errors.New("not all partitions answered")
 	}
 	return committed, ends, nil
