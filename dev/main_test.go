@@ -172,7 +172,9 @@ func TestWrongDatabases(t *testing.T) {
 // A server that is not there may come; the log says which setting names it.
 func TestADatabaseThatIsDown(t *testing.T) {
 	p := startWith(t, filepath.Join(t.TempDir(), "data"), freeport.Base(), map[string]string{"DATABASE_URL": "postgres://u@" + freeport.Addr() + "/tasks"})
-	apptest.Await(t, "the log names the setting", func() bool { return p.log.Count("database unavailable") > 0 && p.log.Count("DATABASE_URL: connect to PostgreSQL") > 0 })
+	apptest.Await(t, "the log names the setting", func() bool {
+		return p.log.Count("database unavailable") > 0 && p.log.Count("DATABASE_URL: connect to PostgreSQL") > 0
+	})
 }
 
 func TestASecondInstanceIsRefusedInOneLine(t *testing.T) {
