@@ -45,6 +45,11 @@
 //	EVENT_MODE                  structured       how an event becomes a Kafka record: structured or binary
 //	                                             (CloudEvents), or envelope, for consumers that read
 //	                                             event_id, event_type, occurred_at, data and metadata
+//	EVENT_ENCODING              json             json, or avro: the data of events is Avro; see Avro
+//	SCHEMA_REGISTRY_URL                          where the schema is registered, for avro
+//	SCHEMA_REGISTRY_USERNAME                     for basic authentication
+//	SCHEMA_REGISTRY_PASSWORD_FILE                read for each request
+//	SCHEMA_REGISTRY_CA_FILE                      the system's roots when unset
 //	EVENT_SIGNING_KEY_FILE                       Ed25519 private key (PKCS #8, PEM) that signs each event;
 //	                                             see Signatures
 //	OUTBOX_LIMIT                1000000          events that may wait for Kafka
@@ -77,6 +82,17 @@
 // and the idempotency keys, into the empty database that DATABASE_URL names: all
 // or nothing. Stop the taskapi that uses the file first; the file stays, marked so
 // that none is started with it again. If it is interrupted, run it again.
+//
+// # Avro
+//
+// With EVENT_ENCODING=avro the value of a record is the event's data in Avro, behind
+// the id of its schema in the Schema Registry, and the attributes are in headers
+// (EVENT_MODE binary). The schema is registered at start under KAFKA_TOPIC-value with
+// compatibility BACKWARD; when the registry refuses it the program ends with its
+// reason. While the registry does not answer, changes are accepted and their events
+// wait, as while Kafka is down. Events that were made before, or that the schema
+// cannot carry, are published as JSON. SCHEMA_REGISTRY_URL includes the path of the
+// API, such as /apis/ccompat/v7 for Apicurio.
 //
 // # Tokens
 //

@@ -19,6 +19,7 @@ type Change struct {
 	Actor         string // "" when the API is open
 	TraceParent   string // "" when there is none
 	TraceState    string
+	DataSchema    string // address of the JSON Schema of Data; "" for none
 	Data          Data
 }
 
@@ -47,6 +48,7 @@ func AppendChange(dst []byte, c Change) ([]byte, error) {
 	b = append(b, `,"time":"`...)
 	b = c.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","datacontenttype":"`+mediaJSON+`"`...)
+	b = attributes.member(b, `,"dataschema":`, c.DataSchema)
 	b = attributes.member(b, `,"`+Actor+`":`, c.Actor)
 	b = attributes.member(b, `,"`+CorrelationID+`":`, c.CorrelationID)
 	b = append(b, `,"`+PartitionKey+`":`...)

@@ -26,7 +26,7 @@ func payload(contentType *string, data []byte) ([]byte, dataShape, error) {
 		return nil, dataNone, nil
 	}
 	if !jsonType(contentType) {
-		if utf8.Valid(data) {
+		if utf8.Valid(data) && !avroType(contentType) {
 			return data, dataText, nil
 		}
 		return data, dataBinary, nil

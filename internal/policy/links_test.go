@@ -9,7 +9,7 @@ import (
 // TestProgramsLinkNoTestPackages lists what each program links. The test cache does
 // not track it: run with -count=1, as make test does.
 func TestProgramsLinkNoTestPackages(t *testing.T) {
-	forbidden := []string{"/internal/apptest", "/internal/child", "/internal/embedkafka", "/internal/freeport", "/internal/kafkatest", "/internal/openapitest", "/internal/pgtest", "/internal/stack", "/franz-go", "goleak", "testscript", "k8s.io/"}
+	forbidden := []string{"/internal/apptest", "/internal/child", "/internal/embedkafka", "/internal/freeport", "/internal/kafkatest", "/internal/openapitest", "/internal/pgtest", "/internal/registrytest", "/internal/stack", "/franz-go/pkg/k", "/franz-go/pkg/sr/", "goleak", "testscript", "k8s.io/"}
 	for _, service := range []string{"taskapi", "bridge", "notifier", "auditor"} {
 		out, err := exec.Command("go", "list", "-deps", "../../"+service).CombinedOutput()
 		if err != nil {

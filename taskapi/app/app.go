@@ -25,8 +25,10 @@ import (
 	"github.com/taskwire/taskwire/internal/failpoint"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/internal/volume"
+	"github.com/taskwire/taskwire/taskapi/internal/avro"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/rest"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
@@ -41,6 +43,8 @@ type Service struct {
 	tokens    *token.List       // nil: the API is open
 	signer    *eventsign.Signer // nil: events are not signed
 	missing   error             // why there is no store yet
+	registry  *registry.Client
+	encoder   *avro.Encoder // nil: the data of events is published as JSON
 	store     database
 	relay     *outbox.Relay
 	transport *kafka.Transport
@@ -68,6 +72,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 		if s.signer, err = eventsign.OpenSigner(cfg.SigningKeyFile, log); err != nil {
 			return nil, fmt.Errorf("read EVENT_SIGNING_KEY_FILE: %w", err)
 		}
+	}
+	if err = s.openEncoder(ctx); err != nil {
+		return nil, err
 	}
 	if s.transport, err = kafka.NewTransport(cfg.Kafka); err != nil {
 		return nil, err
@@ -110,10 +117,19 @@ func (s *Service) load(ctx context.Context) error {
 
 func (s *Service) newRelay() *outbox.Relay {
 	client := kafka.NewClient(s.cfg.Kafka, s.transport)
+	var encoder outbox.Encoder
+	if s.encoder != nil {
+		encoder = s.encoder
+	}
 	return outbox.New(outbox.Config{
 		Topic: s.cfg.Kafka.Topic,
-		Mode:  s.cfg.EventMode,
+		Mode:  s.cfg.EventMode, Encoder: encoder,
 		Prepare: func(ctx context.Context) error {
+			if s.encoder != nil {
+				if err := s.encoder.Register(ctx); err != nil {
+					return err
+				}
+			}
 			return kafka.EnsureTopic(ctx, client, s.cfg.Kafka.Topic, s.cfg.Kafka.Partitions, s.cfg.Kafka.CreateTopics)
 		},
 		Log:      s.log,
@@ -228,6 +244,9 @@ func (s *Service) flush(ctx context.Context, until time.Time) error {
 
 func (s *Service) closeStore() error {
 	s.transport.Close()
+	if s.registry != nil {
+		s.registry.Close()
+	}
 	return s.store.Close()
 }
 
@@ -242,6 +261,9 @@ func (s *Service) Close() error {
 	}
 	if s.transport != nil {
 		s.transport.Close()
+	}
+	if s.registry != nil {
+		s.registry.Close()
 	}
 	return errors.Join(errs...)
 }

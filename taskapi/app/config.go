@@ -11,6 +11,7 @@ import (
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/postgres"
+	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
@@ -23,6 +24,8 @@ type Config struct {
 	Compact         bool            // rewrite a database of an earlier version that cannot shrink, DATABASE_COMPACT
 	WaitForLock     bool            // wait for the process that has the SQLite file, in place of refusing to start, WAIT_FOR_LOCK
 	EventMode       event.Mode      // how an event becomes a Kafka record, EVENT_MODE
+	Avro            bool            // the data of events is published in Avro, EVENT_ENCODING
+	Registry        registry.Config // of Avro schemas
 	SigningKeyFile  string          // EVENT_SIGNING_KEY_FILE; "" leaves events unsigned
 	TokensFile      string          // API_TOKENS_FILE; "" leaves the API open
 	OutboxLimit     int64           // events that may wait for Kafka before changes are refused, OUTBOX_LIMIT
@@ -42,6 +45,10 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		TokensFile:      r.String("API_TOKENS_FILE", ""),
 		OutboxLimit:     int64(r.Int("OUTBOX_LIMIT", 1_000_000, 1, 1_000_000_000)),
 		OutboxRetention: r.Duration("OUTBOX_RETENTION", time.Hour, time.Minute, 365*24*time.Hour),
+	}
+	cfg.Registry, cfg.Avro = registry.ConfigFromEnv(r)
+	if cfg.Avro && r.String("EVENT_MODE", "binary") != "binary" {
+		r.Fail("EVENT_MODE", "want binary, or none, with EVENT_ENCODING=avro: the data is the record's value")
 	}
 	if cfg.TokensFile != "" {
 		if err := token.Check(cfg.TokensFile); err != nil {

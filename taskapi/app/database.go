@@ -7,6 +7,7 @@ import (
 
 	"github.com/taskwire/taskwire/internal/postgres"
 	"github.com/taskwire/taskwire/internal/volume"
+	"github.com/taskwire/taskwire/taskapi/internal/avro"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/store"
 	"github.com/taskwire/taskwire/taskapi/internal/store/pgstore"
@@ -36,7 +37,7 @@ type database interface {
 func (s *Service) openDatabase(ctx context.Context) (database, error) {
 	if s.cfg.Postgres.URL == "" {
 		f, err := store.Open(ctx, store.Config{
-			Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(),
+			Path: s.cfg.Database, Compact: s.cfg.Compact, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(), DataSchema: s.dataSchema(),
 		})
 		switch {
 		case s.cfg.WaitForLock && errors.Is(err, store.ErrLocked):
@@ -50,7 +51,7 @@ func (s *Service) openDatabase(ctx context.Context) (database, error) {
 		return file{f}, nil
 	}
 	p, err := pgstore.Open(ctx, pgstore.Config{
-		Database: s.cfg.Postgres, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(), Log: s.log,
+		Database: s.cfg.Postgres, OutboxLimit: s.cfg.OutboxLimit, Retention: s.cfg.OutboxRetention, Signer: s.signing(), DataSchema: s.dataSchema(), Log: s.log,
 	})
 	switch {
 	case err != nil && postgres.Unavailable(err) && ctx.Err() == nil:
@@ -67,6 +68,14 @@ func (s *Service) signing() record.Signer {
 		return nil
 	}
 	return s.signer
+}
+
+// dataSchema is that of the events that the stores make.
+func (s *Service) dataSchema() string {
+	if s.encoder == nil {
+		return ""
+	}
+	return avro.DataSchema
 }
 
 // file is a database whose lock makes this process the only one.

@@ -68,6 +68,11 @@ type Publisher interface {
 	Produce(ctx context.Context, topic string, recs []event.Record) error
 }
 
+// Encoder makes the records of events whose data is published in another form.
+type Encoder interface {
+	Record(e event.Event) (event.Record, error)
+}
+
 // PartialError is a batch of which some records are durable and the others
 // are not known to be. Without it an outage of one partition would publish the
 // records of the others again and again.

@@ -28,7 +28,10 @@ const (
 type Config struct {
 	Topic string
 	Mode  event.Mode // of the records; "" is structured
-	// Prepare, if set, must succeed before the first batch: it makes sure that the topic exists.
+	// Encoder, if set, makes the records, in place of Mode.
+	Encoder Encoder
+	// Prepare, if set, must succeed before the first batch: it makes sure that the topic exists and that there is
+	// a schema. While it fails the events wait.
 	Prepare  func(ctx context.Context) error
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil for none

@@ -89,7 +89,7 @@ func (t *txn) write(a task.Answer, origin task.Origin, key task.IdempotencyKey, 
 		if t.pending >= t.s.cfg.OutboxLimit {
 			return &task.BusyError{Reason: fmt.Sprintf("%d events already wait for Kafka", t.pending), RetryAfter: 10 * time.Second}
 		}
-		body, err := record.Event(a, origin, now, t.s.cfg.Signer)
+		body, err := record.Event(a, origin, now, t.s.cfg.Signer, t.s.cfg.DataSchema)
 		if err != nil {
 			return err
 		}

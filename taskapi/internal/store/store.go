@@ -54,6 +54,8 @@ type Config struct {
 	Compact bool
 	// Signer signs each event in its transaction; nil for none.
 	Signer record.Signer
+	// DataSchema is the dataschema of each event; "" for none.
+	DataSchema string
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 

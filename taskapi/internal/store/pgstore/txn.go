@@ -303,7 +303,7 @@ func (t *txn) add(a task.Answer, origin task.Origin, key task.IdempotencyKey, no
 		if waiting := t.count + int64(len(t.events)); waiting >= t.s.cfg.OutboxLimit {
 			return &task.BusyError{Reason: fmt.Sprintf("%d events already wait for Kafka", waiting), RetryAfter: 10 * time.Second}
 		}
-		body, err := record.Event(a, origin, now, t.s.cfg.Signer)
+		body, err := record.Event(a, origin, now, t.s.cfg.Signer, t.s.cfg.DataSchema)
 		if err != nil {
 			return err
 		}

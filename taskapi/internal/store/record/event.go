@@ -17,13 +17,14 @@ type Signer interface {
 }
 
 // Event makes the event of a change, once: every retry sends these bytes. With a
-// signer they are signed, or there is no event and so no change.
-func Event(a task.Answer, origin task.Origin, now time.Time, signer Signer) ([]byte, error) {
+// signer they are signed, or there is no event and so no change. dataSchema is the
+// address of the JSON Schema of its data, "" for none.
+func Event(a task.Answer, origin task.Origin, now time.Time, signer Signer, dataSchema string) ([]byte, error) {
 	tk := a.Task
 	c := event.Change{
 		ID: NewID(now), Type: string(a.Kind), Time: now, TaskVersion: tk.Version,
 		CorrelationID: origin.CorrelationID, Actor: origin.Actor,
-		TraceParent: origin.TraceParent, TraceState: origin.TraceState,
+		TraceParent: origin.TraceParent, TraceState: origin.TraceState, DataSchema: dataSchema,
 		Data: event.Data{TaskID: tk.ID, Title: tk.Title, Status: string(tk.Status)},
 	}
 	if tk.OwnerID != "" {

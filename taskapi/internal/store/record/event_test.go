@@ -14,7 +14,7 @@ func BenchmarkEvent(b *testing.B) {
 	origin := task.Origin{CorrelationID: record.NewID(now), TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := record.Event(a, origin, now, nil); err != nil {
+		if _, err := record.Event(a, origin, now, nil, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,0 +1,249 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/taskwire/taskwire/internal/retry"
+)
+
+const (
+	askers = 4 // requests at once
+	// askRate bounds requests a second, whatever ids stand in a topic.
+	askRate = 20
+	// maxIDs bounds what is remembered, and maxText the schemas among it, by text.
+	maxIDs  = 1024
+	maxText = 4 << 20
+	// settle is how long the registry must deny an id before it is believed: a
+	// replica may lag behind the one at which a producer has registered.
+	settle = 10 * time.Second
+	// deniedFor is how long it is believed then. After that somebody may have put
+	// the schema there.
+	deniedFor = time.Minute
+)
+
+// UnknownError says that the registry has no schema under an id.
+type UnknownError struct{ ID int }
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("the schema registry has no schema with id %d", e.ID)
+}
+
+// UnusableError says that nothing can be read with the schema of an id.
+type UnusableError struct {
+	ID  int
+	Err error
+}
+
+func (e *UnusableError) Error() string { return fmt.Sprintf("schema %d: %v", e.ID, e.Err) }
+func (e *UnusableError) Unwrap() error { return e.Err }
+
+// PendingError says that the schema of an id is not known yet.
+type PendingError struct {
+	ID  int
+	Err error // what went wrong with the last request; nil: none has failed
+}
+
+func (e *PendingError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("schema %d is being fetched", e.ID)
+	}
+	return fmt.Sprintf("schema %d is not known: %v", e.ID, e.Err)
+}
+func (e *PendingError) Unwrap() error { return e.Err }
+
+// Schemas knows schemas by id. Get never waits: what it does not know is fetched by
+// the goroutines of Run, and Changed tells when something has become known. It is
+// safe for concurrent use.
+type Schemas struct {
+	fetch func(ctx context.Context, id int) (sr.Schema, error)
+	log   *slog.Logger
+	warn  rate.Sometimes
+	limit *rate.Limiter
+	asked chan int
+
+	mu      sync.Mutex
+	known   map[int]*known
+	text    int // bytes of the schemas in known
+	clock   int64
+	changed chan struct{} // closed at the next change
+}
+
+// known is what is known of an id. Without a schema and a final error it is pending.
+type known struct {
+	schema  *Schema
+	final   error
+	until   time.Time // of final; zero for ever
+	pending error     // of the last request
+	asking  bool
+	denied  time.Time // since when the registry denies it
+	again   time.Time // not asked before
+	backoff retry.Backoff
+	used    int64
+}
+
+// NewSchemas returns schemas that c fetches.
+func NewSchemas(c *Client, log *slog.Logger) *Schemas {
+	s := newSchemas(c.api.SchemaByID)
+	s.log = log
+	return s
+}
+
+func newSchemas(fetch func(context.Context, int) (sr.Schema, error)) *Schemas {
+	return &Schemas{
+		fetch: fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
+		limit: rate.NewLimiter(askRate, askRate), asked: make(chan int, maxIDs/8),
+		known: map[int]*known{}, changed: make(chan struct{}),
+	}
+}
+
+// Get returns the schema of id. A *PendingError says that it is not known yet, and
+// it is fetched if it is time for that; an *UnknownError or *UnusableError says that
+// nothing will come of waiting.
+func (s *Schemas) Get(id int) (*Schema, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock++
+	k := s.known[id]
+	if k == nil {
+		if !s.makeRoom() {
+			return nil, &PendingError{ID: id}
+		}
+		k = &known{backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}}
+		s.known[id] = k
+	}
+	k.used = s.clock
+	now := time.Now()
+	switch {
+	case k.schema != nil:
+		return k.schema, nil
+	case k.final != nil && (k.until.IsZero() || now.Before(k.until)):
+		return nil, k.final
+	case k.final != nil:
+		k.final, k.denied = nil, time.Time{}
+	}
+	if !k.asking && !now.Before(k.again) {
+		select {
+		case s.asked <- id:
+			k.asking = true
+		default: // asked for at the next call
+		}
+	}
+	return nil, &PendingError{id, k.pending}
+}
+
+// Changed is closed when something becomes known after the call.
+func (s *Schemas) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// makeRoom forgets the half that was not used for the longest time, but for what is
+// being fetched: a half at once, so that a flood of ids does not pay for each of
+// them. False: there is no room.
+func (s *Schemas) makeRoom() bool {
+	if len(s.known) < maxIDs && s.text <= maxText {
+		return true
+	}
+	ids := slices.Collect(maps.Keys(s.known))
+	slices.SortFunc(ids, func(a, b int) int { return cmp.Compare(s.known[a].used, s.known[b].used) })
+	for _, id := range ids[:len(ids)/2] {
+		k := s.known[id]
+		if k.asking {
+			continue
+		}
+		if k.schema != nil {
+			s.text -= k.schema.size
+		}
+		delete(s.known, id)
+	}
+	return len(s.known) < maxIDs && s.text <= maxText
+}
+
+// Run fetches until ctx ends.
+func (s *Schemas) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for range askers {
+		all.Go(func() { s.ask(ctx) })
+	}
+	all.Wait()
+}
+
+func (s *Schemas) ask(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-s.asked:
+			if s.limit.Wait(ctx) != nil {
+				return
+			}
+			asking, cancel := context.WithTimeout(ctx, timeout)
+			found, err := s.fetch(asking, id)
+			cancel()
+			s.learn(id, found, err, time.Now())
+		}
+	}
+}
+
+// learn takes an answer of the registry.
+func (s *Schemas) learn(id int, found sr.Schema, err error, now time.Time) {
+	var schema *Schema
+	var unusable error
+	if err == nil && found.Schema == "" {
+		err = errNoRegistry
+	}
+	if err == nil {
+		schema, unusable = use(found)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.known[id]
+	k.asking, k.pending = false, nil
+	switch {
+	case schema != nil:
+		k.schema = schema
+		s.text += schema.size
+		s.makeRoom()
+	case unusable != nil:
+		k.final = &UnusableError{id, unusable}
+	case hasCode(err, noSchema):
+		if k.denied.IsZero() {
+			k.denied = now
+		}
+		k.pending, k.again = &UnknownError{id}, now.Add(settle/4)
+		if now.Sub(k.denied) >= settle {
+			k.final, k.until = &UnknownError{id}, now.Add(deniedFor)
+		}
+	default:
+		k.pending, k.again, k.denied = explain(err), now.Add(k.backoff.Delay()), time.Time{}
+		s.warn.Do(func() { s.log.Warn("schema not fetched, events with it wait", "schema_id", id, "err", k.pending) })
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+var errNoRegistry = errors.New("the answer has no schema; see SCHEMA_REGISTRY_URL")
+
+// use makes a schema of what the registry has sent.
+func use(found sr.Schema) (*Schema, error) {
+	switch {
+	case found.Type != sr.TypeAvro:
+		return nil, fmt.Errorf("it is a schema of type %s, want AVRO", found.Type)
+	case len(found.References) > 0:
+		return nil, errors.New("it refers to other schemas, which is not supported; deliver the events with data: as-is")
+	}
+	return ParseSchema(found.Schema)
+}

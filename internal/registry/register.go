@@ -1,0 +1,86 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/twmb/franz-go/pkg/sr"
+)
+
+// Registered is a schema that the registry has.
+type Registered struct {
+	ID      int
+	Version int
+	URL     string // of the version
+}
+
+// RefusedError says that the registry has refused a schema, and why. Asking again
+// changes nothing.
+type RefusedError struct {
+	Subject string
+	Reason  string // the registry's
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the schema registry refuses the schema for subject %s: %s", e.Subject, e.Reason)
+}
+
+// Register registers an Avro schema under subject, which accepts only what can read
+// the versions before it, or returns what it was registered as. Its error is a
+// *RefusedError when the registry has refused it.
+//
+// The subject's compatibility is looked at on both sides of the registration: some
+// registries have none for a subject without a version. Levels that promise more
+// than BACKWARD are left alone.
+func (c *Client) Register(ctx context.Context, subject, schema string) (Registered, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := c.protect(ctx, subject); err != nil {
+		return Registered{}, err
+	}
+	found, err := c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
+	if hasCode(err, noSubject, noVersion, noSchema) {
+		if _, err = c.api.RegisterSchema(ctx, subject, sr.Schema{Schema: schema}, -1, -1); err == nil {
+			found, err = c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
+		}
+	}
+	if err != nil {
+		return Registered{}, refused(subject, err)
+	}
+	if err := c.protect(ctx, subject); err != nil {
+		return Registered{}, err
+	}
+	if found.ID <= 0 || found.Version <= 0 {
+		return Registered{}, errors.New("schema registry: the answer has no id and version; see SCHEMA_REGISTRY_URL")
+	}
+	return Registered{found.ID, found.Version, fmt.Sprintf("%s/subjects/%s/versions/%d", c.cfg.URL, url.PathEscape(subject), found.Version)}, nil
+}
+
+// protect sees that subject refuses what cannot read its versions.
+func (c *Client) protect(ctx context.Context, subject string) error {
+	now := c.api.Compatibility(ctx, subject)[0]
+	if now.Err != nil && !hasCode(now.Err, noSubject, noLevel) {
+		return explain(now.Err)
+	}
+	switch now.Level {
+	case sr.CompatBackward, sr.CompatBackwardTransitive, sr.CompatFull, sr.CompatFullTransitive:
+		return nil
+	}
+	set := c.api.SetCompatibility(ctx, sr.SetCompatibility{Level: sr.CompatBackward}, subject)[0]
+	if set.Err != nil && !hasCode(set.Err, noSubject) {
+		return explain(set.Err)
+	}
+	return nil
+}
+
+// refused tells a registry that says no from one that cannot answer.
+func refused(subject string, err error) error {
+	var answer *sr.ResponseError
+	if errors.As(err, &answer) && (answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusUnprocessableEntity) {
+		return &RefusedError{subject, answer.Error()}
+	}
+	return explain(err)
+}

@@ -1,0 +1,146 @@
+// Package avro publishes the data of events in Avro, with a schema that a Schema
+// Registry has.
+//
+// An event is what its transaction made and, with a key, signed: its data is JSON,
+// and its dataschema names the JSON Schema of that. Avro is how the data travels.
+// The relay encodes it when it publishes, not the transaction when it commits: so a
+// registry that is down delays events as a Kafka that is down does, and no change
+// is refused for it. And what is stored, signed and compared for duplicates does not
+// depend on the registry, or on an encoding that may be another after the next start.
+//
+// So that nothing is lost on the way, an event goes as Avro only if what a reader
+// makes of its bytes is the data that they were made of, byte for byte. Any other,
+// such as one that was committed before EVENT_ENCODING was set, goes as JSON in the
+// same binary form, and readers tell them apart by the content type.
+package avro
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/avro"
+	"golang.org/x/time/rate"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/registry"
+	"github.com/taskwire/taskwire/schemas"
+)
+
+// DataSchema is the dataschema of the events that are made to go as Avro.
+const DataSchema = schemas.TaskEventJSON
+
+// Registry registers schemas.
+type Registry interface {
+	Register(ctx context.Context, subject, schema string) (registry.Registered, error)
+}
+
+// Encoder makes records of events. It is safe for concurrent use.
+type Encoder struct {
+	registry Registry
+	subject  string
+	text     string // of the schema
+	schema   *avro.Schema
+	reader   *registry.Schema
+	log      *slog.Logger
+	warn     rate.Sometimes
+
+	mu         sync.Mutex
+	registered *registry.Registered
+}
+
+// New returns an encoder for a topic.
+func New(r Registry, topic string, log *slog.Logger) (*Encoder, error) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(schemas.TaskEvent)); err != nil {
+		return nil, fmt.Errorf("read the schema of task events: %w", err)
+	}
+	e := &Encoder{registry: r, subject: topic + "-value", text: compact.String(), log: log, warn: rate.Sometimes{Interval: 10 * time.Second}}
+	var err error
+	if e.schema, err = avro.Parse(e.text); err != nil {
+		return nil, fmt.Errorf("read the schema of task events: %w", err)
+	}
+	if e.reader, err = registry.ParseSchema(e.text); err != nil {
+		return nil, fmt.Errorf("read the schema of task events: %w", err)
+	}
+	return e, nil
+}
+
+// Register makes sure that the registry has the schema; once it has said so it is
+// not asked again. Its error is a *registry.RefusedError when the registry refuses it.
+func (e *Encoder) Register(ctx context.Context) error {
+	if e.known() != nil {
+		return nil
+	}
+	r, err := e.registry.Register(ctx, e.subject, e.text)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.registered = &r
+	e.log.Info("schema registered", "subject", e.subject, "version", r.Version, "schema_id", r.ID)
+	return nil
+}
+
+func (e *Encoder) known() *registry.Registered {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.registered
+}
+
+// value is the data of a task event, with the names of the schema's fields.
+type value struct {
+	TaskID  string  `avro:"task_id"`
+	Title   string  `avro:"title"`
+	Status  string  `avro:"status"`
+	OwnerID *string `avro:"owner_id"`
+}
+
+// Record is the record of an event, in binary mode. Register must have succeeded.
+func (e *Encoder) Record(ev event.Event) (event.Record, error) {
+	to := e.known()
+	if to == nil {
+		return event.Record{}, fmt.Errorf("no schema for subject %s is registered", e.subject)
+	}
+	if schema, _ := event.Attribute(ev, "dataschema"); schema != DataSchema {
+		return event.Binary(ev)
+	}
+	data, err := e.encode(to.ID, ev)
+	if err != nil {
+		e.warn.Do(func() {
+			e.log.Error("event published as JSON, its schema cannot carry its data", "event_id", ev.ID(), "event_type", ev.Type(), "err", err)
+		})
+		return event.Binary(ev)
+	}
+	if ev, err = event.AsAvro(ev, data, to.URL); err != nil {
+		return event.Record{}, err
+	}
+	return event.Binary(ev)
+}
+
+// encode returns the value of a record, or why a reader would not find in it what
+// is in the event.
+func (e *Encoder) encode(id int, ev event.Event) ([]byte, error) {
+	d, err := event.Task(ev)
+	if err != nil {
+		return nil, err
+	}
+	header := registry.AppendHeader(make([]byte, 0, 64+len(ev.DataEncoded)), id)
+	data, err := e.schema.AppendEncode(header, &value{d.TaskID, d.Title, d.Status, d.OwnerID})
+	if err != nil {
+		return nil, fmt.Errorf("encode the data: %w", err)
+	}
+	read, err := e.reader.AppendJSON(make([]byte, 0, len(ev.DataEncoded)), data[len(header):])
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(read, ev.DataEncoded) {
+		return nil, fmt.Errorf("a reader would find %d bytes of other data, the event has %d", len(read), len(ev.DataEncoded))
+	}
+	return data, nil
+}

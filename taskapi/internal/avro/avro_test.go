@@ -1,0 +1,170 @@
+package avro_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	lib "github.com/twmb/avro"
+
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/registry"
+	"github.com/taskwire/taskwire/schemas"
+	"github.com/taskwire/taskwire/taskapi/internal/avro"
+)
+
+type answer struct {
+	registry.Registered
+	err error
+}
+
+func (a answer) Register(context.Context, string, string) (registry.Registered, error) {
+	return a.Registered, a.err
+}
+
+const version = "http://registry/subjects/task-events-value/versions/1"
+
+func encoder(t testing.TB, log *slog.Logger) *avro.Encoder {
+	t.Helper()
+	e, err := avro.New(answer{Registered: registry.Registered{ID: 7, Version: 1, URL: version}}, "task-events", log)
+	if err == nil {
+		err = e.Register(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func change(t testing.TB, title, status, schema string) event.Event {
+	t.Helper()
+	owner := "01936b2e-7c00-7abc-8def-000000000003"
+	body, err := event.AppendChange(nil, event.Change{
+		ID: "e1", Type: event.TypeCreated, Time: time.Unix(1, 0), TaskVersion: 1, DataSchema: schema,
+		Data: event.Data{TaskID: "t1", Title: title, Status: status, OwnerID: &owner},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := event.Parse(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func attribute(e event.Event, name string) string {
+	text, _ := event.Attribute(e, name)
+	return text
+}
+
+// Whatever stands in a title, a reader finds the event as it was made, byte for byte.
+func TestARecordHasTheEvent(t *testing.T) {
+	e := encoder(t, slog.New(slog.DiscardHandler))
+	for _, title := range []string{"Buy milk", "Grüße 😀", `"quoted" \ <b>&amp;</b> /`, "\u007f\u00a0", "日本語"} {
+		made := change(t, title, "in_progress", avro.DataSchema)
+		rec, err := e.Record(made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		travels, mode, err := event.FromRecord(rec)
+		if err != nil || mode != event.ModeBinary || attribute(travels, "datacontenttype") != "application/avro" || attribute(travels, "dataschema") != version || !travels.DataBase64 {
+			t.Fatalf("%q: the record has %v, %s, %v", title, travels, mode, err)
+		}
+		id, value, err := registry.CutHeader(rec.Value)
+		if id != 7 || err != nil {
+			t.Errorf("CutHeader = %d, %v", id, err)
+		}
+		var independent struct {
+			TaskID  string  `avro:"task_id"`
+			Title   string  `avro:"title"`
+			Status  string  `avro:"status"`
+			OwnerID *string `avro:"owner_id"`
+		}
+		if _, err := lib.MustParse(schemas.TaskEvent).Decode(value, &independent); err != nil || independent.Title != title || independent.Status != "in_progress" {
+			t.Errorf("the library reads %+v, %v", independent, err)
+		}
+		schema, err := registry.ParseSchema(schemas.TaskEvent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := schema.AppendJSON(nil, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := event.AsJSON(travels, data, schema.JSONSchema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := event.Append(nil, made)
+		if got, _ := event.Append(nil, back); !bytes.Equal(got, want) {
+			t.Errorf("a reader finds %s\nwant           %s", got, want)
+		}
+	}
+}
+
+// What is no event of the schema goes as JSON, and nothing is held up or lost.
+func TestWhatDoesNotFitGoesAsJSON(t *testing.T) {
+	var log bytes.Buffer
+	e := encoder(t, slog.New(slog.NewJSONHandler(&log, nil)))
+	log.Reset()
+	for name, made := range map[string]event.Event{
+		"made before Avro":     change(t, "x", "pending", ""),
+		"of another schema":    change(t, "x", "pending", "https://example.com/other.json"),
+		"an unknown status":    change(t, "x", "postponed", avro.DataSchema),
+		"one member more":      with(t, change(t, "x", "pending", avro.DataSchema), `{"task_id":"t1","title":"x","status":"pending","owner_id":null,"priority":1}`),
+		"members out of order": with(t, change(t, "x", "pending", avro.DataSchema), `{"title":"x","task_id":"t1","status":"pending","owner_id":null}`),
+		"white space":          with(t, change(t, "x", "pending", avro.DataSchema), `{"task_id": "t1","title":"x","status":"pending","owner_id":null}`),
+	} {
+		rec, err := e.Record(made)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		back, mode, err := event.FromRecord(rec)
+		want, _ := event.Append(nil, made)
+		if got, _ := event.Append(nil, back); err != nil || mode != event.ModeBinary || !bytes.Equal(got, want) {
+			t.Errorf("%s: the record has %s, %v\nwant %s", name, got, err, want)
+		}
+	}
+	var line struct{ Msg, Level string }
+	if err := json.NewDecoder(&log).Decode(&line); err != nil || line.Level != "ERROR" || line.Msg != "event published as JSON, its schema cannot carry its data" {
+		t.Errorf("log line = %+v, %v", line, err)
+	}
+}
+
+func with(t *testing.T, e event.Event, data string) event.Event {
+	t.Helper()
+	e, err := event.AsJSON(e, []byte(data), attribute(e, "dataschema"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestNoRecordWithoutASchema(t *testing.T) {
+	down := errors.New("connection refused")
+	e, err := avro.New(answer{err: down}, "task-events", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Register(t.Context()); !errors.Is(err, down) {
+		t.Errorf("Register = %v", err)
+	}
+	if _, err := e.Record(change(t, "x", "pending", avro.DataSchema)); err == nil {
+		t.Error("Record without a registered schema = nil")
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	e, made := encoder(b, slog.New(slog.DiscardHandler)), change(b, "Buy milk", "pending", avro.DataSchema)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := e.Record(made); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
