@@ -3,6 +3,7 @@ package app_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -13,13 +14,24 @@ import (
 	"github.com/taskwire/taskwire/auditor/app"
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/eventsign"
+	"github.com/taskwire/taskwire/internal/pgtest"
 )
 
 // With keys the log has what their owners have signed and nothing else of them. Its
-// lines can be verified without the auditor.
+// lines can be verified without the auditor, whatever they are kept in.
 func TestTheProducersWord(t *testing.T) {
+	t.Run("file", func(t *testing.T) {
+		producersWord(t, map[string]string{"AUDIT_LOG_PATH": filepath.Join(t.TempDir(), "audit.log")})
+	})
+	t.Run("database", func(t *testing.T) {
+		producersWord(t, map[string]string{"AUDIT_DATABASE_URL": pgtest.Start(t).URL, "AUDIT_SIGNING_KEY_FILE": signingKey(t)})
+	})
+}
+
+func producersWord(t *testing.T, settings map[string]string) {
 	dir := t.TempDir()
 	write := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
@@ -38,8 +50,8 @@ func TestTheProducersWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := []byte("task-api " + eventsign.PublicText(private.Public().(ed25519.PublicKey)) + "\n")
-	settings := map[string]string{"AUDIT_LOG_PATH": filepath.Join(dir, "audit.log"), "EVENT_VERIFY_KEYS_FILE": write("keys", known)}
-	a := &auditor{App: apptest.Start(t, "auditor", app.FromEnv, app.New, settings), t: t, path: settings["AUDIT_LOG_PATH"]}
+	settings["EVENT_VERIFY_KEYS_FILE"] = write("keys", known)
+	a := &auditor{App: apptest.Start(t, "auditor", app.FromEnv, app.New, settings), t: t}
 	sign := func(body string) string {
 		signed, err := signer.Sign([]byte(body))
 		if err != nil {
@@ -90,16 +102,26 @@ func TestTheProducersWord(t *testing.T) {
 	})
 	a.expect(a.post(sign(body("task.created", "f", 1))), 403, "cannot be verified")
 
-	ledgertest.Check(t, a.path, 5)
-	log, err := os.ReadFile(a.path)
-	if err != nil {
+	if err := a.Stop(); err != nil {
 		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := app.Verify().Run(t.Context(), env.Map(settings), []string{"--event-keys", write("known", known)}, &out, &out); err != nil ||
+		!strings.Contains(out.String(), "ok: 4 lines carry") || !strings.Contains(out.String(), "; 1 are of sources without a key") {
+		t.Errorf("verify: %v\n%s", err, &out)
+	}
+	var log bytes.Buffer
+	if err := app.Cat().Run(t.Context(), env.Map(settings), nil, &log, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err := ledgertest.Parse(log.Bytes()); err != nil || len(lines) != 5 {
+		t.Errorf("%d lines, want 5: %v", len(lines), err)
 	}
 	keys, err := eventsign.ParseKeys(known)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range bytes.Lines(log) {
+	for line := range bytes.Lines(log.Bytes()) {
 		signed, err := keys.VerifyLine(line)
 		if want := bytes.Contains(line, []byte("task-api")); err != nil || signed != want {
 			t.Errorf("signed %v, want %v: %v: %s", signed, want, err, line)

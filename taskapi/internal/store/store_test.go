@@ -59,7 +59,7 @@ func path(t *testing.T) string { return filepath.Join(t.TempDir(), "tasks.db") }
 
 func TestSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, o storetest.Options) storetest.Store {
-		s, _ := start(t, store.Config{Path: path(t), OutboxLimit: o.OutboxLimit, Now: o.Now})
+		s, _ := start(t, store.Config{Path: path(t), OutboxLimit: o.OutboxLimit, Now: o.Now, Signer: o.Signer})
 		return s
 	})
 }

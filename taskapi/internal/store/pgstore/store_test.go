@@ -51,7 +51,7 @@ func config(db *pgtest.Database) pgstore.Config {
 func TestSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, o storetest.Options) storetest.Store {
 		cfg := config(pgtest.Start(t))
-		cfg.OutboxLimit, cfg.Now = o.OutboxLimit, o.Now
+		cfg.OutboxLimit, cfg.Now, cfg.Signer = o.OutboxLimit, o.Now, o.Signer
 		s, _ := start(t, cfg)
 		return s
 	})

@@ -4,9 +4,13 @@ package storetest
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -15,7 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/eventsign"
 	"github.com/taskwire/taskwire/taskapi/internal/outbox"
+	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -29,6 +35,7 @@ type Store interface {
 type Options struct {
 	OutboxLimit int64
 	Now         func() time.Time
+	Signer      record.Signer
 }
 
 // Open makes an empty, running store that ends with the test.
@@ -39,6 +46,7 @@ func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
 		"ACreatedTaskCanBeRead":               createdTask,
 		"AnEventDescribesTheChange":           eventContent,
+		"ASignedEventKeepsItsBytes":           signedEvent,
 		"NoChangeMakesNoEvent":                noChange,
 		"CompletingTwiceEmitsOnce":            completeTwice,
 		"AnUnknownTaskIsNotFound":             notFound,
@@ -171,6 +179,66 @@ func eventContent(t *testing.T, open Open) {
 	}
 	if want := `{"task_id":"` + tk.ID + `","title":"one","status":"pending","owner_id":null}`; string(e.Data()) != want {
 		t.Errorf("data = %s, want %s", e.Data(), want)
+	}
+}
+
+// notary signs, and remembers what the store got from it.
+type notary struct {
+	*eventsign.Signer
+	mu   sync.Mutex
+	made map[string]bool
+}
+
+func (n *notary) Sign(body []byte) ([]byte, error) {
+	signed, err := n.Signer.Sign(body)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.made[string(signed)] = true
+	return signed, err
+}
+
+// A column that holds an event in any other way than as bytes, such as jsonb or a
+// text in another encoding, would spoil its signature.
+func signedEvent(t *testing.T, open Open) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := eventsign.MarshalPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(path, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := eventsign.OpenSigner(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := eventsign.ParseKeys([]byte(event.Source + " " + eventsign.PublicText(public)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &notary{Signer: signer, made: map[string]bool{}}
+	s := open(t, Options{Signer: n})
+	tk := create(t, s, `Grüße \u0000 "\\" \ud83d 'é' €  \u2028`)
+	update(t, s, tk.ID, task.Patch{Title: new("😀 $1 ''")})
+	rows := next(t, s, 1<<20, 1<<30)
+	if len(rows) != 2 {
+		t.Fatalf("%d events", len(rows))
+	}
+	for _, r := range rows {
+		if !n.made[string(r.Event)] {
+			t.Errorf("outbox row %d is not what was signed: %s", r.ID, r.Event)
+		}
+		e, err := event.Parse(r.Event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := keys.Verify(e); err != nil {
+			t.Errorf("outbox row %d: %v", r.ID, err)
+		}
 	}
 }
 
