@@ -10,10 +10,10 @@ import (
 )
 
 // The audit log is a file with one auditor, or with -database postgres it is there
-// and has two, between which the recorder takes turns. In a sweep it is always the
-// file: the points are of its writer.
+// and has two, between which the recorder takes turns. In a sweep there is one: only
+// the auditor that leads comes to the points of the tree.
 
-func (y *system) auditsDatabase() bool { return y.Database == "postgres" && y.Strikes == nil }
+func (y *system) auditsDatabase() bool { return y.Database == "postgres" }
 
 // auditSettings say where the log is, to auditors and their tools.
 func (y *system) auditSettings() []string {
@@ -39,7 +39,7 @@ func (y *system) startAuditors(ctx context.Context) (err error) {
 		}
 	}
 	n := 1
-	if y.auditsDatabase() {
+	if y.auditsDatabase() && y.Strikes == nil {
 		n = 2
 	}
 	y.rec, err = y.startSinks(n, "auditor", "deliveries.jsonl", y.auditorSettings()...)

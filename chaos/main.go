@@ -51,7 +51,9 @@
 //	-acks N          the least number of acknowledged changes (2 a second)
 //
 // Flags of sweep: -times 3 for each point, -points R2,R3 (all), and -seed, -dir,
-// -kafka and -database (one Task API) as above. A point that was hit less often is RED.
+// -kafka and -database (one Task API and one auditor) as above; with postgres the points
+// of the auditor's file are left out, and those of its transaction are there. A point
+// that was hit less often is RED.
 //
 // Flags of mutants: -only LIST of names (all), -repeat 1 runs of each, -control to
 // see that the unchanged tree is GREEN in the same runs, -duration 25s, -kafka

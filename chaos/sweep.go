@@ -38,6 +38,9 @@ type strike struct {
 	provoke func(*system, context.Context) error
 	// after undoes provoke when the point has been hit.
 	after func(*system) error
+	// database is where the auditor must have its log for the point to be in its way:
+	// sqlite stands for a file. Empty: anywhere.
+	database string
 }
 
 // strikes returns all of them.
@@ -65,21 +68,34 @@ func strikes() []strike {
 	all = append(all,
 		strike{name: "B1-stop", program: "bridge-1", most: 20, plans: []string{"B1:stop@%d"}, stopped: true},
 		strike{name: "B3-stop", program: "bridge-1", most: 20, plans: []string{"B3:stop@%d"}, stopped: true})
-	add("auditor", 40, "U1", "U2", "U3", "U4", "U5", "U6")
-	add("auditor", 8, "U8") // two segments: each has four steps
+	add("auditor", 40, "U1", "U5", "U6")
 	add("auditor", 4, "T1", "T2", "T3", "T4")
-	return append(all,
+	others := len(all)
+	add("auditor", 20, "P1", "P2", "P3", "P4")
+	all = append(all, strike{name: "P1-stop", program: "auditor", most: 20, plans: []string{"P1:stop@%d"}, stopped: true})
+	for i := range all[others:] {
+		all[others+i].database = "postgres"
+	}
+	others = len(all)
+	add("auditor", 40, "U2", "U3", "U4")
+	add("auditor", 8, "U8") // two segments: each has four steps
+	all = append(all,
 		strike{name: "U7", program: "auditor", most: 20, plans: []string{"U2:kill@%d", "U7:kill@1", "U7:kill@2"}},
 		strike{name: "U1-power", program: "auditor", most: 40, plans: []string{"U1:power@%d"}},
 		strike{name: "U3-power", program: "auditor", most: 40, plans: []string{"U3:power@%d"}},
 		strike{name: "U5-power", program: "auditor", most: 40, plans: []string{"U5:power@%d"}},
 		// A process whose fsync has failed ends by itself; one that does not loses power a little later.
 		strike{name: "U3-error", program: "auditor", most: 10, plans: []string{"U3:error@%d,U1:power@400"}})
+	for i := range all[others:] {
+		all[others+i].database = "sqlite"
+	}
+	return all
 }
 
-// pickStrikes returns the strikes of a list of names, all for an empty list.
-func pickStrikes(list string) ([]strike, error) {
-	all := strikes()
+// pickStrikes returns the strikes of a list of names, all for an empty list, that a
+// system with this database comes to.
+func pickStrikes(list, database string) ([]strike, error) {
+	all := slices.DeleteFunc(strikes(), func(s strike) bool { return s.database != "" && s.database != database })
 	if list == "" {
 		return all, nil
 	}
@@ -87,7 +103,7 @@ func pickStrikes(list string) ([]strike, error) {
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(all, func(s strike) bool { return s.name == name })
 		if i < 0 {
-			return nil, &usageError{"-points: no point is called " + name}
+			return nil, &usageError{fmt.Sprintf("-points: no point of a system on %s is called %s", database, name)}
 		}
 		chosen = append(chosen, all[i])
 	}
@@ -129,7 +145,7 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 
 // sweep turns the settings of a run into those of a sweep.
 func (s *settings) sweep() (err error) {
-	s.Strikes, err = pickStrikes(s.Points)
+	s.Strikes, err = pickStrikes(s.Points, s.Database)
 	s.Faults, s.Tags, s.Duration = "", "failpoint", time.Hour // the load ends with the last strike
 	s.Need = needOf(*s)
 	return err
@@ -144,7 +160,7 @@ func needOf(s settings) map[string]int {
 		switch k.name {
 		case "U2", "U7":
 			need["torn-tails"] += s.Times
-		case "U4", "U5", "U6": // an entry that is on disk is posted again
+		case "U4", "U5", "U6", "P4": // an entry that is on disk is posted again
 			need["dedup-hits"] += s.Times
 		case "B3": // an event that the sink has is posted again
 			need["redeliveries"]++

@@ -75,7 +75,7 @@ func TestMutantsFitTheTree(t *testing.T) {
 		t.Fatalf("%d patches: %v", len(patches), err)
 	}
 	for _, patch := range patches {
-		if _, err := (mutants{}).read(patch); err != nil {
+		if _, err := (mutants{settings: settings{Database: "sqlite"}}).read(patch); err != nil {
 			t.Errorf("%s: %v", patch, err)
 		}
 		abs, err := filepath.Abs(patch)

@@ -26,6 +26,8 @@
 //	D2 dead letter failed again, new one written, old one not marked as done
 //	U1 body read                   U2 half a line written           U3 written, not synced
 //	U4 synced, not in the index    U5 before the answer             U6 half an answer
+//	P1 head locked                 P2 rows sent, no COMMIT          P3 COMMIT sent, no answer
+//	P4 COMMIT answered, entries not
 //	T1 before a tile is written    T2 tile written, not synced      T3 before the checkpoint
 //	T4 checkpoint written, not handed on
 //	U7 in recovery, before the torn end is cut, and before the cut is synced

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
+	"github.com/taskwire/taskwire/internal/failpoint"
 )
 
 // The limits of a batch, which holds the head for as long as it takes.
@@ -174,6 +175,7 @@ func (l *Ledger) store(b *batch) error {
 			}
 			return err
 		}
+		failpoint.Hit("P1")
 		if err = l.commit(ctx, conn, b, h); err != nil {
 			l.drop()
 		}
@@ -272,8 +274,10 @@ func (l *Ledger) commit(ctx context.Context, conn *pgx.Conn, b *batch, h *head) 
 	q.Queue("INSERT INTO audit.tasks (task, last) SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT (task) DO UPDATE SET last = excluded.last", r.tasks, r.last)
 	q.Queue("UPDATE audit.head SET entries = $1, version_gaps = $2", h.entries, h.gaps)
 	q.Queue("SELECT pg_notify('" + channel + "', '')")
+	failpoint.HitAfter("P2", func() { _ = conn.SendBatch(ctx, &q).Close() })
 	q.Queue("COMMIT")
 	results := conn.SendBatch(ctx, &q)
+	failpoint.Hit("P3")
 	for range q.Len() - 1 {
 		if _, err := results.Exec(); err != nil {
 			_ = results.Close() // the same error
@@ -287,6 +291,7 @@ func (l *Ledger) commit(ctx context.Context, conn *pgx.Conn, b *batch, h *head) 
 	if tag.String() != "COMMIT" {
 		return &UnavailableError{fmt.Errorf("COMMIT was answered %s", tag)}
 	}
+	failpoint.Hit("P4")
 	if l.cfg.OnSync != nil {
 		l.cfg.OnSync(time.Since(began), len(r.seq))
 	}
