@@ -4,6 +4,7 @@
 package acceptance_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -57,6 +58,10 @@ func (l leakChecked) Run() int {
 	status := l.m.Run()
 	if err := goleak.Find(); err != nil && status == 0 {
 		fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
+		return 1
+	}
+	if err := missing(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, "metrics:", err)
 		return 1
 	}
 	return status
@@ -178,6 +183,9 @@ func setup(e *testscript.Env, m mode) error {
 // close stops what the script left running; a failed drain fails the script.
 func (w *world) close(e *testscript.Env) {
 	tb, ok := e.T().(testing.TB)
+	if err := w.examine(context.Background()); err != nil && ok {
+		tb.Errorf("metrics at the end of the script:\n%v", err)
+	}
 	if err := w.system.close(); err != nil && ok {
 		tb.Errorf("stop everything: %v", err)
 	}

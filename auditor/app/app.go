@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -70,7 +71,10 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, wrap func(ledger.Fi
 	if s.signatures, err = newSignatures(cfg.VerifyKeysFile, server, log); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	s.metrics = newMetrics()
+	s.metrics = newMetrics(server.Registry())
+	if cfg.DatabaseURL == "" {
+		server.Registry().MustRegister(volume.Space(filepath.Dir(cfg.Path)))
+	}
 	s.missing = s.begin(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, errors.Join(s.missing, server.Close())
@@ -87,7 +91,7 @@ func (s *Service) load(ctx context.Context) error {
 		return err
 	}
 	s.ledger, s.proofs = l, proofs
-	s.metrics.register(s.http.Registry(), l)
+	s.metrics.register(s.http.Registry(), l, proofs)
 	s.http.Handle(httpd.Instrument(s.http.Registry(), s.http.Tracer(), "auditor", route)(failpoint.Answers("U5", "U6", s.routes())))
 	s.http.Live(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "tree", Func: proofs.Fault})
 	s.http.Ready(httpd.Check{Name: "ledger", Func: l.Fault}, httpd.Check{Name: "disk", Func: l.Room})

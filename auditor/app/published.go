@@ -165,6 +165,15 @@ func (p *published) Signed(ctx context.Context) ([]byte, error) {
 	return p.ledger.ReadTile(ctx, "checkpoint")
 }
 
+// Covered is how many entries the newest checkpoint covers.
+func (p *published) Covered(ctx context.Context) (int64, error) {
+	_, c, err := p.newest(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return c.N, err
+}
+
 // Prove waits for the checkpoint that covers the line: another auditor may sign it.
 func (p *published) Prove(ctx context.Context, line int64) (tree.Proof, error) {
 	for {

@@ -19,6 +19,7 @@ import (
 // prover is the tree of the log, for those who ask.
 type prover interface {
 	Signed(ctx context.Context) ([]byte, error) // the newest checkpoint
+	Covered(ctx context.Context) (int64, error) // entries that it covers, 0 before the first
 	Prove(ctx context.Context, line int64) (tree.Proof, error)
 	Store() tree.Store
 	Failed() <-chan struct{} // closed when the log is not the one that was signed
@@ -114,6 +115,12 @@ func leaves(l *ledger.Ledger) tree.Source {
 func (p *proofs) Signed(context.Context) ([]byte, error) {
 	signed, _ := p.Checkpoint()
 	return signed, nil
+}
+
+// Covered is how many entries the newest checkpoint covers.
+func (p *proofs) Covered(context.Context) (int64, error) {
+	_, c := p.Checkpoint()
+	return c.N, nil
 }
 
 // Store has the tiles.

@@ -258,7 +258,10 @@ func (s *Server) publicRoutes() http.Handler {
 func (s *Server) opsRoutes() http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,                     // the older text form has no exemplars
+		ErrorHandling:     promhttp.ContinueOnError, // a database that does not answer takes its own metrics away, not all of them
+	}))
 	if s.cfg.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

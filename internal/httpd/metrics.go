@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/taskwire/taskwire/internal/build"
+	"github.com/taskwire/taskwire/internal/latency"
 	"github.com/taskwire/taskwire/internal/trace"
 )
 
@@ -30,11 +31,9 @@ func Instrument(reg prometheus.Registerer, tracer *trace.Tracer, service string,
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskwire_http_requests_total", Help: "Requests answered, by route and status code.",
 	}, []string{"service", "route", "code"})
-	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "taskwire_http_request_seconds", Help: "Time from the request's header to the end of the answer.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
-	}, []string{"service", "route"})
-	reg.MustRegister(requests, seconds)
+	reg.MustRegister(requests)
+	seconds := latency.New(reg, "taskwire_http_request_seconds", "Time from the request's header to the end of the answer.",
+		500*time.Microsecond, 15, "service", "route")
 	// Looking a series up by its labels costs more than counting; there are few.
 	var mu sync.RWMutex
 	known := map[outcome]series{}
@@ -45,7 +44,7 @@ func Instrument(reg prometheus.Registerer, tracer *trace.Tracer, service string,
 		if ok {
 			return s
 		}
-		s = series{requests.WithLabelValues(service, o.route, strconv.Itoa(o.status)), seconds.WithLabelValues(service, o.route)}
+		s = series{requests.WithLabelValues(service, o.route, strconv.Itoa(o.status)), seconds.Of(service, o.route)}
 		mu.Lock()
 		known[o] = s
 		mu.Unlock()
@@ -61,7 +60,7 @@ func Instrument(reg prometheus.Registerer, tracer *trace.Tracer, service string,
 			span.End(name, r.Method, rec.status)
 			s := find(outcome{name, rec.status})
 			s.count.Inc()
-			s.seconds.Observe(time.Since(start).Seconds())
+			s.seconds.Observe(time.Since(start), trace.ID(r.Context()))
 		})
 	}
 }
@@ -74,7 +73,7 @@ type outcome struct {
 
 type series struct {
 	count   prometheus.Counter
-	seconds prometheus.Observer
+	seconds *latency.Histogram
 }
 
 type statusRecorder struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -34,6 +35,31 @@ func TopicBounds(ctx context.Context, client *kafkago.Client, topic string, n in
 		}
 		if all[id] = (Bounds{first[id].Offset, last[id].Offset}); all[id].End < all[id].First {
 			return nil, fmt.Errorf("look up the offsets of %s/%d: the broker says %d to %d", topic, id, all[id].First, all[id].End)
+		}
+	}
+	return all, nil
+}
+
+// OffsetsSince returns, for each partition of topic with these bounds, the offset of the first
+// record that is not older than at, by the clock that the topic's retention goes by;
+// the end of the partition when there is none. It fails without an answer for each.
+// ctx needs a deadline.
+func OffsetsSince(ctx context.Context, client *kafkago.Client, topic string, bounds []Bounds, at time.Time) ([]int64, error) {
+	ids := make([]int, len(bounds))
+	for id := range ids {
+		ids[id] = id
+	}
+	found := map[int]Offset{}
+	if err := listOffsets(ctx, client, topic, ids, at.UnixMilli(), found); err != nil {
+		return nil, fmt.Errorf("look up the offsets of topic %s: %w", topic, err)
+	}
+	all := make([]int64, len(bounds))
+	for id := range all {
+		switch all[id] = found[id].Offset; {
+		case errors.Is(found[id].Err, errNone):
+			all[id] = bounds[id].End
+		case found[id].Err != nil:
+			return nil, fmt.Errorf("look up the offsets of %s/%d: %w", topic, id, found[id].Err)
 		}
 	}
 	return all, nil
@@ -86,12 +112,17 @@ func listOffsets(ctx context.Context, client *kafkago.Client, topic string, part
 	return nil
 }
 
-var errNoAnswer = errors.New("the broker did not say")
+var (
+	errNoAnswer = errors.New("the broker did not say")
+	errNone     = errors.New("the broker says that there is no such record")
+)
 
 func offsetFrom(p listoffsets.ResponsePartition) Offset {
 	switch {
 	case p.ErrorCode != 0:
 		return Offset{Err: kafkago.Error(p.ErrorCode)}
+	case p.Offset == -1:
+		return Offset{Err: errNone}
 	case p.Offset < 0:
 		return Offset{Err: fmt.Errorf("the broker says %d", p.Offset)}
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,22 +58,48 @@ const cleanupPolicy, compact = "cleanup.policy", "compact"
 
 // IsCompacted reports whether a topic keeps the last record of each key.
 func IsCompacted(ctx context.Context, client *kafkago.Client, topic string) (bool, error) {
-	resp, err := client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{Resources: []kafkago.DescribeConfigRequestResource{
-		{ResourceType: kafkago.ResourceTypeTopic, ResourceName: topic, ConfigNames: []string{cleanupPolicy}}}})
-	if err != nil {
-		return false, fmt.Errorf("look up the settings of topic %s: %w", topic, Plain(err))
+	set, err := settings(ctx, client, topic, cleanupPolicy)
+	return slices.Contains(strings.Split(set[cleanupPolicy], ","), compact), err
+}
+
+// Retention is how old a record may get before the brokers delete it, 0 when they
+// never do because of its age. ctx needs a deadline.
+func Retention(ctx context.Context, client *kafkago.Client, topic string) (time.Duration, error) {
+	const age = "retention.ms"
+	set, err := settings(ctx, client, topic, cleanupPolicy, age)
+	if err != nil || !slices.Contains(strings.Split(set[cleanupPolicy], ","), "delete") {
+		return 0, err
 	}
+	ms, err := strconv.ParseInt(set[age], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("look up the settings of topic %s: %s %q", topic, age, set[age])
+	}
+	const most = math.MaxInt64 / int64(time.Millisecond) // what a Duration holds, 292 years
+	return time.Duration(min(max(ms, 0), most)) * time.Millisecond, nil
+}
+
+// settings returns what is in force for a topic, with an answer for each name.
+func settings(ctx context.Context, client *kafkago.Client, topic string, names ...string) (map[string]string, error) {
+	resp, err := client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{Resources: []kafkago.DescribeConfigRequestResource{
+		{ResourceType: kafkago.ResourceTypeTopic, ResourceName: topic, ConfigNames: names}}})
+	if err != nil {
+		return nil, fmt.Errorf("look up the settings of topic %s: %w", topic, Plain(err))
+	}
+	set := map[string]string{}
 	for _, r := range resp.Resources {
 		if r.Error != nil {
-			return false, fmt.Errorf("look up the settings of topic %s: %w", topic, r.Error)
+			return nil, fmt.Errorf("look up the settings of topic %s: %w", topic, r.Error)
 		}
 		for _, e := range r.ConfigEntries {
-			if e.ConfigName == cleanupPolicy {
-				return slices.Contains(strings.Split(e.ConfigValue, ","), compact), nil
-			}
+			set[e.ConfigName] = e.ConfigValue
 		}
 	}
-	return false, fmt.Errorf("look up the settings of topic %s: no answer about %s", topic, cleanupPolicy)
+	for _, name := range names {
+		if _, ok := set[name]; !ok {
+			return nil, fmt.Errorf("look up the settings of topic %s: no answer about %s", topic, name)
+		}
+	}
+	return set, nil
 }
 
 func ensure(ctx context.Context, client *kafkago.Client, want kafkago.TopicConfig, create bool) error {

@@ -141,6 +141,14 @@ type Delivery struct{ process, post otel.Span }
 // Headers are what the post has to carry, so that the sink continues the trace.
 func (d *Delivery) Headers() (parent, state string) { return headers(d.post.SpanContext()) }
 
+// ID is the trace id of spans that are recorded, "" for others and for none.
+func (d *Delivery) ID() string {
+	if d == nil || !d.post.SpanContext().IsSampled() {
+		return ""
+	}
+	return d.post.SpanContext().TraceID().String()
+}
+
 // End ends the spans. status is that of the answer, 0 without one; outcome is a word for
 // it, and err says why the events are not accepted.
 func (d *Delivery) End(status int, outcome string, err error) {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -81,6 +82,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	}
 	if s.server, err = httpd.Listen(ctx, cfg.HTTP, log); err != nil {
 		return nil, err
+	}
+	if cfg.Postgres.URL == "" {
+		s.server.Registry().MustRegister(volume.Space(filepath.Dir(cfg.Database)))
 	}
 	s.missing = s.load(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {

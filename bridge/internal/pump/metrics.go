@@ -11,12 +11,13 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/internal/latency"
 )
 
 // Metrics are the bridge's, for all subscriptions.
 type Metrics struct {
 	attempts    *prometheus.CounterVec
-	seconds     *prometheus.HistogramVec
+	seconds     *latency.Vec
 	deadLetters *prometheus.CounterVec
 	rebalances  *prometheus.CounterVec
 	unsealed    *prometheus.CounterVec
@@ -28,6 +29,8 @@ type Metrics struct {
 	oldest      *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
 	blocked     *prometheus.GaugeVec
+	expiring    *prometheus.GaugeVec
+	headroom    *prometheus.GaugeVec
 
 	mu   sync.Mutex
 	subs []*Subscription // asked for their gauges at each scrape
@@ -54,13 +57,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		lag:         gauge("lag", "End of the partition minus the committed offset.", "subscription", "partition"),
 		oldest:      gauge("oldest_unacked_seconds", "Age of the oldest event that is fetched and not done.", "subscription"),
 		inFlight:    gauge("in_flight", "Posts in flight.", "subscription"),
+		expiring:    gauge("expiring_records", "Records that the group has not read and that are older than 80 % of the topic's retention.ms, at the replica that has partition 0.", "subscription", "partition"),
+		headroom:    gauge("headroom_records", "Records that the topic still has and the group has read: at 0, the next that Kafka deletes is one that the group has not read. At the replica that has partition 0.", "subscription", "partition"),
 		blocked:     gauge("blocked", "1 while something holds the commit back, by reason.", "subscription", "reason"),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "taskwire_bridge_attempt_seconds", Help: "Time of one post.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
-		}, []string{"subscription"}),
+		seconds:     latency.New(reg, "taskwire_bridge_attempt_seconds", "Time of one post.", 500*time.Microsecond, 16, "subscription"),
 	}
 	m.open = gauge("dead_letters_open", "Dead letters that nobody has dealt with, as of the last minute, at the replica that has partition 0.", "subscription")
-	reg.MustRegister(m.seconds, m.open, (*gauges)(m))
+	reg.MustRegister(m.open, (*gauges)(m))
 	return m
 }
 
@@ -68,7 +71,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 type gauges Metrics
 
 func (g *gauges) all() []*prometheus.GaugeVec {
-	return []*prometheus.GaugeVec{g.lag, g.oldest, g.inFlight, g.blocked}
+	return []*prometheus.GaugeVec{g.lag, g.oldest, g.inFlight, g.blocked, g.expiring, g.headroom}
 }
 
 // Describe implements prometheus.Collector.
@@ -129,7 +132,7 @@ func (m *Metrics) Forget(subscription string) {
 	for _, v := range []*prometheus.CounterVec{m.attempts, m.deadLetters, m.rebalances, m.unsealed, m.accepted, m.redriven, m.undecided} {
 		v.DeletePartialMatch(label)
 	}
-	m.seconds.DeletePartialMatch(label)
+	m.seconds.Delete("subscription", subscription)
 	m.open.DeletePartialMatch(label)
 }
 
@@ -137,19 +140,19 @@ func (m *Metrics) Forget(subscription string) {
 type attempts struct {
 	accepted prometheus.Counter
 	of       *prometheus.CounterVec
-	seconds  prometheus.Observer
+	seconds  *latency.Histogram
 }
 
 // of returns those of a subscription, until Forget.
 func (m *Metrics) of(subscription string) attempts {
 	name := prometheus.Labels{"subscription": subscription}
 	of := m.attempts.MustCurryWith(name)
-	return attempts{of.WithLabelValues(string(deliver.Accepted)), of, m.seconds.With(name)}
+	return attempts{of.WithLabelValues(string(deliver.Accepted)), of, m.seconds.Of(subscription)}
 }
 
-// count counts an attempt for each event of a post.
-func (a *attempts) count(r *post, took time.Duration) {
-	a.seconds.Observe(took.Seconds())
+// count counts an attempt for each event of a post; trace is the id of its trace, "" for none.
+func (a *attempts) count(r *post, took time.Duration, trace string) {
+	a.seconds.Observe(took, trace)
 	if r.result.Each == nil && r.result.Outcome == deliver.Accepted { // nearly always
 		a.accepted.Add(float64(len(r.items)))
 		return
@@ -180,6 +183,7 @@ func (s *Subscription) observe() {
 	if errors.As(s.missing, &refused) {
 		s.metrics.blocked.WithLabelValues(name, "handshake").Set(1)
 	}
+	s.observeRetention()
 	s.metrics.inFlight.WithLabelValues(name).Set(float64(inFlight))
 	s.metrics.oldest.WithLabelValues(name).Set(oldest)
 }

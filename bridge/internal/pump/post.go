@@ -49,7 +49,7 @@ func (p *partition) attempt(posts context.Context) {
 		span := p.span(post, &msg)
 		post.result = sink.Attempt(msg)
 		span.End(post.result.Status, string(post.result.Outcome), post.result.Err)
-		metrics.count(post, time.Since(start))
+		metrics.count(post, time.Since(start), span.ID())
 		for i := range post.items {
 			if res := post.of(i); res.Outcome == deliver.Throttled {
 				p.holdPosts(res, start) // all of them have the answer's Retry-After

@@ -27,7 +27,8 @@
 // what is done and commits.go stores it for all partitions, seal.go holds partitions
 // whose offset somebody else has committed, skip.go sets events aside for an
 // operator, redrive.go makes the same loop work on dead letters, and pass.go is what
-// that loop asks it. status.go and metrics.go show all of it: standing.go asks the
+// that loop asks it. retention.go looks ahead to records that the
+// topic deletes unread. status.go and metrics.go show all of it: standing.go asks the
 // brokers how the whole group stands, note.go tells the other replicas what only the
 // owner of a partition knows, and view.go puts both together.
 package pump
@@ -127,8 +128,11 @@ type Subscription struct {
 	consent    *consent
 	workerIdle time.Duration
 
+	retentionEvery time.Duration
+
 	mu         sync.Mutex
 	partitions map[int]*partition // this member's
+	retained   []retained         // by partition; nil while another member leads, or nothing is known
 	missing    error              // why it has not joined yet
 	life       context.Context    //nolint:containedctx // of Run; nil before it
 }
@@ -153,7 +157,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		Client: client, Group: cfg.Group, Topic: cfg.Topic, InstanceID: cfg.InstanceID, Sticky: true, Log: log,
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
-	s.standings, s.workerIdle = newStandings(), workerIdle
+	s.standings, s.workerIdle, s.retentionEvery = newStandings(), workerIdle, retentionEvery
 	return s, nil
 }
 
@@ -221,6 +225,7 @@ func (s *Subscription) handle(ctx context.Context, session *group.Session) error
 	worker.Go(func() { commits.run(storing) })
 	if s.pass == nil {
 		worker.Go(func() { s.writeNotes(ctx, session) })
+		worker.Go(func() { s.watchRetention(ctx) })
 	}
 	session.Each(ctx, func(ctx context.Context, claimed group.Partition) {
 		p := newPartition(s, session, feed, commits, claimed)
