@@ -17,7 +17,7 @@ KO            := $(TOOLS)/ko-v0.19.1
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
+.PHONY: help run test test-fast lint build docs chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet 
 
 build: ## the four programs into bin/, with version and revision
 	go build -trimpath -buildvcs=auto -o bin/ $(SERVICES)
+
+docs: ## the documentation site, from docs/ and mkdocs.yml into .cache/site; fails on a link that leads nowhere (needs python3-venv)
+	@.ci/docs/build
 
 chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=... BROKERS=3)
 	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED)) $(if $(BROKERS),-brokers $(BROKERS))

@@ -120,7 +120,7 @@
 // as it uses per GB, and the API is not available meanwhile. Without it, the file
 // keeps its size, and what is free in it is used again.
 //
-// # Stopping
+// # Traces
 //
 // Traces are off unless an endpoint is set, or OTEL_TRACES_EXPORTER=otlp. Then spans
 // go by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT (http://localhost:4318),
@@ -130,6 +130,8 @@
 // OTEL_TRACES_SAMPLER (parentbased_always_on) and _SAMPLER_ARG, OTEL_BSP_SCHEDULE_DELAY,
 // _MAX_QUEUE_SIZE, _MAX_EXPORT_BATCH_SIZE, OTEL_SDK_DISABLED. A collector that does
 // not answer loses spans and holds nothing up; a stop waits 2 s for it at most.
+//
+// # Stopping
 //
 // SIGTERM and SIGINT: readiness off, requests in progress answered, waiting
 // events published, all within SHUTDOWN_GRACE; the remaining events are published

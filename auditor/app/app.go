@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -178,6 +179,9 @@ func (s *Service) Addr() net.Addr { return s.http.Addr() }
 
 // OpsAddr is the operator address with its real port.
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
+
+// Registry has the service's metrics.
+func (s *Service) Registry() *prometheus.Registry { return s.http.Registry() }
 
 // Run serves until ctx ends or the log fails, drains, and closes the log. It
 // returns the log's fault even when that came during the drain.

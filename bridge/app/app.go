@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
@@ -100,6 +101,9 @@ func (s *Service) Addr() net.Addr { return s.http.Addr() }
 
 // OpsAddr returns the operator address with its real port.
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
+
+// Registry has the service's metrics.
+func (s *Service) Registry() *prometheus.Registry { return s.http.Registry() }
 
 // Close releases what New acquired, for a service that never ran.
 func (s *Service) Close() error { return s.http.Close() }

@@ -66,6 +66,9 @@ func (s *Service) Addr() net.Addr { return s.http.Addr() }
 // OpsAddr is the operator address with its real port.
 func (s *Service) OpsAddr() net.Addr { return s.http.OpsAddr() }
 
+// Registry has the service's metrics.
+func (s *Service) Registry() *prometheus.Registry { return s.http.Registry() }
+
 // Run serves until ctx ends and drains.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.http.CloseTracer()

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -165,6 +166,9 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // OpsAddr is the operator address.
 func (s *Service) OpsAddr() net.Addr { return s.server.OpsAddr() }
+
+// Registry has the service's metrics.
+func (s *Service) Registry() *prometheus.Registry { return s.server.Registry() }
 
 // Run serves until ctx ends or the store has a fault, then drains in the
 // order that loses nothing. It returns nil after a clean stop.
