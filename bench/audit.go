@@ -22,19 +22,27 @@ func benchAudit(ctx context.Context, r *rig, t *table) error {
 		return err
 	}
 	r.say("auditor, single posts")
+	profiled := r.profile(ctx, map[string]*proc{"auditor-single": auditor}, 6*time.Second)
 	single, err := postRate(auditor.url+"/", structuredType, all, http.StatusCreated)
 	if err != nil {
 		return err
 	}
 	batches := r.n(2000)
-	_, all = bodies(100*batches, 1000)
+	_, all = bodies(100*batches, 20_000) // 200 posts until a task comes again: the 64 clients do not reorder its versions
 	posts := make([][]byte, batches)
 	for i := range posts {
 		posts[i] = append(append([]byte("["), bytes.Join(all[100*i:100*i+100], []byte(","))...), ']')
 	}
+	if err := <-profiled; err != nil {
+		return err
+	}
 	r.say("auditor, batches of 100")
+	profiled = r.profile(ctx, map[string]*proc{"auditor-batch": auditor}, 5*time.Second)
 	batched, err := postRate(auditor.url+"/", "application/cloudevents-batch+json", posts, http.StatusOK)
 	if err != nil {
+		return err
+	}
+	if err := <-profiled; err != nil {
 		return err
 	}
 	t.against("acknowledged appends, against bare append + fsync", perSecond, single, bare, atLeast(0.9))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"time"
 )
 
 // benchCreate measures creates of 64 clients: change and event are on disk before
@@ -29,8 +30,12 @@ func benchCreate(ctx context.Context, r *rig, t *table) error {
 		return err
 	}
 	r.say("Task API")
+	profiled := r.profile(ctx, map[string]*proc{"taskapi-create": api}, 6*time.Second)
 	rate, err := postRate(api.url+"/tasks", jsonType, all, http.StatusCreated)
 	if err != nil {
+		return err
+	}
+	if err := <-profiled; err != nil {
 		return err
 	}
 	t.against("acknowledged creates, against bare append + fsync", perSecond, rate, bare, atLeast(0.7))

@@ -14,7 +14,7 @@
 //	-repeat N         repetitions; the figures are their median (3)
 //	-entries N        in the log of the section auditor-large (10,000,000)
 //	-tasks N          in the database of the section taskapi-large (1,000,000)
-//	-profile FOLDER   keep a CPU profile of each service in the section path
+//	-profile FOLDER   keep a CPU profile of each service in the sections path, audit and create
 //
 // Sections:
 //

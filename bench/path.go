@@ -267,6 +267,9 @@ func (r *rig) profile(ctx context.Context, procs map[string]*proc, window time.D
 			wg.Go(func() {
 				url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", p.ops, max(1, int(window.Seconds())-3))
 				profile, err := get(ctx, url)
+				if filepath.Base(r.programs) == "base" {
+					name += "-base"
+				}
 				if err == nil {
 					err = os.WriteFile(filepath.Join(r.options.profile, name+".pprof"), profile, 0o600)
 				}
