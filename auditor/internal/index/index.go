@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -43,6 +44,9 @@ type Index struct {
 	salt  [16]byte
 	head  Head // of what was applied; owned by whoever applies
 
+	mu     sync.Mutex
+	recent *Recent[struct{}] // events in the index
+
 	sinceFlush int
 	flushed    <-chan struct{} // closed when the flush that was begun is over; nil before the first
 }
@@ -64,8 +68,17 @@ const MarkEvery = 16
 // Hash is a salted hash of what identifies an event, a task, or a task of a
 // source. Ids that begin with their time (UUIDv7) keep it in the hash: the keys
 // of events that arrive together are neighbours, and looking for a new id reads
-// what was written just now instead of all of the disk.
+// what was written just now instead of all of the disk. Other hashes begin with
+// noTime, so that the latest time in the index is found at once.
 type Hash [12]byte
+
+// noTime begins the times of the year 10889.
+const noTime = 0xff
+
+// recentEvents is how many events the index knows without a look at the disk: those
+// that arrive out of order by less than that are known to be new, or not. They
+// take 1 MiB.
+const recentEvents = 1 << 14
 
 // Entry is what the index holds of an entry.
 type Entry struct {
@@ -97,10 +110,36 @@ func Open(dir string, cfg Config) (*Index, error) {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	x := &Index{db: db, dir: dir, store: s}
-	if err := x.readHead(); err != nil {
+	if err = x.readHead(); err == nil {
+		var latest Hash
+		latest, err = x.latest('k')
+		x.recent = NewRecent[struct{}](recentEvents, latest)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", dir, err), x.Close())
 	}
 	return x, nil
+}
+
+// latest is the latest hash with a time among the keys of a kind.
+func (x *Index) latest(kind byte) (h Hash, err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: []byte{kind, noTime}})
+	if err != nil {
+		return h, err
+	}
+	if it.Last() {
+		copy(h[:], it.Key()[1:])
+	}
+	return h, errors.Join(it.Error(), it.Close())
+}
+
+// LatestChain is the latest of the hashes of a task of a source, zero for none.
+func (x *Index) LatestChain() (Hash, error) {
+	h, err := x.latest('v')
+	if err != nil {
+		err = x.Broken(err)
+	}
+	return h, err
 }
 
 // Head returns how far the index reaches. It is for the goroutine that applies.
@@ -109,7 +148,7 @@ func (x *Index) Head() Head { return x.head }
 var headKey = []byte("m")
 
 const (
-	headFormat = 1
+	headFormat = 2
 	headLen    = 1 + 16 + 4*8 + 32
 )
 
@@ -166,6 +205,8 @@ func (x *Index) hash(source, id []byte) (h Hash) {
 	copy(h[:], sum[:])
 	if at, ok := timeOf(id); ok {
 		copy(h[:6], at[:])
+	} else {
+		h[0] = noTime
 	}
 	return h
 }
@@ -177,11 +218,17 @@ func timeOf(id []byte) (at [6]byte, ok bool) {
 	}
 	digits := append(append(make([]byte, 0, 12), id[1:9]...), id[10:14]...)
 	_, err := hex.Decode(at[:], digits)
-	return at, err == nil
+	return at, err == nil && at[0] != noTime
 }
 
 // Find returns the numbers of the entries that may hold the event, none for most.
 func (x *Index) Find(event Hash) ([]int64, error) {
+	x.mu.Lock()
+	_, _, fresh := x.recent.Get(event)
+	x.mu.Unlock()
+	if fresh {
+		return nil, nil
+	}
 	key := append(append(make([]byte, 0, 13), 'k'), event[:]...)
 	v, done, err := x.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -289,7 +336,21 @@ func (x *Index) Apply(entries []Entry, h Head) error {
 		return x.Broken(err)
 	}
 	x.head = h
+	x.remember(entries)
 	return nil
+}
+
+// remember comes after the entries are in the store: between the two they are
+// looked for there, and nobody relies on finding them before Apply returns.
+func (x *Index) remember(entries []Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range entries {
+		x.recent.Put(entries[i].Event, struct{}{})
+		if x.recent.Due() {
+			x.recent.Rotate()
+		}
+	}
 }
 
 func put(b *pebble.Batch, e *Entry) error {

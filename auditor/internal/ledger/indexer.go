@@ -45,7 +45,7 @@ func (l *Ledger) runIndexer() {
 			}
 			return
 		}
-		l.versions.forget(entries)
+		l.versions.forget(h.Seq)
 		l.mu.Lock()
 		for _, b := range batches {
 			for _, c := range b.claims {

@@ -82,7 +82,10 @@ func (l *Ledger) loadIndex(size int64) error {
 	for again := false; ; again = true {
 		l.index, err = index.Open(dir, index.Config{Unsynced: unsyncedIndex, HasRoom: func() bool { return hasRoom(dir) }, Changed: l.indexChanged})
 		if err == nil {
-			if err = l.believe(l.index.Head(), size); err == nil {
+			if l.versions, err = newVersions(l.index); err == nil {
+				err = l.believe(l.index.Head(), size)
+			}
+			if err == nil {
 				break
 			}
 			err = errors.Join(err, l.index.Close())
@@ -100,7 +103,6 @@ func (l *Ledger) loadIndex(size int64) error {
 	if missing && size > 0 {
 		l.recovered.Rebuilt = "there was none"
 	}
-	l.versions = newVersions(l.index)
 	l.entries, l.gaps, l.indexed = l.index.Head().Seq, l.index.Head().Gaps, l.index.Head().Seq
 	return nil
 }
@@ -392,7 +394,7 @@ func (in *intake) apply() error {
 		return err
 	}
 	in.l.recovered.Replayed += int64(len(in.entries))
-	in.l.versions.forget(in.entries)
+	in.l.versions.forget(in.last.Seq)
 	in.l.forgetMarks(in.last.Seq)
 	in.entries = in.entries[:0]
 	clear(in.waiting)

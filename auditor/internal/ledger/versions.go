@@ -6,18 +6,24 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/index"
 )
 
-// versions overlays the index with the versions of entries that are on disk and
-// not in the index yet.
+// versions knows the versions of entries that are on disk and not in the index
+// yet, and of those that came last.
 type versions struct {
 	index *index.Index
 	mu    sync.Mutex
-	last  map[index.Hash]lastVersion
+	last  *index.Recent[int64] // the highest version of each task of a source
+
+	// What is let go must be in the index.
+	noted  int64 // number of the last entry in last
+	before int64 // the same, of the part of last that goes next
 }
 
-type lastVersion struct{ version, seq int64 }
+// recentChains take 1 MiB.
+const recentChains = 1 << 14
 
-func newVersions(x *index.Index) *versions {
-	return &versions{index: x, last: map[index.Hash]lastVersion{}}
+func newVersions(x *index.Index) (*versions, error) {
+	latest, err := x.LatestChain()
+	return &versions{index: x, last: index.NewRecent[int64](recentChains, latest)}, err
 }
 
 // A VersionGap is a task version that does not follow the one before it: versions
@@ -33,32 +39,33 @@ func (g VersionGap) Back() bool { return g.Version <= g.Last }
 // highest, which is what the index keeps.
 func (v *versions) note(e *index.Entry) (*VersionGap, error) {
 	v.mu.Lock()
-	last, ok := v.last[e.Chain]
+	last, held, fresh := v.last.Get(e.Chain)
 	v.mu.Unlock()
-	if !ok {
+	if !held && !fresh {
 		var err error
-		if last.version, err = v.index.Version(e.Chain); err != nil {
+		if last, err = v.index.Version(e.Chain); err != nil {
 			return nil, err
 		}
 	}
 	version := e.Version
-	e.Version = max(version, last.version)
+	e.Version = max(version, last)
 	v.mu.Lock()
-	v.last[e.Chain] = lastVersion{e.Version, e.Seq}
+	v.last.Put(e.Chain, e.Version)
+	v.noted = e.Seq
 	v.mu.Unlock()
-	if version == last.version+1 {
+	if version == last+1 {
 		return nil, nil
 	}
-	return &VersionGap{Last: last.version, Version: version}, nil
+	return &VersionGap{Last: last, Version: version}, nil
 }
 
-// forget drops what the index has by now.
-func (v *versions) forget(entries []index.Entry) {
+// forget lets go of versions, if there are many. The index has the entries up to
+// indexed.
+func (v *versions) forget(indexed int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for i := range entries {
-		if e := &entries[i]; e.Versioned && v.last[e.Chain].seq == e.Seq {
-			delete(v.last, e.Chain)
-		}
+	if v.last.Due() && v.before <= indexed {
+		v.last.Rotate()
+		v.before = v.noted
 	}
 }
