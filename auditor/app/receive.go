@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
@@ -19,6 +21,12 @@ import (
 type answer struct {
 	Seq       int64 `json:"seq"`
 	Duplicate bool  `json:"duplicate"`
+}
+
+// AppendJSON writes what encoding/json would.
+func (a answer) AppendJSON(b []byte) []byte {
+	b = strconv.AppendInt(append(b, `{"seq":`...), a.Seq, 10)
+	return append(strconv.AppendBool(append(b, `,"duplicate":`...), a.Duplicate), '}')
 }
 
 // receive makes the events durable and answers for each.
@@ -54,23 +62,22 @@ func entryOf(e event.Event) ledger.Entry {
 	if data := e.Data(); len(data) > 0 {
 		entry.Data = data
 	}
-	names := event.Attributes(e)
-	entry.Attributes = make([]ledger.Attribute, 0, len(names))
-	for _, name := range names {
-		text, _ := event.Attribute(e, name)
-		switch name {
+	texts := event.Texts(e)
+	entry.Attributes = make([]ledger.Attribute, 0, len(texts))
+	for _, a := range texts {
+		switch a.Name {
 		case "id", "source", "type":
 			continue
 		case "time":
-			entry.Time = text
+			entry.Time = a.Text
 			continue
 		case event.VersionOfTask:
 			if n, ok := event.TaskVersion(e); ok {
-				entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: name, Value: n})
+				entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: a.Name, Value: n})
 				continue
 			}
 		}
-		entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: name, Value: text})
+		entry.Attributes = append(entry.Attributes, ledger.Attribute{Name: a.Name, Value: a.Text})
 	}
 	return entry
 }
@@ -101,10 +108,17 @@ func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
 }
 
 func (s *Service) logNew(e *ledger.Entry, out ledger.Outcome) {
+	gap := out.VersionGap
+	wanted := s.log.Enabled(context.Background(), slog.LevelInfo) // making the line costs more than writing it
+	if !wanted && gap == nil {
+		return
+	}
 	task := e.TaskID()
-	// Type and task are part of the message by contract.
-	s.log.Info("AUDIT: "+e.Type+" - task_id="+task, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq)
-	if gap := out.VersionGap; gap != nil {
+	if wanted {
+		// Type and task are part of the message by contract.
+		s.log.Info("AUDIT: "+e.Type+" - task_id="+task, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq)
+	}
+	if gap != nil {
 		s.log.Warn("task version gap", "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq,
 			"version", gap.Version, "last_version", gap.Last, "step_back", gap.Back())
 	}

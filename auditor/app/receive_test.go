@@ -1,6 +1,8 @@
 package app
 
 import (
+	"encoding/json"
+	"math"
 	"testing"
 
 	"github.com/taskwire/taskwire/internal/event"
@@ -22,6 +24,16 @@ func TestTheContentTypeDecidesHowDataIsKept(t *testing.T) {
 		}
 		if got := entryOf(e).Base64; got != base64 {
 			t.Errorf("%s: kept as base64 %v, want %v", members, got, base64)
+		}
+	}
+}
+
+// The answer is written by hand; it is what encoding/json makes of it.
+func TestTheAnswerIsThatOfEncodingJSON(t *testing.T) {
+	for _, a := range []answer{{}, {Seq: 1, Duplicate: true}, {Seq: math.MaxInt64}} {
+		want, err := json.Marshal(a)
+		if got := a.AppendJSON(nil); err != nil || string(got) != string(want) {
+			t.Errorf("%s, want %s: %v", got, want, err)
 		}
 	}
 }

@@ -88,6 +88,33 @@ func Attributes(e Event) []string {
 	return append(names, slices.Sorted(maps.Keys(c.Extensions))...)
 }
 
+// Text is a context attribute in its canonical text, see Attribute.
+type Text struct{ Name, Text string }
+
+// Texts returns the attributes of e in the order of Attributes.
+func Texts(e Event) []Text {
+	c, err := context(e)
+	if err != nil {
+		return nil
+	}
+	list := make([]Text, 0, len(coreNames)+len(c.Extensions))
+	for _, name := range coreNames {
+		if text, ok := Attribute(e, name); ok {
+			list = append(list, Text{name, text})
+		}
+	}
+	own := len(list)
+	for name, v := range c.Extensions {
+		text, ok := v.(string)
+		if !ok {
+			text, _ = types.Format(v) // as in Attribute, which has no text for what has no type
+		}
+		list = append(list, Text{name, text})
+	}
+	slices.SortFunc(list[own:], func(a, b Text) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
 // attribute is one context attribute in its canonical text.
 type attribute struct {
 	name, text string

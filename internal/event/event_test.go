@@ -231,3 +231,20 @@ func wantInvalid(t *testing.T, err error, attribute, reason string) {
 		t.Errorf("refused as %q %q, want %q %q", bad.Attribute, bad.Reason, attribute, reason)
 	}
 }
+
+func TestTextsAreThoseOfTheAttributes(t *testing.T) {
+	e, err := event.Parse([]byte(`{"specversion":"1.0","id":"1","source":"/s?a=b","type":"t","time":"2025-01-15T10:30:00+01:00",
+		"subject":"x","dataschema":"http://x/y","zeta":"z","taskversion":7,"flag":true,"alpha":"a","datacontenttype":"text/plain","data":"d"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, names := event.Texts(e), event.Attributes(e)
+	if len(texts) != len(names) || len(names) != 12 {
+		t.Fatalf("%d texts of %d attributes", len(texts), len(names))
+	}
+	for i, name := range names {
+		if text, _ := event.Attribute(e, name); texts[i] != (event.Text{Name: name, Text: text}) {
+			t.Errorf("%+v, want %s %q", texts[i], name, text)
+		}
+	}
+}

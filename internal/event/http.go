@@ -21,6 +21,12 @@ func FromHTTP(h http.Header, body []byte) ([]Event, error) {
 		return nil, invalid("datacontenttype", "is given twice")
 	}
 	contentType := strings.Join(contentTypes, "")
+	switch contentType { // as nearly everybody writes it
+	case HTTPContentType, mediaStructured:
+		return one(Parse(body))
+	case mediaBatch:
+		return parseBatch(body)
+	}
 	m, parameters, err := mime.ParseMediaType(contentType)
 	charset := strings.ToLower(parameters["charset"])
 	switch {

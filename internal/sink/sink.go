@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -24,7 +25,7 @@ const MaxBody = event.MaxBytes
 // Result is a receiver's answer for one event.
 type Result struct {
 	Status     int            // 2xx: accepted
-	Body       any            // encoded as JSON; nil for none
+	Body       any            // encoded as JSON, by its own AppendJSON if it has one; nil for none
 	RetryAfter time.Duration  // for 503 and 429; rounded up to seconds
 	Problem    *httpd.Problem // for a refusal, in place of Status and Body
 }
@@ -97,10 +98,15 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody {
 		return nil, &http.MaxBytesError{Limit: MaxBody}
 	}
+	// Bounded, because announcing a length costs a sender nothing.
+	if r.ContentLength > 0 && r.ContentLength <= 64<<10 {
+		body := make([]byte, r.ContentLength)
+		_, err := io.ReadFull(r.Body, body)
+		return body, err
+	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		// Bounded, because announcing a length costs a sender nothing.
-		buf.Grow(min(int(r.ContentLength), 64<<10) + bytes.MinRead)
+		buf.Grow(64<<10 + bytes.MinRead)
 	}
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody))
 	return buf.Bytes(), err
@@ -148,36 +154,49 @@ func write(w http.ResponseWriter, res Result) {
 		w.WriteHeader(res.Status)
 		return
 	}
-	writeJSON(w, res.Status, res.Body)
+	writeJSON(w, res.Status, appendJSON(make([]byte, 0, 64), res.Body))
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // bodies are structs of strings and numbers
-	}
-	w.Header().Set("Content-Type", "application/json")
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header()["Content-Type"] = contentJSON
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // a sender that is gone will send again
 }
 
-// batchItem is the answer for one event of a batch.
-type batchItem struct {
-	Status  int            `json:"status"`
-	Result  any            `json:"result,omitempty"`
-	Problem *httpd.Problem `json:"problem,omitempty"`
+var contentJSON = []string{"application/json"}
+
+func appendJSON(b []byte, v any) []byte {
+	if a, ok := v.(interface{ AppendJSON([]byte) []byte }); ok {
+		return a.AppendJSON(b)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // bodies are structs of strings and numbers
+	}
+	return append(b, text...)
 }
 
 // writeBatch answers 200 when every event was accepted, else the worst status.
-// Sending the whole batch again is always right: duplicates are recognised.
+// Sending the whole batch again is always right: duplicates are recognised. The body
+// is an array with {"status", "result"} or {"status", "problem"} for each event.
 func writeBatch(w http.ResponseWriter, results []Result) {
 	status := http.StatusOK
-	items := make([]batchItem, len(results))
+	body := append(make([]byte, 0, 2+72*len(results)), '[')
 	for i, res := range results {
 		if res.Problem != nil {
 			res.Status = res.Problem.Status
 		}
-		items[i] = batchItem{Status: res.Status, Result: res.Body, Problem: res.Problem}
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = strconv.AppendInt(append(body, `{"status":`...), int64(res.Status), 10)
+		if res.Body != nil {
+			body = appendJSON(append(body, `,"result":`...), res.Body)
+		}
+		if res.Problem != nil {
+			body = appendJSON(append(body, `,"problem":`...), res.Problem)
+		}
+		body = append(body, '}')
 		if res.Status >= 300 {
 			status = max(status, res.Status)
 		}
@@ -185,5 +204,5 @@ func writeBatch(w http.ResponseWriter, results []Result) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(res.RetryAfter.Seconds()))))
 		}
 	}
-	writeJSON(w, status, items)
+	writeJSON(w, status, append(body, ']'))
 }
