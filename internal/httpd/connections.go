@@ -65,6 +65,19 @@ type conn struct {
 	place *list.Element // in door.waiting, nil while the service works
 	since time.Time     // when it was put there
 	gone  bool
+
+	replay []byte // read by a front and not taken; for net/http
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.replay) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.replay)
+	if c.replay = c.replay[n:]; len(c.replay) == 0 {
+		c.replay = nil
+	}
+	return n, nil
 }
 
 // Accept returns a connection that there is room for.

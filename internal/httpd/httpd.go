@@ -181,26 +181,28 @@ func (s *Server) Close() error {
 // The operator port closes last, so that a drain can be observed.
 func (s *Server) Serve(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
-	public := server(guardLoopback(s.public, s.hosts, s.publicRoutes()), s.log)
+	routes := s.publicRoutes()
+	guarded := func(h http.Handler) http.Handler { return guardLoopback(s.public, s.hosts, h) }
+	public := newFront(s.public, guarded(routes), server(guarded(boundBodies(newShares(bodyBytes, bodyCrowd), routes)), s.log))
 	ops := server(guardLoopback(s.ops, nil, s.opsRoutes()), s.log)
 	// An error of one listener ends the other; so does ctx.
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve("public", public, s.public) })
-	group.Go(func() error { return serve("operator", ops, s.ops) })
+	group.Go(func() error { return served("public", public.serve()) })
+	group.Go(func() error { return served("operator", ops.Serve(s.ops)) })
 	group.Go(func() error {
 		<-ctx.Done()
 		s.stopping.Store(true)
 		s.drained = time.Now().Add(s.cfg.Grace)
 		drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), s.drained)
 		defer cancel()
-		err := shutdown(drain, "public", public)
-		return errors.Join(err, shutdown(drain, "operator", ops))
+		err := shutdown(drain, "public", public.shutdown, public.close)
+		return errors.Join(err, shutdown(drain, "operator", ops.Shutdown, ops.Close))
 	})
 	return group.Wait()
 }
 
-func serve(which string, srv *http.Server, l net.Listener) error {
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+func served(which string, err error) error {
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the %s port: %w", which, err)
 	}
 	return nil
@@ -208,9 +210,9 @@ func serve(which string, srv *http.Server, l net.Listener) error {
 
 // shutdown closes the connections that are still busy when the grace is over, so
 // that no handler outlives Serve's caller for long.
-func shutdown(ctx context.Context, which string, srv *http.Server) error {
-	if err := srv.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests on the %s port did not finish within SHUTDOWN_GRACE: %w", which, err), srv.Close())
+func shutdown(ctx context.Context, which string, wait func(context.Context) error, end func() error) error {
+	if err := wait(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests on the %s port did not finish within SHUTDOWN_GRACE: %w", which, err), end())
 	}
 	return nil
 }
@@ -221,10 +223,10 @@ func shutdown(ctx context.Context, which string, srv *http.Server) error {
 func server(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: headTime,
 		ReadTimeout:       requestTime,
-		WriteTimeout:      60 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		WriteTimeout:      writeTime,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          errorLog(log),
 		ConnState:         connState,
@@ -252,7 +254,7 @@ func (s *Server) publicRoutes() http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
 	mux.HandleFunc("/", s.servePublic)
-	return boundBodies(newShares(bodyBytes, bodyCrowd), mux)
+	return mux
 }
 
 func (s *Server) opsRoutes() http.Handler {
