@@ -25,7 +25,7 @@ const maxBody = 64 << 10
 // readBody reads the whole body. What curl sends with -d and no content type is
 // taken as JSON; the guard has already refused forms of other sites.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if given := r.Header.Get("Content-Type"); given != "" {
+	if given := r.Header.Get("Content-Type"); given != "" && given != "application/json" {
 		media, _, err := mime.ParseMediaType(given)
 		if err != nil || (media != "application/json" && media != "application/merge-patch+json" && media != "application/x-www-form-urlencoded") {
 			return nil, refuse(http.StatusUnsupportedMediaType, "The body must be application/json.").with("Accept-Post", "application/json")

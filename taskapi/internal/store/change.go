@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/store/record"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
@@ -122,6 +123,7 @@ func (t *txn) enqueue(taskID string, body []byte, now time.Time) error {
 		return err
 	}
 	t.outboxID = id
+	t.added = append(t.added, outbox.Row{ID: id, TaskID: taskID, Event: body})
 	t.pending++
 	return nil
 }
@@ -149,11 +151,12 @@ func (t *txn) markPublished(ids []int64) error {
 		for end+1 < len(ids) && ids[end+1] == ids[end]+1 {
 			end++
 		}
-		n, err := t.published.change(ids[start], ids[end])
+		n, err := t.deletePublished.change(ids[start], ids[end])
 		if err != nil {
 			return err
 		}
 		t.pending -= n
+		t.published = append(t.published, run{ids[start], ids[end]})
 		start = end + 1
 	}
 	return nil

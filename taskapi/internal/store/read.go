@@ -177,6 +177,13 @@ func (s *Store) Next(ctx context.Context, after int64, limit, bytes int) (page o
 	if s.pending.Load() == 0 {
 		return page, nil
 	}
+	if page, ok := s.latest.next(after, limit, bytes); ok {
+		return page, nil
+	}
+	return s.nextOnDisk(ctx, after, limit, bytes)
+}
+
+func (s *Store) nextOnDisk(ctx context.Context, after int64, limit, bytes int) (page outbox.Page, err error) {
 	rows, err := s.queries.next.QueryContext(ctx, after, limit)
 	if err != nil {
 		return page, unavailable("read the outbox", err)

@@ -22,7 +22,7 @@ type writer struct {
 	begin, end, rollback      *statement
 	getTask, newTask, setTask *statement
 	newEvent, newUnpublished  *statement
-	published                 *statement
+	deletePublished           *statement
 	getKey, setKey            *statement
 	purgeOutbox, purgeKeys    *statement
 	freePages, vacuum         *statement
@@ -43,7 +43,7 @@ func newWriter(s *Store, conn driver.Conn) (*writer, error) {
 		{&w.newEvent, `INSERT INTO outbox (id, task_id, event, created_at) VALUES (?, ?, ?, ?)`},
 		// OR FAIL: a conflict ends the transaction anyway, so SQLite need not keep a journal of this statement.
 		{&w.newUnpublished, `INSERT OR FAIL INTO unpublished (id) SELECT id FROM outbox WHERE id > ?`},
-		{&w.published, `DELETE FROM unpublished WHERE id BETWEEN ? AND ?`},
+		{&w.deletePublished, `DELETE FROM unpublished WHERE id BETWEEN ? AND ?`},
 		{&w.getKey, `SELECT fingerprint, answer, created_at FROM idempotency WHERE key = ?`},
 		{&w.setKey, `INSERT OR REPLACE INTO idempotency (key, fingerprint, answer, created_at) VALUES (?, ?, ?, ?)`},
 		// Rows below the first unpublished one are all published. The newest row

@@ -82,6 +82,7 @@ type Store struct {
 	stopped chan struct{} // closed when Run returns: nothing is answered after that
 	wake    chan struct{}
 	pending atomic.Int64 // written by Run only
+	latest  latest
 	writing atomic.Int64 // start of the current transaction in Unix nanoseconds; 0: there is none
 
 	cannotShrink error // see CannotShrink
@@ -210,6 +211,7 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 		return fmt.Errorf("read the outbox of %s: %w", s.cfg.Path, err)
 	}
 	s.pending.Store(pending)
+	s.latest.begin(s.outboxID, pending)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/taskapi/internal/outbox"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -159,6 +160,9 @@ type txn struct {
 	last     int64
 	outboxID int64
 	pending  int64
+
+	published []run
+	added     []outbox.Row
 }
 
 // transact runs the batch in one transaction. A job that refuses by itself
@@ -199,6 +203,7 @@ func (w *writer) transact(batch []*job) error {
 	}
 	w.s.last, w.s.outboxID = t.last, t.outboxID
 	w.s.pending.Store(t.pending)
+	w.s.latest.commit(t.published, t.added, t.pending)
 	if woke {
 		select {
 		case w.s.wake <- struct{}{}:
