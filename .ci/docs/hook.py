@@ -23,6 +23,9 @@ def on_config(config):
                     (str(p.relative_to(docs)) for p in (docs / folder).glob("*.md")),
                     key=lambda name: (not name.endswith(("index.md", "README.md")), name),
                 )
+    known = str(config.nav)
+    if more := sorted(p.name for p in docs.glob("*.md") if f"'{p.name}'" not in known):
+        config.nav.append({"More": more})
     config.nav = [section for section in config.nav if all(section.values())]
     return config
 
