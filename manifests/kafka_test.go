@@ -87,7 +87,11 @@ func topicsWithoutMaker(w *world) (f findings) {
 	for _, o := range w.of("KafkaTopic") {
 		have = append(have, o.name())
 		spec, _ := o["spec"].(map[string]any)
-		f.addIf(o.name() == events && spec["partitions"] != 1.0, "%s has %v partitions, want 1", o, spec["partitions"])
+		want := 1.0
+		if w.many() {
+			want = 12
+		}
+		f.addIf(o.name() == events && spec["partitions"] != want, "%s has %v partitions, want %v", o, spec["partitions"], want)
 		config := spec["config"].(map[string]any)
 		switch o.name() {
 		case events:
@@ -118,7 +122,7 @@ func rightsOffTheTable(w *world) (f findings) {
 	producer := "cluster : IdempotentWrite"
 	want := map[string][]string{
 		"taskapi": {"topic " + events + ": Describe Write", producer},
-		"bridge":  {"topic " + events + ": Describe Read", "topic " + control + ": Describe Read Write", producer},
+		"bridge":  {"topic " + events + ": Describe DescribeConfigs Read", "topic " + control + ": Describe Read Write", producer},
 	}
 	for _, dead := range topics[1:] {
 		want["bridge"] = append(want["bridge"], "topic "+dead+": Describe Read Write")
@@ -206,6 +210,7 @@ func scaledWrongly(w *world) (f findings) {
 			Spec struct {
 				ScaleTargetRef  struct{ Name string }
 				MinReplicaCount int
+				MaxReplicaCount float64
 				Triggers        []struct {
 					Type              string
 					AuthenticationRef struct{ Name string }
@@ -217,12 +222,17 @@ func scaledWrongly(w *world) (f findings) {
 			return findings{err.Error()}
 		}
 		f.addIf(s.Spec.ScaleTargetRef.Name != "bridge" || s.Spec.MinReplicaCount < 1, "%s scales %q down to %d, want bridge to at least 1", o, s.Spec.ScaleTargetRef.Name, s.Spec.MinReplicaCount)
+		for _, topic := range w.of("KafkaTopic") {
+			partitions := topic["spec"].(map[string]any)["partitions"]
+			f.addIf(w.many() && topic.name() == "task-events" && (partitions != s.Spec.MaxReplicaCount || s.Spec.MinReplicaCount < 2), "%s scales from %d to %v bridges for %v partitions", o, s.Spec.MinReplicaCount, s.Spec.MaxReplicaCount, partitions)
+		}
 		cfg := w.bridge()
 		var have, want []string
 		for _, t := range s.Spec.Triggers {
 			m := t.Metadata
 			have = append(have, m["consumerGroup"])
 			f.addIf(t.Type != "kafka" || m["topic"] != cfg.Kafka.Topic || !slices.Equal(cfg.Kafka.Brokers, []string{m["bootstrapServers"]}), "%s watches %v, want topic %s at %v", o, m, cfg.Kafka.Topic, cfg.Kafka.Brokers)
+			f.addIf(m["excludePersistentLag"] != "true", "%s starts bridges for a sink that is down", o)
 			f.addIf((m["tls"] == "enable") != w.guarded() || (m["sasl"] == "scram_sha512") != w.guarded(), "%s logs in with %v, brokers check rights = %v", o, m, w.guarded())
 			f.addIf(!w.has("TriggerAuthentication", taskwire, t.AuthenticationRef.Name), "%s: no TriggerAuthentication %q", o, t.AuthenticationRef.Name)
 		}

@@ -129,6 +129,7 @@ type skaffoldConfig struct {
 	Deploy struct {
 		Kubectl                    *struct{} `json:"kubectl"`
 		StatusCheckDeadlineSeconds int       `json:"statusCheckDeadlineSeconds"`
+		StatusCheck                *bool     `json:"statusCheck"`
 	} `json:"deploy"`
 	PortForward []struct {
 		ResourceType string `json:"resourceType"`
@@ -153,8 +154,8 @@ func TestSkaffold(t *testing.T) {
 	if c.APIVersion != "skaffold/v4beta13" || c.Kind != "Config" {
 		t.Errorf("skaffold.yaml is a %s %s, want skaffold/v4beta13 Config", c.APIVersion, c.Kind)
 	}
-	if len(c.Build.Artifacts) != len(programs) || len(c.PortForward) != len(programs) {
-		t.Errorf("%d images and %d forwarded ports, want %d", len(c.Build.Artifacts), len(c.PortForward), len(programs))
+	if len(c.Build.Artifacts) != len(programs) || len(c.PortForward) != 2*len(programs) {
+		t.Errorf("%d images and %d forwarded ports, want %d and twice as many", len(c.Build.Artifacts), len(c.PortForward), len(programs))
 	}
 	for _, a := range c.Build.Artifacts {
 		if programs[a.Image] == 0 || a.Ko.Main != "./"+a.Image {
@@ -162,16 +163,33 @@ func TestSkaffold(t *testing.T) {
 		}
 	}
 	for _, p := range c.PortForward {
-		if p.ResourceType != "service" || p.Namespace != taskwire || p.Port != programs[p.ResourceName] || p.LocalPort != p.Port {
-			t.Errorf("port forward = %+v, want the public port of a service to itself", p)
+		if p.ResourceType != "service" || p.Namespace != taskwire || p.Port%1000 != programs[p.ResourceName]%1000 || p.Port/1000 != 8 && p.Port/1000 != 9 || p.LocalPort != p.Port {
+			t.Errorf("port forward = %+v, want a port of a service to itself", p)
 		}
 	}
 	deployed := slices.Clone(c.Manifests.Kustomize.Paths)
 	for _, p := range c.Profiles {
 		deployed = append(deployed, p.Manifests.Kustomize.Paths...)
 	}
-	if diff := cmp.Diff([]string{"manifests/overlays/kind", "manifests/overlays/strimzi", "manifests/overlays/production"}, deployed); diff != "" {
-		t.Errorf("deployed overlays (-want +got):\n%s", diff)
+	var have []string
+	for _, dir := range overlays(t) {
+		have = append(have, "manifests/"+dir)
+	}
+	slices.Sort(deployed)
+	if diff := cmp.Diff(have, deployed); diff != "" {
+		t.Errorf("overlays with a profile (-want +got):\n%s", diff)
+	}
+	for _, p := range c.Profiles {
+		for _, dir := range p.Manifests.Kustomize.Paths {
+			w := inspect(t, render(t, strings.TrimPrefix(dir, "manifests/")))
+			// The certificate of the brokers can be copied only after the deployment.
+			if waits := p.Deploy.StatusCheck == nil || *p.Deploy.StatusCheck; waits == w.guarded() {
+				t.Errorf("profile %s waits for pods = %v, and they wait for a copied Secret = %v", p.Name, waits, w.guarded())
+			}
+			if pushed := p.Build.Local.Push != nil && *p.Build.Local.Push; pushed != w.guarded() {
+				t.Errorf("profile %s pushes images = %v, want %v", p.Name, pushed, w.guarded())
+			}
+		}
 	}
 	for _, typo := range []string{"portForwards: []", "build: {artefacts: []}", "profiles: [{nam: x}]"} {
 		if yaml.UnmarshalStrict([]byte(typo), &c) == nil {

@@ -28,8 +28,11 @@ type door struct {
 // others are the pods around the services, and some that need no access.
 var others = []pod{
 	{"dns", "kube-system", nil, map[string]int{"dns": 53}},
-	{"kafka", kafka, map[string]string{"app.kubernetes.io/name": "kafka"}, map[string]int{"plain": 9092, "tls": 9093, "control": 9091}},
+	{"kafka", kafka, map[string]string{"app.kubernetes.io/name": "kafka"}, map[string]int{"plain": 9092, "tls": 9093, "control": 9091, "tcp-prometheus": 9404}},
 	{"operator", kafka, map[string]string{"name": "strimzi-cluster-operator"}, nil},
+	{"database", postgres, map[string]string{"cnpg.io/cluster": "postgres"}, map[string]int{"postgres": 5432, "status": 8000}},
+	{"dba", postgres, nil, nil},
+	{"cnpg", "cnpg-system", map[string]string{"app.kubernetes.io/name": "cloudnative-pg"}, nil},
 	{"scaler", "keda", map[string]string{"app": "keda-operator"}, nil},
 	{"admission", "keda", map[string]string{"app": "keda-admission-webhooks"}, nil},
 	{"prometheus", "monitoring", nil, map[string]int{"web": 9090}},
@@ -56,18 +59,19 @@ func flowsOffTheTable(w *world) (f findings) {
 		pods = append(pods, p)
 	}
 	var have []string
-	between := map[string][]string{} // what one side alone lets through to the brokers
+	between := map[string][]string{} // what one side alone lets through to the brokers and databases
 	for _, from := range pods {
 		for _, to := range pods {
 			for _, port := range to.ports {
+				kept := to.namespace == kafka && port != 9404 || to.namespace == postgres && w.has("Namespace", "", postgres)
 				for _, protocol := range []string{"TCP", "UDP"} {
 					flow := fmt.Sprintf("%s to %s %d/%s", from.name, to.name, port, protocol)
-					touches := from.namespace == taskwire || to.namespace == taskwire || to.namespace == kafka
+					touches := from.namespace == taskwire || to.namespace == taskwire || to.namespace == kafka || to.namespace == postgres && w.has("Namespace", "", postgres)
 					if touches && from.name != to.name && w.passes(from, door{to, port, protocol}) {
 						have = append(have, flow)
 					}
 					for side, allows := range map[string]func(pod, door) bool{"egress": w.leaves, "ingress": w.enters} {
-						if from.namespace == taskwire && to.namespace == kafka && allows(from, door{to, port, protocol}) {
+						if from.namespace == taskwire && kept && allows(from, door{to, port, protocol}) {
 							between[side] = append(between[side], flow)
 						}
 					}
@@ -79,7 +83,7 @@ func flowsOffTheTable(w *world) (f findings) {
 	for side, flows := range between {
 		f.differ(side, flows, slices.DeleteFunc(w.flows(), func(s string) bool {
 			name, to, _ := strings.Cut(s, " to ")
-			return programs[name] == 0 || !strings.HasPrefix(to, "kafka ")
+			return programs[name] == 0 || !strings.HasPrefix(to, "kafka ") && !strings.HasPrefix(to, "database ")
 		}))
 	}
 	f.addIf(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything by default")
@@ -115,8 +119,25 @@ func (w *world) flows() []string {
 	if len(w.of("ScaledObject")) > 0 {
 		add("scaler", "kafka", listener)
 	}
-	for _, port := range []int{9091, 9092, 9093} {
+	for _, port := range []int{9091, 9092, 9093, 9404} {
 		add("operator", "kafka", port)
+	}
+	if len(w.metered()) > 0 {
+		for _, o := range others { // Strimzi's own policy opens them to everybody
+			if o.namespace != kafka {
+				add(o.name, "kafka", 9404)
+			}
+		}
+	}
+	if w.has("Namespace", "", postgres) {
+		add("taskapi", "database", 5432)
+		add("auditor", "database", 5432)
+		for _, port := range []int{5432, 8000} {
+			add("dba", "database", port)
+			if len(w.of("Cluster")) > 0 {
+				add("cnpg", "database", port)
+			}
+		}
 	}
 	if !w.serverless {
 		add("bridge", "notifier", 8002)
@@ -170,6 +191,16 @@ func (w *world) enters(from pod, to door) bool {
 	return !selected
 }
 
+type listener struct {
+	Port               int
+	NetworkPolicyPeers []networkingv1.NetworkPolicyPeer
+}
+
+// metered returns the clusters whose brokers export metrics.
+func (w *world) metered() []object {
+	return slices.DeleteFunc(w.of("Kafka"), func(o object) bool { return o.text("spec", "kafka", "metricsConfig", "type") == "" })
+}
+
 // generated returns the policies that Strimzi makes of the listeners. Policies add
 // up, so a listener without peers is open whatever the files here say.
 func (w *world) generated() (found []networkingv1.NetworkPolicy) {
@@ -177,17 +208,18 @@ func (w *world) generated() (found []networkingv1.NetworkPolicy) {
 		var k struct {
 			Spec struct {
 				Kafka struct {
-					Listeners []struct {
-						Port               int
-						NetworkPolicyPeers []networkingv1.NetworkPolicyPeer
-					}
+					Listeners []listener
 				}
 			}
 		}
 		if o.decode(&k) != nil {
 			continue
 		}
-		for _, l := range k.Spec.Kafka.Listeners {
+		listeners := k.Spec.Kafka.Listeners
+		if len(w.metered()) > 0 {
+			listeners = append(listeners, listener{Port: 9404})
+		}
+		for _, l := range listeners {
 			port := intstr.FromInt(l.Port)
 			var p networkingv1.NetworkPolicy
 			p.Namespace = o.namespace()

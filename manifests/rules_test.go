@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 )
 
 // rules return what violates them.
@@ -38,6 +39,10 @@ var rules = map[string]func(*world) findings{
 	"scaling":    scaledWrongly,
 	"exec":       unknownToKubectl,
 	"scrape":     unscraped,
+	"databases":  withoutDatabase,
+	"autoscale":  autoscaledWrongly,
+	"spread":     onOneNode,
+	"outside":    openOutside,
 }
 
 // TestEverything checks each overlay and each combination of components against
@@ -142,6 +147,11 @@ func probedWrongly(w *world) (f findings) {
 		if start == nil {
 			start = c.LivenessProbe
 		}
+		deadline, err := time.ParseDuration(l.template.Annotations["serving.knative.dev/progress-deadline"])
+		if limit := c.StartupProbe; l.serverless() && limit != nil {
+			starts := time.Duration(limit.PeriodSeconds*limit.FailureThreshold) * time.Second
+			f.addIf(err != nil || deadline <= starts, "%s may take %v to start, and Knative gives up after %v", l, starts, deadline)
+		}
 		for _, asked := range []struct {
 			path string
 			by   *corev1.Probe
@@ -233,7 +243,7 @@ func misnamed(w *world) (f findings) {
 		f.addIf(s.Namespace == taskwire && s.Spec.Selector["app.kubernetes.io/name"] != s.Name, "Service %s selects %v, want name %s", s.Name, s.Spec.Selector, s.Name)
 	}
 	for _, o := range w.objects {
-		f.addIf(o.text("kind") != "Namespace" && o.namespace() != taskwire && o.namespace() != kafka, "%s is in namespace %q", o, o.namespace())
+		f.addIf(o.text("kind") != "Namespace" && !slices.Contains([]string{taskwire, kafka, postgres}, o.namespace()), "%s is in namespace %q", o, o.namespace())
 		f.addIf(o.text("kind") == "Namespace" && o.text("metadata", "labels", "pod-security.kubernetes.io/enforce") == "", "%s enforces no pod security", o)
 	}
 	return f
@@ -278,9 +288,12 @@ func dangling(w *world) (f findings) {
 // waits for its lock; a rollout ends the old one first.
 func twoWriters(w *world) (f findings) {
 	for _, l := range w.ours() {
-		f.addIf(slices.Contains(writers, l.program) && l.value("WAIT_FOR_LOCK") != "true", "%s exits while the pod that it replaces is stopping", l)
+		s, err := w.settings(l)
+		writes := err == nil && s.data != ""
+		f.addIf(writes && l.value("WAIT_FOR_LOCK") != "true", "%s exits while the pod that it replaces is stopping", l)
 		switch {
-		case !slices.Contains(writers, l.program):
+		case !writes:
+			f.addIf(l.recreate, "%s has no file, and nobody answers while it is replaced", l)
 		case l.serverless():
 			limit := l.template.Annotations["autoscaling.knative.dev/max-scale"]
 			f.addIf(limit != "1", "%s has max-scale %q, want 1", l, limit)
@@ -299,6 +312,9 @@ func withoutBudget(w *world) (f findings) {
 				found++
 				// A budget that forbids every eviction would block the drain of a node.
 				f.addIf(b.Spec.MinAvailable != nil || b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1, "budget of %s: want maxUnavailable 1", l)
+				// And so would one that counts a pod that is not ready.
+				always := b.Spec.UnhealthyPodEvictionPolicy
+				f.addIf(always == nil || *always != policyv1.AlwaysAllow, "budget of %s keeps a node that has a pod that is not ready", l)
 			}
 		}
 		f.addIf(!l.serverless() && found != 1, "%s has %d disruption budgets, want 1", l, found)
@@ -331,7 +347,7 @@ func unknownToKubectl(w *world) (f findings) {
 	pod := w.has("StatefulSet", kafka, "task-events-kafka") || w.has("Kafka", kafka, "task-events") && w.has("KafkaNodePool", kafka, "kafka")
 	f.addIf(!pod, "no pod task-events-kafka-0 in namespace kafka")
 	for _, l := range w.workloads {
-		if l.program == "" {
+		if l.namespace() == kafka {
 			f.addIf(l.container().WorkingDir != "/opt/kafka", "%s has working directory %q, want /opt/kafka for bin/kafka-topics.sh", l, l.container().WorkingDir)
 			f.addIf(l.container().Name != "kafka" || l.replicas < 1, "%s has no container kafka", l)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -19,15 +20,17 @@ import (
 
 // builtin are the kinds of Kubernetes itself that may be rendered.
 var builtin = map[string]reflect.Type{
-	"v1/Namespace":                       reflect.TypeFor[corev1.Namespace](),
-	"v1/ServiceAccount":                  reflect.TypeFor[corev1.ServiceAccount](),
-	"v1/ConfigMap":                       reflect.TypeFor[corev1.ConfigMap](),
-	"v1/Service":                         reflect.TypeFor[corev1.Service](),
-	"v1/PersistentVolumeClaim":           reflect.TypeFor[corev1.PersistentVolumeClaim](),
-	"apps/v1/Deployment":                 reflect.TypeFor[appsv1.Deployment](),
-	"apps/v1/StatefulSet":                reflect.TypeFor[appsv1.StatefulSet](),
-	"policy/v1/PodDisruptionBudget":      reflect.TypeFor[policyv1.PodDisruptionBudget](),
-	"networking.k8s.io/v1/NetworkPolicy": reflect.TypeFor[networkingv1.NetworkPolicy](),
+	"v1/Namespace":                           reflect.TypeFor[corev1.Namespace](),
+	"v1/ServiceAccount":                      reflect.TypeFor[corev1.ServiceAccount](),
+	"v1/ConfigMap":                           reflect.TypeFor[corev1.ConfigMap](),
+	"v1/Service":                             reflect.TypeFor[corev1.Service](),
+	"v1/PersistentVolumeClaim":               reflect.TypeFor[corev1.PersistentVolumeClaim](),
+	"apps/v1/Deployment":                     reflect.TypeFor[appsv1.Deployment](),
+	"apps/v1/StatefulSet":                    reflect.TypeFor[appsv1.StatefulSet](),
+	"autoscaling/v2/HorizontalPodAutoscaler": reflect.TypeFor[autoscalingv2.HorizontalPodAutoscaler](),
+	"networking.k8s.io/v1/Ingress":           reflect.TypeFor[networkingv1.Ingress](),
+	"policy/v1/PodDisruptionBudget":          reflect.TypeFor[policyv1.PodDisruptionBudget](),
+	"networking.k8s.io/v1/NetworkPolicy":     reflect.TypeFor[networkingv1.NetworkPolicy](),
 }
 
 // schema is the part of a CRD's structural schema that the files in schemas/ use.

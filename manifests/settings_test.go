@@ -102,7 +102,7 @@ func inside(root, value string) string {
 			return prefix + filepath.Join(root, path)
 		}
 	}
-	return value
+	return strings.ReplaceAll(value, "=/etc/", "="+root+"/etc/") // in the query of a URL
 }
 
 // bridge returns the configuration of the bridge, empty when it is invalid.
@@ -188,6 +188,8 @@ func (w *world) secret(name, key string) (string, bool) {
 	switch {
 	case name == "task-events-cluster-ca-cert" && key == "ca.crt":
 		return authority(), w.guarded()
+	case name == "postgres-ca" && key == "ca.crt":
+		return authority(), len(w.of("Cluster")) > 0
 	case key == "password":
 		return "of-" + name, w.has("KafkaUser", taskwire, name)
 	}
@@ -218,7 +220,8 @@ func wrongSettings(w *world) (f findings) {
 			continue
 		}
 		for _, e := range l.container().Env {
-			f.addIf(!s.asked[e.Name], "%s: %s does not read %s", l, l.program, e.Name)
+			known := s.asked[e.Name] || e.Name == "PGPASSFILE" && l.value("AUDIT_DATABASE_URL") != "" // which the driver reads
+			f.addIf(!known, "%s: %s does not read %s", l, l.program, e.Name)
 		}
 		public := programs[l.program]
 		f.addIf(s.http.Addr != fmt.Sprintf(":%d", public) || s.http.OpsAddr != fmt.Sprintf(":%d", public+1000), "%s listens on %s and %s, want :%d and :%d", l, s.http.Addr, s.http.OpsAddr, public, public+1000)

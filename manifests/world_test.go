@@ -16,13 +16,11 @@ import (
 const (
 	taskwire = "taskwire" // the namespace of the services
 	kafka    = "kafka"    // the namespace of the brokers
+	postgres = "postgres" // the namespace of the database servers
 )
 
 // programs and their public ports, as SPEC.md has them; metrics are 1000 above.
 var programs = map[string]int32{"taskapi": 8000, "bridge": 8001, "notifier": 8002, "auditor": 8003}
-
-// writers own a file that no second pod may open.
-var writers = []string{"taskapi", "auditor"}
 
 // world is a rendered set of objects, grouped as the rules need them.
 type world struct {
