@@ -17,7 +17,7 @@ KO            := $(TOOLS)/ko-v0.19.1
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build docs chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster snapshot release images clean
+.PHONY: help run test test-fast lint build docs chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,7 +81,7 @@ kind-down: ## delete it, with its volumes
 	go tool kind delete cluster --name taskwire
 
 acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
-	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '^TestCluster' -v ./acceptance
+	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '$(or $(RUN),^TestCluster)' -v ./acceptance
 
 snapshot: $(GORELEASER) ## the archives of a release into dist/, published nowhere
 	$(GORELEASER) release --snapshot --clean
@@ -92,6 +92,9 @@ release: $(GORELEASER) ## publish the archives of the tag that is checked out (r
 images: $(KO) ## push the four images to KO_DOCKER_REPO under TAG, with SBOMs; dist/images lists them
 	mkdir -p dist
 	$(KO) build --base-import-paths --platform=linux/amd64,linux/arm64 --tags=$(or $(TAG),latest) --image-refs=dist/images $(SERVICES)
+
+manifests-release: ## dist/taskwire_VERSION_manifests.tar.gz from dist/images: `kubectl apply -k` of the release TAG
+	@TAG="$(TAG)" bash .ci/manifests-release
 
 clean: ## forget built programs and test results (never ./data)
 	rm -rf bin dist

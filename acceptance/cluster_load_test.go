@@ -16,11 +16,13 @@ import (
 	"github.com/taskwire/taskwire/internal/freeport"
 )
 
-// TestClusterUnderLoad rolls each Deployment and kills each container, and the
-// broker's, with SIGKILL while clients write. Every change that was answered
-// with 2xx must then be in the audit log exactly once, each task's in order.
-// A client without an answer repeats the call with the same Idempotency-Key, so
-// that in the end every change was answered and the log has no further line.
+// TestClusterUnderLoad rolls each Deployment, deletes a pod of each, and kills each
+// container, the broker's and the database's, with SIGKILL while clients write. Every
+// change that was answered with 2xx must then be in the audit log exactly once, each
+// task's in order. A client without an answer repeats the call with the same
+// Idempotency-Key, so that in the end every change was answered and the log has no
+// further line. With two pods of everything (overlay kind-scale) rollouts and
+// deletions leave no call without an answer.
 func TestClusterUnderLoad(t *testing.T) {
 	deployed, err := readDeployed(t.Context())
 	if err != nil {
@@ -38,8 +40,19 @@ func TestClusterUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	clients := startClients(ctx, w, ports.again)
 	defer func() { cancel(); clients.stop() }() // after a failure nothing answers them
+	visitor := startVisitor(t)
+	gentle := func(what string, fault func(context.Context) error) {
+		visitor.look(t)
+		clients.during(t, what, fault)
+		calls, without := visitor.look(t)
+		t.Logf("%-16s %d of %d calls to the Service without an answer", what, without, calls)
+		if without > 0 && deployed.replicas["taskapi"] > 1 {
+			t.Errorf("%s: %d of %d calls to the Service had no answer, want none with two pods", what, without, calls)
+		}
+	}
 	for _, name := range services() {
-		clients.during(t, "roll "+name, func(ctx context.Context) error { return roll(ctx, name) })
+		gentle("roll "+name, func(ctx context.Context) error { return roll(ctx, name, deployed.replicas[name]) })
+		gentle("delete "+name, func(ctx context.Context) error { return deletePod(ctx, name, deployed.replicas[name]) })
 		clients.during(t, "kill "+name, func(ctx context.Context) error {
 			return killContainer(ctx, namespace, "app.kubernetes.io/name="+name, "^/ko-app/"+name+"$")
 		})
@@ -47,8 +60,13 @@ func TestClusterUnderLoad(t *testing.T) {
 	clients.during(t, "kill kafka", func(ctx context.Context) error {
 		return killContainer(ctx, kafkaNamespace, "app.kubernetes.io/name=kafka", "kafka[.]Kafka")
 	})
+	if deployed.postgres {
+		clients.during(t, "kill postgres", func(ctx context.Context) error {
+			return killContainer(ctx, "postgres", "app.kubernetes.io/name=postgres", "^postgres( -D .*)?$")
+		})
+	}
 	if command := os.Getenv("CLUSTER_UPGRADE"); command != "" {
-		clients.during(t, "upgrade", func(ctx context.Context) error { return upgrade(ctx, command) })
+		gentle("upgrade", func(ctx context.Context) error { return upgrade(ctx, command, deployed.replicas) })
 	}
 	clients.stop()
 	t.Logf("%d changes answered with 2xx, %d calls repeated, %d of them after 10 s", clients.count, clients.again, clients.unheard)
@@ -73,34 +91,66 @@ func (logOnly) fetchAudit(path string) error {
 }
 
 // upgrade runs a command that deploys other images of all four services.
-func upgrade(ctx context.Context, command string) error {
+func upgrade(ctx context.Context, command string, replicas map[string]int) error {
 	if out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", command, err, out)
 	}
 	for _, name := range services() {
-		if err := rolled(ctx, name); err != nil {
+		if err := rolled(ctx, name, replicas[name]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func roll(ctx context.Context, name string) error {
+func roll(ctx context.Context, name string, replicas int) error {
 	if _, err := kubectl(ctx, "", "rollout", "restart", "deployment/"+name, "-n", namespace); err != nil {
 		return err
 	}
-	return rolled(ctx, name)
+	return rolled(ctx, name, replicas)
 }
 
-func rolled(ctx context.Context, name string) error {
+func rolled(ctx context.Context, name string, replicas int) error {
 	if _, err := kubectl(ctx, "", "rollout", "status", "deployment/"+name, "-n", namespace, "--timeout=120s"); err != nil {
 		return err
 	}
-	// A rollout ends when the new pod is ready; the old one may still be draining.
+	// A rollout ends when the new pods are ready; the old ones may still be draining.
 	return poll(ctx, func() error {
-		_, err := restarts(ctx, namespace, "app.kubernetes.io/name="+name)
+		pods, err := podsOf(ctx, namespace, "app.kubernetes.io/name="+name)
+		if err == nil && len(pods) != replicas {
+			err = fmt.Errorf("%s has %d pods, want %d", name, len(pods), replicas)
+		}
 		return err
 	})
+}
+
+// deletePod deletes one pod of a Deployment, as a drained node does, and waits for its
+// replacement, which must not have been restarted: a writer waits for its lock.
+func deletePod(ctx context.Context, name string, replicas int) error {
+	selector := "app.kubernetes.io/name=" + name
+	before, err := podsOf(ctx, namespace, selector)
+	if err != nil {
+		return err
+	}
+	for gone := range before {
+		if _, err := kubectl(ctx, "", "delete", "pod", gone, "-n", namespace, "--wait=true", "--timeout=60s"); err != nil {
+			return err
+		}
+		break
+	}
+	if err := rolled(ctx, name, replicas); err != nil {
+		return err
+	}
+	after, err := podsOf(ctx, namespace, selector)
+	if err != nil {
+		return err
+	}
+	for pod, restarts := range after {
+		if _, old := before[pod]; !old && restarts > 0 {
+			return fmt.Errorf("the replacement %s was restarted %d times", pod, restarts)
+		}
+	}
+	return nil
 }
 
 // killContainer sends SIGKILL from the node, with CLUSTER_NODE_EXEC or `docker
@@ -110,17 +160,12 @@ func killContainer(ctx context.Context, ns, selector, process string) error {
 	if err != nil {
 		return err
 	}
-	node, err := kubectl(ctx, "", "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	kill, err := onNode(ctx, "pkill", "-KILL", "-f", process)
 	if err != nil {
 		return err
 	}
-	reach := []string{"docker", "exec", node}
-	if text := os.Getenv("CLUSTER_NODE_EXEC"); text != "" {
-		reach = strings.Fields(text)
-	}
-	kill := append(reach, "pkill", "-KILL", "-f", process)
-	if out, err := exec.CommandContext(ctx, kill[0], kill[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(kill, " "), err, out)
+	if out, err := kill.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(kill.Args, " "), err, out)
 	}
 	if err := poll(ctx, func() error {
 		now, err := restarts(ctx, ns, selector)
@@ -135,15 +180,46 @@ func killContainer(ctx context.Context, ns, selector, process string) error {
 	return err
 }
 
-func restarts(ctx context.Context, ns, selector string) (int, error) {
-	text, err := kubectl(ctx, "", "get", "pods", "-n", ns, "-l", selector, "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}")
+// onNode returns a command that runs on the node.
+func onNode(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	node, err := kubectl(ctx, "", "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if strings.ContainsRune(text, ' ') {
-		return 0, fmt.Errorf("%s has more than one pod", selector)
+	reach := []string{"docker", "exec", "-i", node}
+	if text := os.Getenv("CLUSTER_NODE_EXEC"); text != "" {
+		reach = strings.Fields(text)
 	}
-	return strconv.Atoi(text)
+	args = append(reach, args...)
+	return exec.CommandContext(ctx, args[0], args[1:]...), nil
+}
+
+// podsOf returns how often the container of each pod was restarted.
+func podsOf(ctx context.Context, ns, selector string) (map[string]int, error) {
+	text, err := kubectl(ctx, "", "get", "pods", "-n", ns, "-l", selector, "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].restartCount}{"\n"}{end}`)
+	if err != nil {
+		return nil, err
+	}
+	pods := map[string]int{}
+	for line := range strings.Lines(text) {
+		name, count, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if pods[name], err = strconv.Atoi(count); err != nil {
+			return nil, fmt.Errorf("pod %s has not started: %w", name, err)
+		}
+	}
+	if len(pods) == 0 {
+		return nil, fmt.Errorf("%s has no pod", selector)
+	}
+	return pods, nil
+}
+
+func restarts(ctx context.Context, ns, selector string) (sum int, err error) {
+	pods, err := podsOf(ctx, ns, selector)
+	for _, n := range pods {
+		sum += n
+	}
+	return sum, err
 }
 
 // during injects a fault under load and waits until changes are answered again.
@@ -163,5 +239,5 @@ func (c *clients) during(t *testing.T, what string, fault func(context.Context) 
 	if err := c.progress(ctx, 20); err != nil {
 		t.Fatalf("after %s: %v", what, err)
 	}
-	t.Logf("%-14s %5.1f s, %d changes answered meanwhile", what, took.Seconds(), now-before)
+	t.Logf("%-16s %5.1f s, %d changes answered meanwhile", what, took.Seconds(), now-before)
 }

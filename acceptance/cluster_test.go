@@ -31,6 +31,9 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatalf("no taskwire in this cluster (deploy it with `skaffold run`): %v", err)
 	}
+	if deployed.postgres {
+		t.Fatal("the scripts stop and start single pods with their files: deploy the overlay kind, or run TestClusterUnderLoad alone (make acceptance-cluster RUN=TestClusterUnderLoad)")
+	}
 	t.Cleanup(func() {
 		if err := deployed.restore(); err != nil {
 			t.Errorf("leave the system running: %v", err)
@@ -62,22 +65,35 @@ type envVar struct {
 
 // deployed is what the manifests set, before scripts change it.
 type deployed struct {
-	env    map[string][]envVar // by Deployment
-	claims []string            // the volumes' manifests
+	env      map[string][]envVar // by Deployment
+	replicas map[string]int      // by Deployment
+	claims   []string            // the volumes' manifests
+	postgres bool                // there are none: tasks and entries are in PostgreSQL
 }
 
 func readDeployed(ctx context.Context) (*deployed, error) {
-	d := &deployed{env: map[string][]envVar{}}
+	d := &deployed{env: map[string][]envVar{}, replicas: map[string]int{}}
 	for _, name := range services() {
-		text, err := kubectl(ctx, "", "get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.template.spec.containers[0].env}")
+		text, err := kubectl(ctx, "", "get", "deployment", name, "-n", namespace, "-o", "json")
 		if err != nil {
 			return nil, err
 		}
-		var env []envVar
-		if err := json.Unmarshal([]byte(text), &env); err != nil {
+		var made struct {
+			Spec struct {
+				Replicas int
+				Template struct {
+					Spec struct{ Containers []struct{ Env []envVar } }
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &made); err != nil {
 			return nil, fmt.Errorf("settings of %s: %w", name, err)
 		}
-		d.env[name] = env
+		d.env[name], d.replicas[name] = made.Spec.Template.Spec.Containers[0].Env, max(1, made.Spec.Replicas)
+		d.postgres = d.postgres || slices.ContainsFunc(d.env[name], func(v envVar) bool { return v.Name == "AUDIT_DATABASE_URL" })
+	}
+	if d.postgres {
+		return d, nil
 	}
 	for _, name := range []string{"taskapi", "auditor"} {
 		text, err := kubectl(ctx, "", "get", "pvc", name, "-n", namespace, "-o",
@@ -107,7 +123,7 @@ func (d *deployed) set(ctx context.Context, name string, replicas int, settings 
 	return err
 }
 
-// empty stops everything and replaces the volumes.
+// empty stops everything and replaces the volumes or databases.
 func (d *deployed) empty(ctx context.Context) error {
 	for _, name := range services() {
 		if err := d.set(ctx, name, 0, nil); err != nil {
@@ -116,6 +132,9 @@ func (d *deployed) empty(ctx context.Context) error {
 	}
 	if _, err := kubectl(ctx, "", "wait", "pod", "-n", namespace, "-l", "app.kubernetes.io/part-of=taskwire", "--for=delete", "--timeout=90s"); err != nil {
 		return err
+	}
+	if d.postgres {
+		return emptyDatabases(ctx)
 	}
 	if _, err := kubectl(ctx, "", "delete", "pvc", "taskapi", "auditor", "-n", namespace, "--wait", "--ignore-not-found"); err != nil {
 		return err
@@ -128,11 +147,23 @@ func (d *deployed) empty(ctx context.Context) error {
 	return nil
 }
 
+func emptyDatabases(ctx context.Context) error {
+	for _, statement := range []string{
+		"DROP DATABASE IF EXISTS tasks WITH (FORCE)", "DROP DATABASE IF EXISTS audit WITH (FORCE)",
+		"CREATE DATABASE tasks OWNER taskapi", "CREATE DATABASE audit OWNER auditor",
+	} {
+		if _, err := kubectl(ctx, "", "exec", "postgres-0", "-n", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres", "-c", statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (d *deployed) restore() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience())
 	defer cancel()
 	for _, name := range services() {
-		if err := d.set(ctx, name, 1, nil); err != nil {
+		if err := d.set(ctx, name, d.replicas[name], nil); err != nil {
 			return err
 		}
 	}

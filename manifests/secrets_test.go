@@ -165,10 +165,10 @@ var made = map[string]string{
 	"webhook-auditor/secrets":  "whsec_qrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTwjUPD8IA=\n",
 	"taskapi-postgres/pgpass":  "*:*:*:taskapi:" + strings.Repeat("7e", 24) + "\n",
 	"auditor-postgres/pgpass":  "*:*:*:auditor:" + strings.Repeat("5a", 24) + "\n",
-	"audit-signing/key":        signingKey(),
+	"audit-signing/key":        logKey(),
 }
 
-func signingKey() string {
+func logKey() string {
 	key, _, err := note.GenerateKey(rand.Reader, "audit.example.com/tasks")
 	if err != nil {
 		panic(err)
