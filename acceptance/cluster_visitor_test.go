@@ -4,12 +4,11 @@ package acceptance_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,12 +17,10 @@ import (
 // visitor calls the Task API through its Service, from the node and without repeats: a
 // forwarded port leads to one pod and does not show what the Service does.
 type visitor struct {
-	in  io.WriteCloser
-	out *bufio.Scanner
+	address string
 
 	mu             sync.Mutex
-	calls, without int   // since the last look: all, and those without a 200; guarded by mu
-	err            error // the end of the command on the node; guarded by mu
+	calls, without int // since the last look: all, and those without a 200; guarded by mu
 }
 
 func startVisitor(t *testing.T) *visitor {
@@ -31,68 +28,75 @@ func startVisitor(t *testing.T) *visitor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := fmt.Sprintf(`while read -r _; do curl -s -o /dev/null -m 5 -w '%%{http_code}\n' 'http://%s:8000/tasks?limit=1' || true; done`, address)
-	cmd, err := onNode(context.WithoutCancel(t.Context()), "bash", "-c", call)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := &visitor{}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		v.in, err = cmd.StdinPipe()
-	}
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.out = bufio.NewScanner(out)
+	v := &visitor{address: address}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
-	go func() { defer close(done); v.run(ctx, cmd) }()
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if err := v.visit(ctx); err != nil && ctx.Err() == nil {
+				t.Logf("calls from the node begin anew: %v", err)
+				pause(ctx)
+			}
+		}
+	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return v
 }
 
-// run calls ten times a second; the command ends when its input does.
-func (v *visitor) run(ctx context.Context, cmd *exec.Cmd) {
-	next := time.NewTicker(100 * time.Millisecond)
+// visit calls ten times a second until ctx or the connection to the node ends. The
+// command on the node ends when its input does.
+func (v *visitor) visit(ctx context.Context) error {
+	call := fmt.Sprintf(`while read -r _; do curl -s -o /dev/null -m 5 -w '%%{http_code}\n' 'http://%s:8000/tasks?limit=1' || true; done`, v.address)
+	cmd, err := onNode(context.WithoutCancel(ctx), "bash", "-c", call)
+	if err != nil {
+		return err
+	}
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	lines, next := bufio.NewScanner(out), time.NewTicker(100*time.Millisecond)
 	defer next.Stop()
-	for ctx.Err() == nil && v.once() {
+	for ctx.Err() == nil {
+		if _, err := io.WriteString(in, "\n"); err != nil || !lines.Scan() {
+			break
+		}
+		v.count(lines.Text() == "200")
 		select {
 		case <-next.C:
 		case <-ctx.Done():
 		}
 	}
-	_ = v.in.Close()
-	_ = cmd.Wait()
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil || ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", &complaints, errors.Join(err, lines.Err(), io.ErrUnexpectedEOF))
+	}
+	return nil
 }
 
-func (v *visitor) once() bool {
-	_, err := io.WriteString(v.in, "\n")
-	answered := err == nil && v.out.Scan()
+func (v *visitor) count(answered bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !answered {
-		v.err = errors.Join(errors.New("calls from the node ended"), err, v.out.Err())
-		return false
-	}
 	v.calls++
-	if strings.TrimSpace(v.out.Text()) != "200" {
+	if !answered {
 		v.without++
 	}
-	return true
 }
 
 // look returns how many calls there were since the last look, and how many had no 200.
-func (v *visitor) look(t *testing.T) (calls, without int) {
-	t.Helper()
+func (v *visitor) look() (calls, without int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.err != nil {
-		t.Fatal(v.err)
-	}
 	calls, without = v.calls, v.without
 	v.calls, v.without = 0, 0
 	return calls, without
