@@ -83,6 +83,9 @@ kind-down: ## delete it, with its volumes
 acceptance-cluster: ## the acceptance scripts, rollouts and kills against the deployed system (skaffold run), which they empty
 	KAFKA_REAL=1 go test -tags cluster -count=1 -timeout 60m -run '$(or $(RUN),^TestCluster)' -v ./acceptance
 
+acceptance-keda: ## KEDA's own operator, built from its module (11 minutes, once), scales the deployed bridge (skaffold run), which it empties
+	@bash .ci/keda
+
 snapshot: $(GORELEASER) ## the archives of a release into dist/, published nowhere
 	$(GORELEASER) release --snapshot --clean
 

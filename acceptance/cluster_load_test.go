@@ -45,9 +45,9 @@ func TestClusterUnderLoad(t *testing.T) {
 		visitor.look()
 		clients.during(t, what, fault)
 		calls, without := visitor.look()
-		t.Logf("%-16s %d of %d calls to the Service without an answer", what, without, calls)
-		if (without > 0 || calls == 0) && deployed.replicas["taskapi"] > 1 {
-			t.Errorf("%s: %d of %d calls to the Service had no answer, want none with two pods", what, without, calls)
+		t.Logf("%-16s %d of %d calls to the Service without an answer", what, len(without), calls)
+		if (len(without) > 0 || calls == 0) && deployed.replicas["taskapi"] > 1 {
+			t.Errorf("%s: of %d calls to the Service, these had no answer: %q (status and curl's exit code); want some calls and an answer to each with two pods", what, calls, without)
 		}
 	}
 	for _, name := range services() {

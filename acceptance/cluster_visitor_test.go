@@ -19,8 +19,9 @@ import (
 type visitor struct {
 	address string
 
-	mu             sync.Mutex
-	calls, without int // since the last look: all, and those without a 200; guarded by mu
+	mu      sync.Mutex
+	calls   int      // since the last look; guarded by mu
+	without []string // those of them without a 200: status and curl's exit code; guarded by mu
 }
 
 func startVisitor(t *testing.T) *visitor {
@@ -47,7 +48,7 @@ func startVisitor(t *testing.T) *visitor {
 // visit calls ten times a second until ctx or the connection to the node ends. The
 // command on the node ends when its input does.
 func (v *visitor) visit(ctx context.Context) error {
-	call := fmt.Sprintf(`while read -r _; do curl -s -o /dev/null -m 5 -w '%%{http_code}\n' 'http://%s:8000/tasks?limit=1' || true; done`, v.address)
+	call := fmt.Sprintf(`while read -r _; do curl -s -o /dev/null -m 30 -w '%%{http_code} %%{exitcode}\n' 'http://%s:8000/tasks?limit=1' || true; done`, v.address)
 	cmd, err := onNode(context.WithoutCancel(ctx), "bash", "-c", call)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func (v *visitor) visit(ctx context.Context) error {
 		if _, err := io.WriteString(in, "\n"); err != nil || !lines.Scan() {
 			break
 		}
-		v.count(lines.Text() == "200")
+		v.count(lines.Text())
 		select {
 		case <-next.C:
 		case <-ctx.Done():
@@ -84,20 +85,21 @@ func (v *visitor) visit(ctx context.Context) error {
 	return nil
 }
 
-func (v *visitor) count(answered bool) {
+// count takes the status and curl's exit code.
+func (v *visitor) count(answer string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.calls++
-	if !answered {
-		v.without++
+	if answer != "200 0" {
+		v.without = append(v.without, answer)
 	}
 }
 
-// look returns how many calls there were since the last look, and how many had no 200.
-func (v *visitor) look() (calls, without int) {
+// look returns how many calls there were since the last look, and those without a 200.
+func (v *visitor) look() (calls int, without []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	calls, without = v.calls, v.without
-	v.calls, v.without = 0, 0
+	v.calls, v.without = 0, nil
 	return calls, without
 }
