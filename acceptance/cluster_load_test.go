@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,7 +42,16 @@ func TestClusterUnderLoad(t *testing.T) {
 	clients := startClients(ctx, w, ports.again)
 	defer func() { cancel(); clients.stop() }() // after a failure nothing answers them
 	visitor := startVisitor(t)
+	chosen := regexp.MustCompile(os.Getenv("CLUSTER_FAULTS"))
+	harsh := func(what string, fault func(context.Context) error) {
+		if chosen.MatchString(what) {
+			clients.during(t, what, fault)
+		}
+	}
 	gentle := func(what string, fault func(context.Context) error) {
+		if !chosen.MatchString(what) {
+			return
+		}
 		visitor.look()
 		clients.during(t, what, fault)
 		calls, without := visitor.look()
@@ -53,16 +63,16 @@ func TestClusterUnderLoad(t *testing.T) {
 	for _, name := range services() {
 		gentle("roll "+name, func(ctx context.Context) error { return roll(ctx, name, deployed.replicas[name]) })
 		gentle("delete "+name, func(ctx context.Context) error { return deletePod(ctx, name, deployed.replicas[name]) })
-		clients.during(t, "kill "+name, func(ctx context.Context) error {
+		harsh("kill "+name, func(ctx context.Context) error {
 			return killContainer(ctx, namespace, "app.kubernetes.io/name="+name, "^/ko-app/"+name+"$")
 		})
 	}
 	gentle("add partitions", func(ctx context.Context) error { return addPartitions(ctx, deployed.replicas["taskapi"]) })
-	clients.during(t, "kill kafka", func(ctx context.Context) error {
+	harsh("kill kafka", func(ctx context.Context) error {
 		return killContainer(ctx, kafkaNamespace, "app.kubernetes.io/name=kafka", "kafka[.]Kafka")
 	})
 	if deployed.postgres {
-		clients.during(t, "kill postgres", func(ctx context.Context) error {
+		harsh("kill postgres", func(ctx context.Context) error {
 			return killContainer(ctx, "postgres", "app.kubernetes.io/name=postgres", "^postgres( -D .*)?$")
 		})
 	}

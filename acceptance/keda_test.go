@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/taskwire/taskwire/internal/freeport"
 )
 
@@ -49,20 +51,32 @@ func TestKeda(t *testing.T) {
 	ports := startForward(namespace, "deployment/taskapi", w.address(8000), 8000)
 	t.Cleanup(ports.stop)
 
-	const changes = 4000
-	began := time.Now()
-	for n := range changes {
-		if err := poll(ctx, func() error {
-			code, answer, err := w.call(ctx, "POST", "/tasks", fmt.Sprint("keda-", n), `{"title": "Lag"}`)
-			if err == nil && code != 201 {
-				err = fmt.Errorf("POST /tasks: %d %s", code, answer)
-			}
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+	if err := bridgesAre(ctx, 1); err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%d tasks in %.0f s, and no notifier", changes, time.Since(began).Seconds())
+	const clients, changes = 8, 150
+	began := time.Now()
+	var all errgroup.Group
+	for client := range clients {
+		all.Go(func() error {
+			for n := range changes {
+				if err := poll(ctx, func() error {
+					code, answer, err := w.call(ctx, "POST", "/tasks", fmt.Sprintf("keda-%d-%d", client, n), `{"title": "Lag"}`)
+					if err == nil && code != 201 {
+						err = fmt.Errorf("POST /tasks: %d %s", code, answer)
+					}
+					return err
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d tasks in %.0f s, and no notifier", clients*changes, time.Since(began).Seconds())
 
 	// The scaler asks every 5 s, and the autoscaler every 15 s.
 	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); pause(ctx) {
@@ -76,17 +90,22 @@ func TestKeda(t *testing.T) {
 	}
 	for _, want := range []int{partitions, 1} {
 		began := time.Now()
-		if err := poll(ctx, func() error {
-			n, err := bridges(ctx)
-			if err == nil && n != want {
-				err = fmt.Errorf("%d bridges, want %d", n, want)
-			}
-			return err
-		}); err != nil {
+		if err := bridgesAre(ctx, want); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%d bridges after %.0f s", want, time.Since(began).Seconds())
 	}
+}
+
+// bridgesAre waits until so many bridges are wanted.
+func bridgesAre(ctx context.Context, want int) error {
+	return poll(ctx, func() error {
+		n, err := bridges(ctx)
+		if err == nil && n != want {
+			err = fmt.Errorf("%d bridges, want %d", n, want)
+		}
+		return err
+	})
 }
 
 // bridges is how many bridges are wanted.
@@ -114,7 +133,7 @@ func topicOf(ctx context.Context, partitions int) error {
 // slowBridge has another configuration mounted.
 type slowBridge struct{ before string }
 
-// slowly makes each bridge post 20 notifications a second, so that the lag lasts.
+// slowly makes each bridge post 5 notifications a second, so that the lag lasts.
 func slowly(ctx context.Context, dir string) (*slowBridge, error) {
 	name, err := kubectl(ctx, "", "get", "deployment", "bridge", "-n", namespace, "-o", "jsonpath={.spec.template.spec.volumes[0].configMap.name}")
 	if err != nil {
@@ -125,7 +144,7 @@ func slowly(ctx context.Context, dir string) (*slowBridge, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "bridge.yaml")
-	text = strings.Replace(text, "mode: auto", "mode: structured\n    rate: 20", 1)
+	text = strings.Replace(text, "mode: auto", "mode: structured\n    rate: 5", 1)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
