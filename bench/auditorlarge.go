@@ -83,7 +83,7 @@ func (r *rig) startLarge(ctx context.Context, path string) (*proc, error) {
 // largeLog is written once for all repetitions, and opened once so that later
 // starts find what the auditor derives from it.
 func (r *rig) largeLog(ctx context.Context, entries int) (path string, firstStart time.Duration, err error) {
-	key := r.programs + " log"
+	key := fmt.Sprint(r.programs, " log ", entries)
 	if path = r.prepared[key]; path != "" {
 		return path, 0, nil
 	}
