@@ -23,7 +23,7 @@ func benchAudit(ctx context.Context, r *rig, t *table) error {
 	}
 	r.say("auditor, single posts")
 	profiled := r.profile(ctx, map[string]*proc{"auditor-single": auditor}, 6*time.Second)
-	single, err := postRate(auditor.url+"/", structuredType, all, http.StatusCreated)
+	single, err := auditor.answer("/", structuredType, all, http.StatusCreated)
 	if err != nil {
 		return err
 	}
@@ -38,15 +38,19 @@ func benchAudit(ctx context.Context, r *rig, t *table) error {
 	}
 	r.say("auditor, batches of 100")
 	profiled = r.profile(ctx, map[string]*proc{"auditor-batch": auditor}, 5*time.Second)
-	batched, err := postRate(auditor.url+"/", "application/cloudevents-batch+json", posts, http.StatusOK)
+	batched, err := auditor.answer("/", "application/cloudevents-batch+json", posts, http.StatusOK)
 	if err != nil {
 		return err
 	}
 	if err := <-profiled; err != nil {
 		return err
 	}
-	t.against("acknowledged appends, against bare append + fsync", perSecond, single, bare, atLeast(0.9))
-	t.against("in batches of 100, against single ones", perSecond, 100*batched, single, atLeast(5))
+	t.against("acknowledged appends, against bare append + fsync", perSecond, single.rate, bare.rate, atLeast(0.9))
+	t.against("in batches of 100, against single ones", perSecond, 100*batched.rate, single.rate, atLeast(5))
+	if bare.cpu > 0 {
+		t.against("CPU of the server an append, against bare append + fsync", seconds, single.cpu, bare.cpu, none)
+		t.against("CPU of the server an event in a batch, against a single one", seconds, batched.cpu/100, single.cpu, none)
+	}
 	_, err = auditor.stop()
 	return err
 }
@@ -55,18 +59,33 @@ func (r *rig) auditor(ctx context.Context, log string) (*proc, error) {
 	return r.service(ctx, "auditor", "AUDIT_LOG_PATH="+log, "LOG_LEVEL=warn")
 }
 
+// answers are how many posts a server answered a second, and the seconds of CPU it
+// used for each, which depend less on what else the machine does; 0 where the system
+// does not tell.
+type answers struct{ rate, cpu float64 }
+
+func (p *proc) answer(path, contentType string, all [][]byte, ok int) (answers, error) {
+	before, err1 := cpuOf(p.Pid())
+	rate, err := postRate(p.url+path, contentType, all, ok)
+	after, err2 := cpuOf(p.Pid())
+	if err1 != nil || err2 != nil {
+		return answers{rate: rate}, err
+	}
+	return answers{rate, (after - before) / float64(len(all))}, err
+}
+
 // bareAppends is the yardstick.
-func (r *rig) bareAppends(ctx context.Context, contentType string, all [][]byte) (float64, error) {
+func (r *rig) bareAppends(ctx context.Context, contentType string, all [][]byte) (answers, error) {
 	r.say("bare append + fsync")
 	p, err := r.server(ctx, "append", filepath.Join(r.sub("bare"), "log"))
 	if err != nil {
-		return 0, err
+		return answers{}, err
 	}
-	rate, err := postRate(p.url+"/", contentType, all, http.StatusCreated)
+	got, err := p.answer("/", contentType, all, http.StatusCreated)
 	if err != nil {
-		return 0, err
+		return answers{}, err
 	}
-	return rate, p.kill()
+	return got, p.kill()
 }
 
 // postRate posts all bodies from 64 clients and returns how many a second were answered.

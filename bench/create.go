@@ -31,15 +31,19 @@ func benchCreate(ctx context.Context, r *rig, t *table) error {
 	}
 	r.say("Task API")
 	profiled := r.profile(ctx, map[string]*proc{"taskapi-create": api}, 6*time.Second)
-	rate, err := postRate(api.url+"/tasks", jsonType, all, http.StatusCreated)
+	got, err := api.answer("/tasks", jsonType, all, http.StatusCreated)
 	if err != nil {
 		return err
 	}
 	if err := <-profiled; err != nil {
 		return err
 	}
-	t.against("acknowledged creates, against bare append + fsync", perSecond, rate, bare, atLeast(0.7))
-	t.against("the same, against an API that only produces", perSecond, rate, produced, atLeast(1))
+	t.against("acknowledged creates, against bare append + fsync", perSecond, got.rate, bare.rate, atLeast(0.7))
+	t.against("the same, against an API that only produces", perSecond, got.rate, produced.rate, atLeast(1))
+	if bare.cpu > 0 {
+		t.against("CPU of the server a create, against bare append + fsync", seconds, got.cpu, bare.cpu, none)
+		t.against("the same, against an API that only produces", seconds, got.cpu, produced.cpu, none)
+	}
 	if err := api.kill(); err != nil { // what is not published yet is not measured
 		return err
 	}
@@ -61,22 +65,22 @@ func (r *rig) taskAPI(ctx context.Context, b *broker, database string, more ...s
 }
 
 // bareProduces is the yardstick that keeps nothing itself.
-func (r *rig) bareProduces(ctx context.Context, all [][]byte) (float64, error) {
+func (r *rig) bareProduces(ctx context.Context, all [][]byte) (answers, error) {
 	r.say("API that only produces")
 	b, err := r.broker(ctx, 1)
 	if err != nil {
-		return 0, err
+		return answers{}, err
 	}
 	p, err := r.server(ctx, "produce", b.addr, b.topic)
 	if err != nil {
-		return 0, err
+		return answers{}, err
 	}
-	rate, err := postRate(p.url+"/", jsonType, all, http.StatusCreated)
+	got, err := p.answer("/", jsonType, all, http.StatusCreated)
 	if err != nil {
-		return 0, err
+		return answers{}, err
 	}
 	if err := p.kill(); err != nil {
-		return 0, err
+		return answers{}, err
 	}
-	return rate, b.close()
+	return got, b.close()
 }

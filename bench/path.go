@@ -42,7 +42,7 @@ func benchPath(ctx context.Context, r *rig, t *table) error {
 	if err = errors.Join(err, <-profiled); err != nil {
 		return err
 	}
-	t.against("changes answered with 201", perSecond, float64(l.created)/window.Seconds(), bare, timesBase(2))
+	t.against("changes answered with 201", perSecond, float64(l.created)/window.Seconds(), bare.rate, timesBase(2))
 	t.figure("changes audited by the end", perSecond, float64(l.created-l.end)/window.Seconds(), timesBase(2))
 	t.figure("most that were behind, answered but not audited", count, float64(l.most), atMost(1000))
 	t.figure("median of those behind", count, float64(l.middle), none)
