@@ -1,95 +1,14 @@
 package manifests_test
 
 import (
-	"encoding/json"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
-
-var metric = regexp.MustCompile(`taskwire_[a-z_]+`)
-
-// registered returns the metrics in the sources of the programs.
-func registered(t *testing.T) []string {
-	t.Helper()
-	var found []string
-	root := os.DirFS("..")
-	// bridge/internal/pump joins a prefix and the rest.
-	joined := regexp.MustCompile(`(?:counter|gauge)\("([a-z_]+)"`)
-	for _, dir := range []string{"taskapi", "bridge", "notifier", "auditor", "internal"} {
-		err := fs.WalkDir(root, dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			source, err := fs.ReadFile(root, path)
-			if err != nil {
-				return err
-			}
-			for _, q := range regexp.MustCompile(`"taskwire_[a-z_]+"`).FindAllString(string(source), -1) {
-				found = append(found, strings.Trim(q, `"`))
-			}
-			if strings.Contains(string(source), `"taskwire_bridge_" + name`) {
-				for _, m := range joined.FindAllStringSubmatch(string(source), -1) {
-					found = append(found, "taskwire_bridge_"+m[1])
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return found
-}
-
-// unknownMetrics returns the names in text that no program registers.
-func unknownMetrics(known []string, text string) (unknown []string) {
-	for _, name := range metric.FindAllString(text, -1) {
-		for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
-			if base, ok := strings.CutSuffix(name, suffix); ok && slices.Contains(known, base) {
-				name = ""
-				break
-			}
-		}
-		if name != "" {
-			unknown = append(unknown, name)
-		}
-	}
-	return unknown
-}
-
-// TestAlarmsAndDashboardNameRealMetrics: an alert on a misspelt metric never fires.
-func TestAlarmsAndDashboardNameRealMetrics(t *testing.T) {
-	known := registered(t)
-	alarms, err := os.ReadFile("components/monitoring/alerts.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	board, err := os.ReadFile("components/monitoring/dashboard.json")
-	if err != nil || !json.Valid(board) {
-		t.Fatalf("dashboard.json is not JSON (%v)", err)
-	}
-	if unknown := unknownMetrics(known, string(alarms)+string(board)); len(unknown) > 0 {
-		t.Errorf("unknown metrics %v, want some of %v", unknown, known)
-	}
-	if seen := unknownMetrics(known, "rate(taskwire_bridge_lags[5m]) + taskwire_http_request_seconds_bucket"); !slices.Equal(seen, []string{"taskwire_bridge_lags"}) {
-		t.Errorf("unknownMetrics = %v, want taskwire_bridge_lags alone", seen)
-	}
-	// The alerts that the specification requires.
-	for _, name := range []string{"taskwire_bridge_blocked", "taskwire_bridge_oldest_unacked_seconds", "taskwire_bridge_lag", "taskwire_bridge_dead_letters_total",
-		"taskwire_bridge_unsealed_offsets_total", "taskwire_sink_open", "taskwire_auth_failures_total",
-		"taskwire_outbox_oldest_seconds", "taskwire_audit_conflicts_total", "taskwire_audit_version_gaps_total"} {
-		if !strings.Contains(string(alarms), name) {
-			t.Errorf("no alert on %s", name)
-		}
-	}
-}
 
 // skaffold is the part of skaffold/v4beta13 that skaffold.yaml may use.
 type skaffold struct {

@@ -364,6 +364,7 @@ func unscraped(w *world) (f findings) {
 		var m struct {
 			Spec struct {
 				Selector            struct{ MatchLabels map[string]string }
+				NamespaceSelector   struct{ MatchNames []string }
 				PodTargetLabels     []string
 				PodMetricsEndpoints []struct{ Port, Path string }
 			}
@@ -372,6 +373,10 @@ func unscraped(w *world) (f findings) {
 			return findings{err.Error()}
 		}
 		ends := m.Spec.PodMetricsEndpoints
+		if slices.Equal(m.Spec.NamespaceSelector.MatchNames, []string{"kafka"}) { // Strimzi makes the pods, and names port and label
+			f.addIf(len(ends) != 1 || ends[0].Port != "tcp-prometheus" || m.Spec.Selector.MatchLabels["strimzi.io/kind"] != "Kafka", "%s does not select Strimzi's brokers", o)
+			continue
+		}
 		f.addIf(len(ends) != 1 || ends[0].Port != "ops" || ends[0].Path != "/metrics", "%s scrapes %v, want /metrics on port ops", o, ends)
 		f.addIf(!slices.Contains(m.Spec.PodTargetLabels, "app.kubernetes.io/name"), "%s does not name the service, as the alerts expect", o)
 		for _, l := range w.ours() {

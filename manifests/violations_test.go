@@ -170,6 +170,7 @@ var violations = map[string][]violation{
 		{"exec", "kafka.strimzi.io/v1/KafkaTopic task-events", "metadata.labels.strimzi~io/cluster", nil},
 		{"scrape", "monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podMetricsEndpoints.0.port", "http"},
 		{"scrape", "monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podTargetLabels", nil},
+		{"scrape", "monitoring.coreos.com/v1/PodMonitor kafka", "spec.podMetricsEndpoints.0.port", "ops"},
 		{"scrape", "monitoring.coreos.com/v1/PodMonitor taskwire", "spec.selector.matchLabels.app~kubernetes~io/name", "bridge"},
 	},
 	"overlays/scale": {
