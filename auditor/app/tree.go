@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -70,7 +71,13 @@ func (s *Service) startTree(ctx context.Context, p *proofs, l *ledger.Ledger) er
 			return fmt.Errorf("%s: %w", checkpointURL, err)
 		}
 	}
-	if p.Log, err = tree.Open(ctx, cfg); err != nil {
+	p.Log, err = tree.Open(ctx, cfg)
+	var file *fs.PathError
+	var rename *os.LinkError
+	switch {
+	case errors.As(err, &file), errors.As(err, &rename): // the disk, not the log
+		return fmt.Errorf("audit log %s: checkpoint or tiles beside it: %w", s.config.Path, err)
+	case err != nil:
 		return fmt.Errorf("audit log %s: %w; restore it from a backup. `auditor verify` reads all of it; docs/audit-format.md says how to accept a loss", s.config.Path, err)
 	}
 	// It ends in the Close of the log, so not with ctx.
