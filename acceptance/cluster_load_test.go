@@ -288,7 +288,7 @@ func restarts(ctx context.Context, ns, selector string) (sum int, err error) {
 
 // during injects a fault under load and waits until changes are answered again.
 func (c *clients) during(t *testing.T, what string, fault func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // Kafka's tools start slowly on a busy machine
 	defer cancel()
 	if err := c.progress(ctx, 20); err != nil {
 		t.Fatalf("before %s: %v", what, err)
