@@ -263,7 +263,7 @@ func (y *system) injectFaults(ctx context.Context) {
 	turn := slices.DeleteFunc(slices.Clone(all), func(k string) bool { return slices.Contains(first, k) })
 	y.rand.Shuffle(len(turn), func(i, k int) { turn[i], turn[k] = turn[k], turn[i] })
 	deadline, _ := ctx.Deadline()
-	const round = 15 * time.Second // about the longest
+	round := 15 * time.Second // about the longest
 	pause := [2]int{1500, 4000}
 	if y.Once {
 		pause = [2]int{500, 1000}
@@ -277,7 +277,7 @@ func (y *system) injectFaults(ctx context.Context) {
 		if y.Once {
 			return
 		}
-		n := min(len(turn), 1+len(turn)*int(round)/int(time.Until(deadline)))
+		n := min(len(turn), 1+len(turn)*int(round)/int(max(1, time.Until(deadline))))
 		if time.Until(deadline) < 2*round {
 			n = len(turn)
 		}
@@ -288,7 +288,9 @@ func (y *system) injectFaults(ctx context.Context) {
 				chosen = append(chosen, k)
 			}
 		}
-		y.injectRound(ctx, chosen)
+		began := time.Now()
+		y.injectRound(ctx, append(chosen, y.again(all)...))
+		round = max(round, time.Since(began))
 	}
 	<-ctx.Done()
 }

@@ -67,8 +67,9 @@ func TestShortScaledRun(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	s := settings{Duration: time.Minute, Drain: 2 * time.Minute, Seed: 2, Kafka: "embedded", Bin: build(t), Workers: 4, Rate: 10, Scale: true, Once: true,
-		First: []string{"replace", "kill"}, Faults: "kill,replace", Need: map[string]int{"acks": 50}}
+		Faults: "kill,replace", Need: map[string]int{"acks": 50}}
 	s.scale()
+	s.First = []string{"replace", "kill"}
 	for _, kind := range s.First {
 		s.Need["effective:"+kind], s.Need["recovered:"+kind] = 1, 1
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,10 +14,16 @@ import (
 // scale completes the settings of -scale.
 func (s *settings) scale() {
 	s.Database = "postgres"
+	s.First = []string{"sink", "database"}
 	if s.Kafka == "real" {
 		s.Brokers = 3
+		s.First = append(s.First, slowest)
 	}
 }
+
+// slowest is the fault that lasts longest. It comes early and once: what is healed
+// when the load has ended has nothing to recover with.
+const slowest = "majority"
 
 func (s *settings) partitions() int {
 	if s.Scale {
@@ -35,7 +42,7 @@ func (s *settings) bridgeCount() int {
 
 func (s *settings) notifierCount() int {
 	if s.Scale {
-		return 1
+		return 2
 	}
 	return 1
 }
@@ -44,17 +51,30 @@ func (s *settings) notifierCount() int {
 var each = []string{"kill", "replace", "stop"}
 
 // scaledFaults are the default of -scale: processes, brokers and the database that
-// go, and sinks that fail. Networks and settings are the matter of the other runs.
+// go, and sinks that fail. Networks, settings and rolling upgrades of Kafka, which
+// may take minutes, are the matter of the other runs.
 func (s *settings) scaledFaults() string {
 	kinds := append(slices.Clone(each), "all", "database", "loop", "pair", "sink", "notices", "term", "update")
 	if s.Brokers == 3 {
-		kinds = append(kinds, slices.DeleteFunc(slices.Clone(quorumKinds), func(k string) bool { return k == "update" })...)
+		kinds = append(kinds, "coordinator", "hang", "leader", "majority")
 	}
 	return strings.Join(kinds, ",")
 }
 
+// again are the kinds that a round of a scaled system has once more: in ten minutes
+// each process is to have each of them.
+func (y *system) again(plan []string) []string {
+	if !y.Scale || y.Once {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(each), func(k string) bool { return !slices.Contains(plan, k) })
+}
+
 // oddsOf is one in how many rounds chance adds a kind to: those for every process are in each round.
 func (y *system) oddsOf(kind string, usual int) int {
+	if y.Scale && kind == slowest {
+		return math.MaxInt
+	}
 	if y.Scale && slices.Contains(each, kind) {
 		return 1
 	}
