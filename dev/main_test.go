@@ -77,6 +77,19 @@ func create(t *testing.T, base int, title string) {
 	}
 }
 
+func signingKey(t *testing.T) (path string) {
+	t.Helper()
+	var key bytes.Buffer
+	if err := auditor.Key().Run(t.Context(), env.Map(nil), []string{"--new"}, &key, &key); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "audit.key")
+	if err := os.WriteFile(path, key.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func auditLines(data string) int {
 	text, err := os.ReadFile(filepath.Join(data, "audit.log"))
 	if err != nil {
@@ -112,14 +125,7 @@ func TestTheWholeSystemSurvivesARestart(t *testing.T) {
 
 // Each database takes the place of its file alone, and a restart finds what is in it.
 func TestStateInPostgreSQL(t *testing.T) {
-	var key bytes.Buffer
-	if err := auditor.Key().Run(t.Context(), env.Map(nil), []string{"--new"}, &key, &key); err != nil {
-		t.Fatal(err)
-	}
-	keyFile := filepath.Join(t.TempDir(), "audit.key")
-	if err := os.WriteFile(keyFile, key.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	keyFile := signingKey(t)
 	tasks, log := pgtest.Start(t), pgtest.Start(t)
 	settings := map[string]string{"DATABASE_URL": tasks.URL, "AUDIT_DATABASE_URL": log.URL, "AUDIT_SIGNING_KEY_FILE": keyFile}
 	data, base := filepath.Join(t.TempDir(), "data"), freeport.Base()
@@ -152,6 +158,54 @@ func TestStateInPostgreSQL(t *testing.T) {
 		err := conn.QueryRow(t.Context(), "SELECT count(*) FROM audit.entries").Scan(&entries)
 		return err == nil && entries == 2
 	})
+}
+
+// A dump that is taken while tasks change is one state of tasks and log: the log
+// verifies, and a system goes on with both.
+func TestARestoredDump(t *testing.T) {
+	key := signingKey(t)
+	db, restored := pgtest.Start(t), pgtest.Start(t)
+	settings := map[string]string{"DATABASE_URL": db.URL, "AUDIT_DATABASE_URL": db.URL, "AUDIT_SIGNING_KEY_FILE": key}
+	data, base := filepath.Join(t.TempDir(), "data"), freeport.Base()
+	p := startWith(t, data, base, settings)
+	ctx, stop := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	load.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			create(t, base, fmt.Sprint("Task ", i))
+		}
+	})
+	apptest.Await(t, "the log grows", func() bool { return p.log.Count("AUDIT: task.created") > 20 })
+	dump := "tasks-" + filepath.Base(t.TempDir()) + ".dump" // in the server's folder: another account writes it
+	if err := db.Server.Run(t.Context(), "pg_dump", "--format=custom", "--file="+dump, db.URL); err != nil {
+		t.Error(err)
+	}
+	stop()
+	load.Wait()
+	if status := p.stop(); status != process.ExitOK {
+		t.Fatalf("exit status = %d, want 0", status)
+	}
+	if err := db.Server.Run(t.Context(), "pg_restore", "--exit-on-error", "--dbname="+restored.URL, dump); err != nil {
+		t.Fatal(err)
+	}
+	settings["DATABASE_URL"], settings["AUDIT_DATABASE_URL"] = restored.URL, restored.URL
+	var out, log apptest.Log
+	if err := auditor.Verify().Run(t.Context(), env.Map(settings), nil, &out, &log); err != nil || out.Count("ok") == 0 {
+		t.Errorf("verify the restored log: %v\n%s%s", err, out.String(), log.String())
+	}
+	conn := restored.Connect(t)
+	var tasks, entries, before int
+	read := func() bool {
+		err := conn.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM taskapi.task), (SELECT count(*) FROM audit.entries)").Scan(&tasks, &entries)
+		return err == nil
+	}
+	if !read() || entries < 20 || tasks < entries {
+		t.Errorf("%d tasks and %d entries in the dump", tasks, entries)
+	}
+	before = entries
+	startWith(t, data, base, settings)
+	create(t, base, "After")
+	apptest.Await(t, "the log goes on", func() bool { return read() && entries > before })
 }
 
 func TestWrongDatabases(t *testing.T) {

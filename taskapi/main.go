@@ -94,6 +94,13 @@
 // cannot carry, are published as JSON. SCHEMA_REGISTRY_URL includes the path of the
 // API, such as /apis/ccompat/v7 for Apicurio.
 //
+// # Backup
+//
+// taskapi backup FILE copies the SQLite database of DATABASE_URL, while a taskapi uses
+// it: one state, with every change that was answered before. FILE must not exist; it
+// appears whole and on disk or not at all. With - the copy goes to standard output,
+// by way of the database's folder. See docs/backup.md.
+//
 // # Tokens
 //
 // API_TOKENS_FILE is read again when it changes. While it is empty, missing or
@@ -154,4 +161,4 @@ import (
 //go:embed main.go
 var source string
 
-func main() { process.Main("taskapi", source, app.FromEnv, open, app.Key, app.Migrate()) }
+func main() { process.Main("taskapi", source, app.FromEnv, open, app.Key, app.Migrate(), app.Backup()) }

@@ -188,6 +188,20 @@ func (s *Server) exited() bool {
 	return true
 }
 
+// Run runs a program of PostgreSQL's, such as pg_dump, as the server's account. Its
+// folder is the server's.
+func (s *Server) Run(ctx context.Context, program string, args ...string) error {
+	cmd := s.command(ctx, program, args...)
+	// The folder of the PATH may hold links to the server's programs only.
+	if initdb, err := filepath.EvalSymlinks(filepath.Join(s.bin, "initdb")); err == nil {
+		cmd.Path = filepath.Join(filepath.Dir(initdb), program)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", program, err, lastLines(out))
+	}
+	return nil
+}
+
 // Addr is the server's address, unchanged by Restart.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
