@@ -17,7 +17,7 @@ KO            := $(TOOLS)/ko-v0.19.1
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build docs chaos sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
+.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ fuzz: ## each fuzz target for FUZZTIME (30s); what it finds is kept
 
 vuln: $(GOVULNCHECK) ## known vulnerabilities in code that is called (asks vuln.go.dev)
 	$(GOVULNCHECK) $(PACKAGES)
+
+scale: ## 10 minutes (DURATION) of faults in a system with several of each service, then what a change costs there, into docs/scale.md (needs Java)
+	go run ./chaos run -scale -kafka real -duration $(or $(DURATION),10m) -drain 4m $(if $(SEED),-seed $(SEED))
+	KAFKA_REAL=1 go run ./bench -write scale
 
 bench: ## measure everything into docs/benchmarks.md (SECTIONS="bridge path" for some, BASE=COMMIT beside that commit's services)
 	go run ./bench -write $(if $(BASE),-base $(BASE)) $(SECTIONS)

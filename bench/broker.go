@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,7 +22,7 @@ import (
 
 // A broker has an empty topic for one measurement.
 type broker struct {
-	addr  string
+	addr  string // several with commas
 	topic string // also the name of the consumer group
 	proc  *proc  // nil for an Apache Kafka, which all measurements share
 }
@@ -59,7 +60,7 @@ func (r *rig) startReal(ctx context.Context) (err error) {
 
 // create makes one more topic.
 func (b *broker) create(ctx context.Context, topic string, partitions int) error {
-	cfg := kafka.Config{Brokers: []string{b.addr}, ClientID: "bench"}
+	cfg := kafka.Config{Brokers: strings.Split(b.addr, ","), ClientID: "bench"}
 	transport, err := kafka.NewTransport(cfg)
 	if err != nil {
 		return err

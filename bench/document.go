@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,13 +22,14 @@ func publish(s section, t *table, machine string) error {
 	if realKafka() {
 		name += "-kafka"
 	}
-	text, err := os.ReadFile(documentPath)
+	path := cmp.Or(s.document, documentPath)
+	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	block := fmt.Sprintf("%s\n\n%s", repetitions(machine, t), t.markdown())
 	if chart := t.chart(); chart != "" {
-		folder := filepath.Join(filepath.Dir(documentPath), chartFolder)
+		folder := filepath.Join(filepath.Dir(path), chartFolder)
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return err
 		}
@@ -36,7 +38,7 @@ func publish(s section, t *table, machine string) error {
 		}
 		block += fmt.Sprintf("\n![%s: each figure against its goal](%s/%s.svg)\n", s.title, chartFolder, name)
 	}
-	return os.WriteFile(documentPath, []byte(replaceBlock(string(text), name, s.title, block)), 0o644)
+	return os.WriteFile(path, []byte(replaceBlock(string(text), name, s.title, block)), 0o644)
 }
 
 func repetitions(machine string, t *table) string {

@@ -35,6 +35,8 @@
 //	memory         of the bridge with a backlog *
 //	commits        their load on Kafka, and what is posted again after a SIGKILL *, needs Java
 //	fetch          many subscriptions of one topic *, needs Java
+//	scale          two or three of each service with 12 partitions, against one of each; all on
+//	               PostgreSQL, with KAFKA_REAL=1 on three brokers against one *
 //	storm          half a million events while bridges join, stop and die; fails when
 //	               one is lost or out of order *, needs Java
 //
@@ -58,11 +60,12 @@ import (
 // A section is one table. To add one: write its function in a file of its own
 // and add a line here and in the comment above.
 type section struct {
-	name  string
-	title string
-	run   func(context.Context, *rig, *table) error // one repetition
-	named bool                                      // runs only when it is named
-	linux bool                                      // reads /proc
+	name     string
+	title    string
+	run      func(context.Context, *rig, *table) error // one repetition
+	named    bool                                      // runs only when it is named
+	linux    bool                                      // reads /proc
+	document string                                    // where its table goes; "" is docs/benchmarks.md
 }
 
 var sections = []section{
@@ -83,6 +86,7 @@ var sections = []section{
 	{name: "memory", run: benchMemory, named: true, title: "Bridge: memory with a backlog", linux: true},
 	{name: "commits", run: benchCommits, named: true, title: "Bridge: commits", linux: true},
 	{name: "fetch", run: benchFetch, named: true, title: "Bridge: fetches", linux: true},
+	{name: "scale", run: benchScale, named: true, linux: true, title: "Several of each against one of each", document: "docs/scale.md"},
 	{name: "storm", run: benchStorm, named: true, title: "Bridge: members come and go"},
 }
 

@@ -132,7 +132,7 @@ func (s *system) load(ctx context.Context, window time.Duration) (l loaded, err 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	clients := make(chan error, 1)
-	go func() { clients <- createFor(ctx, s.procs["taskapi"].url, window, &created) }()
+	go func() { clients <- createFor(ctx, []string{s.procs["taskapi"].url}, window, &created) }()
 	log := &lines{path: s.auditLog}
 	defer log.close()
 	var behind []int64
@@ -183,8 +183,8 @@ func (s *system) load(ctx context.Context, window time.Duration) (l loaded, err 
 	return l, nil
 }
 
-// createFor creates tasks from 64 clients.
-func createFor(ctx context.Context, url string, window time.Duration, created *atomic.Int64) error {
+// createFor creates tasks from 64 clients, which share the APIs.
+func createFor(ctx context.Context, urls []string, window time.Duration, created *atomic.Int64) error {
 	c := client(64)
 	defer c.CloseIdleConnections()
 	end := time.Now().Add(window)
@@ -192,7 +192,7 @@ func createFor(ctx context.Context, url string, window time.Duration, created *a
 	errs := make(chan error, 64)
 	for i := range 64 {
 		wg.Go(func() {
-			body := fmt.Appendf(nil, `{"title": "A task of client %d"}`, i)
+			body, url := fmt.Appendf(nil, `{"title": "A task of client %d"}`, i), urls[i%len(urls)]
 			for time.Now().Before(end) && ctx.Err() == nil {
 				resp, err := c.Post(url+"/tasks", jsonType, bytes.NewReader(body))
 				if err == nil {

@@ -26,6 +26,7 @@ type rig struct {
 	running  []*proc
 	real     *kafkatest.Real // nil until it is needed
 	realDir  string
+	quorum   *kafkatest.Quorum // nil unless it runs
 	topics   int
 	prepared map[string]string // folders that repetitions share, by what is in them
 }
