@@ -34,7 +34,9 @@ func TestMain(m *testing.M) {
 		os.Exit(curlProgram())
 	}
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"taskapi":  func() { process.Main("taskapi", source("taskapi"), taskapi.FromEnv, taskapi.New, taskapi.Key, taskapi.Backup()) },
+		"taskapi": func() {
+			process.Main("taskapi", source("taskapi"), taskapi.FromEnv, taskapi.New, taskapi.Key, taskapi.Backup())
+		},
 		"bridge":   func() { process.Main("bridge", source("bridge"), bridge.FromEnv, bridge.New, bridge.Commands()...) },
 		"notifier": func() { process.Main("notifier", source("notifier"), notifier.FromEnv, notifier.New) },
 		"auditor": func() {
