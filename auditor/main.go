@@ -15,6 +15,7 @@
 //	                         same filters; Last-Event-ID or after=SEQ continues behind that entry
 //	GET /tasks/{id}/history  the versions of a task, gaps and steps back flagged
 //	GET /checkpoint          the signed root of the log (C2SP tlog-checkpoint)
+//	GET /key                 its verifier keys, one a line; see auditor key
 //	GET /tile/...            the hashes of the log (C2SP tlog-tiles); they never change
 //	GET /proof/{seq}         the proof that the log has the entry (C2SP tlog-proof)
 //	GET /openapi.json        this API as an OpenAPI 3.1 document

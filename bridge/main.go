@@ -33,6 +33,7 @@
 //	                                               "rate": N, "reason": TEXT}; select has ids, types, reasons, statuses, keys, since, until
 //	GET  /deadletters/jobs, /deadletters/jobs/{id} what they do and did; ?wait=N waits up to N seconds for the end
 //	DELETE /deadletters/jobs/{id}                  cancels one
+//	GET  /, /console/..., /events                  the web console, see Console
 //	GET, POST /handshake/SECRET                    a sink agrees to deliveries, see below; no token
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
 //
@@ -79,6 +80,12 @@
 //	                         a line; re-read when it changes              writes see above
 //	ADMIN_HOSTS              names of the admin API, comma-separated,     none
 //	                         beside localhost and any address
+//	CONSOLE                  on, readonly or off                          on
+//	CONSOLE_PAYLOADS         show or hide what records hold               show
+//	BASE_PATH                path before all others of the console, for   none
+//	                         a proxy, such as /bridge
+//	TASKAPI_URL              of the console's page Try it                 none: the page is off
+//	AUDITOR_URL              of its page Audit, too                       none: the page is off
 //	ADMIN_URL                for bridge top, dlq redrive and ignore, and the  http://localhost:8001
 //	                         commands under Pauses and Repairs; a repair
 //	                         goes to the bridge that has the partition;
@@ -234,6 +241,19 @@
 // topic is created with KAFKA_CREATE_TOPICS; where it does not exist nothing can
 // be paused. Whoever may write it can pause and resume. The key is the name of
 // the subscription: bridges that share a Kafka and such a name share the pause.
+//
+// # Console
+//
+// The public port serves pages for browsers: the flow of events, subscriptions, dead
+// letters, the audit log and a page for trials. It follows the rules of the admin
+// API. With ADMIN_TOKEN_FILE a form asks for the token; a session lasts 12 hours at
+// most, in this process, and ends with its token. Without, everybody who reaches the
+// port may look, and only a bridge on a loopback address lets pages change something,
+// shows payloads, and asks the auditor and the Task API on behalf of the browser.
+//
+// GET /events sends steps of events as server-sent events: "steps" with an array of
+// steps, "gap" when some were left out; Last-Event-ID resumes. Steps are those of this
+// bridge, the latest 8192, and gone when it ends.
 //
 // # Repairs
 //

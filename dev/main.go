@@ -120,7 +120,9 @@ func options(args []string, lookup env.Lookup, stderr io.Writer) (stack.Options,
 		PortBase: *base,
 		Brokers:  settings.List("KAFKA_BOOTSTRAP_SERVERS", ""),
 		Env:      lookup,
-		Log:      func(service string) *slog.Logger { return process.NewLogger(stderr, format, level, service) },
+
+		Breakable: true,
+		Log:       func(service string) *slog.Logger { return process.NewLogger(stderr, format, level, service) },
 	}, settings.Err()
 }
 
@@ -174,6 +176,7 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
 	}
 	fmt.Fprintf(w, `taskwire is running; Ctrl-C stops it.
 
+  console    %-25s every event on its way; open it in a browser
   task API   %-25s (docs %sdocs, metrics %smetrics)
   bridge     %-25s (metrics %smetrics)
   notifier   %-25s (metrics %smetrics)
@@ -185,7 +188,7 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
 Try:  curl -X POST %stasks -d '{"title": "Write the report"}'
 
 `,
-		url("taskapi"), url("taskapi"), ops("taskapi"), url("bridge"), ops("bridge"), url("notifier"), ops("notifier"),
+		url("bridge"), url("taskapi"), url("taskapi"), ops("taskapi"), url("bridge"), ops("bridge"), url("notifier"), ops("notifier"),
 		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, tasks, log, url("taskapi"))
 }
 

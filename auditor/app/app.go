@@ -160,6 +160,7 @@ func (s *Service) routes() http.Handler {
 	mux.Handle("GET /tasks/{id}/history", s.readers.only(s.history))
 	mux.HandleFunc("GET /checkpoint", s.checkpoint) // hashes only, so for everybody
 	mux.HandleFunc("GET /tile/{path...}", s.tile)
+	mux.HandleFunc("GET /key", s.key)
 	mux.HandleFunc("GET /proof/{seq}", s.proof)
 	mux.Handle("/", s.guard.Wrap(sink.Handler(s.receive)))
 	return mux

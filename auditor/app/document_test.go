@@ -122,10 +122,10 @@ func TestDocumentListsTheAnswers(t *testing.T) {
 	a.expect(a.postBatch("["+strings.Join(many, ",")+"]"), 200, "")
 	d.do(a, "GET", "/proof/256", "") // by then there is a full tile
 	for _, path := range []string{"/entries", "/entries?limit=1&after=1&task_id=a&type=task.updated&actor=", "/entries?limit=0", "/entries/1", "/entries/9999",
-		"/entries/tail", "/entries/tail?after=x", "/tasks/a/history", "/tasks/none/history", "/proof/1", "/proof/9999", "/checkpoint",
+		"/entries/tail", "/entries/tail?after=x", "/tasks/a/history", "/tasks/none/history", "/proof/1", "/proof/9999", "/checkpoint", "/key",
 		"/tile/0/000", "/tile/0/007", "/tile/entries/000"} {
 		d.do(a, "GET", path, "")
-		if !strings.HasPrefix(path, "/proof") && !strings.HasPrefix(path, "/tile") && path != "/checkpoint" {
+		if !strings.HasPrefix(path, "/proof") && !strings.HasPrefix(path, "/tile") && path != "/checkpoint" && path != "/key" {
 			d.do(locked, "GET", path, "")
 			d.do(locked, "GET", path, "", "Authorization: Bearer token-a-0123456789")
 		}

@@ -156,9 +156,10 @@ func (p *published) fail(err error) {
 	close(p.failed)
 }
 
-func (p *published) Failed() <-chan struct{} { return p.failed }
-func (p *published) Fault() error            { p.mu.Lock(); defer p.mu.Unlock(); return p.fault }
-func (p *published) Store() tree.Store       { return databaseTiles{p.ledger} }
+func (p *published) Failed() <-chan struct{}  { return p.failed }
+func (p *published) Fault() error             { p.mu.Lock(); defer p.mu.Unlock(); return p.fault }
+func (p *published) VKeys() ([]string, error) { return vkeys(p.config.Keys) }
+func (p *published) Store() tree.Store        { return databaseTiles{p.ledger} }
 
 // Signed is the newest checkpoint.
 func (p *published) Signed(ctx context.Context) ([]byte, error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +25,8 @@ type prover interface {
 	Covered(ctx context.Context) (int64, error) // entries that it covers, 0 before the first
 	Prove(ctx context.Context, line int64) (tree.Proof, error)
 	Store() tree.Store
-	Failed() <-chan struct{} // closed when the log is not the one that was signed
+	VKeys() ([]string, error) // of the keys that are accepted, that which signs first
+	Failed() <-chan struct{}  // closed when the log is not the one that was signed
 	Fault() error
 	Close() error
 }
@@ -32,6 +35,7 @@ type prover interface {
 type proofs struct {
 	*tree.Log
 	store  tree.Store
+	keys   func() (*tree.Keys, error)
 	client *http.Client // to the witnesses and the second place
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
@@ -65,6 +69,7 @@ func (s *Service) startTree(ctx context.Context, p *proofs, l *ledger.Ledger) er
 	if err != nil {
 		return err
 	}
+	p.keys = keys
 	cfg := tree.Config{Store: p.store, Source: leaves(l), Lines: l.Len(), Keys: keys, Witnesses: s.config.Tree.Witnesses, Client: p.client, Log: s.log}
 	if s.config.Tree.SecondPlace != "" {
 		if cfg.Second, err = tree.ParsePlace(s.config.Tree.SecondPlace, p.client); err != nil {
@@ -131,6 +136,8 @@ func (p *proofs) Covered(context.Context) (int64, error) {
 }
 
 // Store has the tiles.
+func (p *proofs) VKeys() ([]string, error) { return vkeys(p.keys) }
+
 func (p *proofs) Store() tree.Store { return p.store }
 
 // Close signs the last checkpoint. Nothing is appended any more.
@@ -142,6 +149,27 @@ func (p *proofs) Close() error {
 }
 
 // checkpoint answers the newest signed checkpoint.
+func vkeys(keys func() (*tree.Keys, error)) ([]string, error) {
+	k, err := keys()
+	if err != nil {
+		return nil, err
+	}
+	return k.VKeys, nil
+}
+
+// key names the verifier keys, one a line. Who gets a key from the log that it is to
+// verify trusts the log with that: it serves to compare.
+func (s *Service) key(w http.ResponseWriter, r *http.Request) {
+	keys, err := s.proofs.VKeys()
+	if err != nil {
+		s.queryFailed(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = io.WriteString(w, strings.Join(keys, "\n")+"\n") // the caller is gone
+}
+
 func (s *Service) checkpoint(w http.ResponseWriter, r *http.Request) {
 	signed, err := s.proofs.Signed(r.Context())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/console"
 	"github.com/taskwire/taskwire/bridge/internal/control"
+	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
@@ -35,6 +38,7 @@ type Service struct {
 	control   *control.Control
 	reload    *reload
 	jobs      *redrive.Jobs
+	console   *console.Console // nil when it is off
 }
 
 // New binds the ports; it connects to nothing and delivers nothing yet. Run waits
@@ -63,12 +67,21 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 		keys = get
 		server.Ready(httpd.Check{Name: "BRIDGE_STATE_KEY_FILE", Func: check})
 	}
-	fleet := &fleet{forget: metrics.Forget, build: func(c Subscription) (*pump.Subscription, error) {
+	var steps *journal.Journal // what only the console shows is not kept without it
+	var fault *pump.Fault
+	if !cfg.Console.Off {
+		steps = journal.New()
+	}
+	if cfg.Console.Breakable {
+		fault = &pump.Fault{}
+	}
+	fleet := &fleet{forget: func(name string) { metrics.Forget(name); steps.Forget(name) }, build: func(c Subscription) (*pump.Subscription, error) {
 		settings, err := cfg.pump(c, log)
 		if err != nil {
 			return nil, err
 		}
 		settings.Keys, settings.Gate, settings.Tracer = keys, s.control.Gate(c.Name), server.Tracer()
+		settings.Journal, settings.Fault = steps, fault
 		return pump.New(settings, client, letters, budget, metrics, log)
 	}}
 	if _, err := fleet.apply(cfg.Subscriptions); err != nil {
@@ -90,8 +103,13 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	}
 	server.PublicHosts(door.Hosts)
 	s.jobs = redrive.New(fleet.subscriptions, log)
-	door.Jobs = s.jobs
-	handler := callbacks(fleet.subscriptions, admin.Handler(fleet.subscriptions, door))
+	s.jobs.Ended = func() { steps.Add(journal.Step{At: time.Now(), Kind: journal.Changed}) }
+	door.Jobs, door.Letters = s.jobs, admin.NewReader()
+	api := admin.Handler(fleet.subscriptions, door)
+	if s.console = s.newConsole(cfg, fleet, door, steps, fault); s.console != nil {
+		api = s.console.Handler(api)
+	}
+	handler := callbacks(fleet.subscriptions, api)
 	server.Handle(httpd.Instrument(server.Registry(), server.Tracer(), "bridge", route)(handler))
 	return s, nil
 }
@@ -124,6 +142,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.transport.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.http.Serve(ctx) })
+	if s.console != nil { // its streams would hold up the drain of the server
+		group.Go(func() error { <-ctx.Done(); s.console.Close(); return nil })
+	}
 	group.Go(func() error { return s.jobs.Run(ctx) })
 	group.Go(func() error { s.control.Run(ctx); return nil })
 	group.Go(func() error { s.reload.run(ctx, group); return nil })

@@ -38,6 +38,7 @@ type Config struct {
 	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
 	Origin         string         // the bridge's name in the handshake with sinks
 	Callback       string         // address of the public port for sinks; "" for none
+	Console        Console        // the web console
 	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
 }
 
@@ -99,6 +100,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		SinkAllow:      sinkAllow(r),
 		Origin:         origin(r),
 		Callback:       callback(r),
+		Console:        consoleFromEnv(r),
 	}
 	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
 	if cfg.File == "" {

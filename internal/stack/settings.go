@@ -27,10 +27,15 @@ type door struct {
 	open  func(context.Context, env.Lookup, *slog.Logger) (service, error)
 }
 
-func doors() map[string]door {
+func (s *Stack) doors() map[string]door {
+	breakable := func(lookup env.Lookup) (bridge.Config, error) {
+		cfg, err := bridge.FromEnv(lookup)
+		cfg.Console.Breakable = s.opts.Breakable
+		return cfg, err
+	}
 	return map[string]door{
 		"taskapi":  doorOf(taskapi.FromEnv, taskapi.New),
-		"bridge":   doorOf(bridge.FromEnv, bridge.New),
+		"bridge":   doorOf(breakable, bridge.New),
 		"notifier": doorOf(notifier.FromEnv, notifier.New),
 		"auditor":  doorOf(auditor.FromEnv, auditor.New),
 	}
@@ -61,6 +66,7 @@ func (s *Stack) settings(name string) env.Lookup {
 		"NOTIFIER_URL":            "http://" + s.addrs["notifier"] + "/",
 		"AUDITOR_URL":             "http://" + s.addrs["auditor"] + "/",
 		"AUDIT_LOG_PATH":          s.AuditLog(), // "" when the log is in a database
+		"TASKAPI_URL":             "http://" + s.addrs["taskapi"] + "/",
 	}
 	defaults := map[string]string{"DATABASE_URL": "sqlite:" + filepath.Join(s.opts.DataDir, "tasks.db")}
 	if len(s.opts.Brokers) == 0 {

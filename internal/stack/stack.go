@@ -35,6 +35,8 @@ type Options struct {
 	Brokers  []string                          // an existing cluster; empty = the embedded broker
 	Env      env.Lookup                        // settings the stack does not decide itself, asked at each start; nil = none
 	Log      func(service string) *slog.Logger // nil = silent
+
+	Breakable bool // the bridge's console may break sinks for a trial
 }
 
 // Stack is a running system. Its methods may be called from several goroutines.
@@ -129,7 +131,7 @@ func (s *Stack) check(which []string) error {
 		if name == Broker {
 			continue
 		}
-		err := doors()[name].check(s.settings(name))
+		err := s.doors()[name].check(s.settings(name))
 		var wrong *env.Error
 		switch {
 		case errors.As(err, &wrong):
@@ -155,7 +157,7 @@ func (s *Stack) start(ctx context.Context, name string) error {
 	if in, ok := s.running[name]; ok && !in.ended() {
 		return nil
 	}
-	service, err := doors()[name].open(ctx, s.settings(name), s.opts.Log(name))
+	service, err := s.doors()[name].open(ctx, s.settings(name), s.opts.Log(name))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

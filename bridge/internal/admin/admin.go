@@ -19,12 +19,14 @@ import (
 
 // Config is who may use the API.
 type Config struct {
-	Token    *token.List     // nil: everybody may read, and Loopback decides about writes
-	Refusals *token.Refusals // of requests without the token; not nil with one
-	Hosts    httpd.Hosts     // ADMIN_HOSTS: names of the bridge, beside localhost and any address
-	Loopback bool            // only this machine reaches the listener
-	File     func() File     // the configuration; nil shows none
-	Jobs     *redrive.Jobs   // on the dead letters of the subscriptions; nil: no routes for them
+	Token    *token.List              // nil: everybody may read, and Loopback decides about writes
+	Refusals *token.Refusals          // of requests without the token; not nil with one
+	Session  func(*http.Request) bool // the console: the caller has signed in with a good token; nil for none
+	Hosts    httpd.Hosts              // ADMIN_HOSTS: names of the bridge, beside localhost and any address
+	Loopback bool                     // only this machine reaches the listener
+	File     func() File              // the configuration; nil shows none
+	Letters  Reader                   // of them
+	Jobs     *redrive.Jobs            // on the dead letters of the subscriptions; nil: no routes for them
 }
 
 // File is what became of the configuration file.
@@ -50,7 +52,7 @@ func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
 	if cfg.Jobs != nil {
-		deadLetters(mux, subs, cfg.Jobs)
+		deadLetters(mux, subs, cfg.Jobs, cfg.Letters)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})

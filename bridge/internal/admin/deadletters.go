@@ -39,8 +39,7 @@ type RedriveRequest struct {
 }
 
 // deadLetters adds the routes about dead letters.
-func deadLetters(mux *http.ServeMux, subs func() []*pump.Subscription, jobs *redrive.Jobs) {
-	reading := make(chan struct{}, readers)
+func deadLetters(mux *http.ServeMux, subs func() []*pump.Subscription, jobs *redrive.Jobs, reading Reader) {
 	mux.HandleFunc("GET /deadletters", func(w http.ResponseWriter, r *http.Request) { list(w, r, subs, reading) })
 	for _, kind := range []redrive.Kind{redrive.Redrive, redrive.Ignore} {
 		mux.HandleFunc("POST /deadletters/"+string(kind), func(w http.ResponseWriter, r *http.Request) { start(w, r, jobs, kind) })
@@ -117,48 +116,87 @@ type Letter struct {
 	Value        *string   `json:"value,omitempty"`
 }
 
-// page is what GET /deadletters answers. Next goes into after for the next page;
+// Page is what GET /deadletters answers. Next goes into after for the next page;
 // it is empty at the end.
-type page struct {
+type Page struct {
 	Letters []Letter `json:"letters"`
 	Next    string   `json:"next"`
 	Expired int64    `json:"expired"` // at most this many were deleted by the topic's retention before anybody dealt with them
 	Warning string   `json:"warning,omitempty"`
 
-	limit, bytes int
-	payload      bool
+	bytes int
 }
 
-func list(w http.ResponseWriter, r *http.Request, subs func() []*pump.Subscription, reading chan struct{}) {
-	q := r.URL.Query()
+// Query is which letters a page has.
+type Query struct {
+	Select  deadletter.Selection
+	Done    bool // those that are dealt with, too
+	Payload bool
+	Limit   int
+	After   string // Next of the page before
+}
+
+var (
+	errQuery = errors.New("want subscription, and if you like id, type, reason, status, key, since, until (RFC 3339), done=true, payload=true, limit (1 to 1000), after (the next of the page before)")
+	errBusy  = errors.New("others are reading dead letters; try again")
+)
+
+func query(q url.Values) (Query, error) {
 	chosen, err := selection(q)
 	if err == nil {
 		err = chosen.Check()
 	}
-	partition, offset, ok := after(q.Get("after"))
+	_, _, ok := after(q.Get("after"))
 	limit, lerr := strconv.Atoi(or(q.Get("limit"), "100"))
 	if err != nil || !ok || lerr != nil || limit < 1 || limit > 1000 {
-		invalid(w, "want subscription, and if you like id, type, reason, status, key, since, until (RFC 3339), done=true, payload=true, limit (1 to 1000), after (the next of the page before)")
-		return
+		return Query{}, errQuery
+	}
+	return Query{Select: chosen, Done: q.Get("done") == "true", Payload: q.Get("payload") == "true", Limit: limit, After: q.Get("after")}, nil
+}
+
+// Reader reads pages of letters, a few at a time.
+type Reader chan struct{}
+
+// NewReader returns one; all who read letters share it.
+func NewReader() Reader { return make(Reader, readers) }
+
+// Read fills a page.
+func (reading Reader) Read(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
+	partition, offset, ok := after(q.After)
+	if !ok {
+		return nil, errQuery
 	}
 	select {
 	case reading <- struct{}{}:
 		defer func() { <-reading }()
 	default:
-		w.Header().Set("Retry-After", "1")
-		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusServiceUnavailable, Detail: "others are reading dead letters; try again"})
+		return nil, errBusy
+	}
+	p := &Page{Letters: []Letter{}}
+	return p, p.read(ctx, s, q, partition, offset)
+}
+
+func list(w http.ResponseWriter, r *http.Request, subs func() []*pump.Subscription, reading Reader) {
+	q, err := query(r.URL.Query())
+	if err != nil {
+		invalid(w, err.Error())
 		return
 	}
 	for _, s := range subs() {
-		if s.Name() == q.Get("subscription") {
-			p := &page{Letters: []Letter{}, limit: limit, payload: q.Get("payload") == "true"}
-			if err := p.read(r.Context(), s, chosen, q.Get("done") == "true", partition, offset); err != nil {
-				fail(w, err)
-				return
-			}
-			write(w, p)
-			return
+		if s.Name() != r.URL.Query().Get("subscription") {
+			continue
 		}
+		p, err := reading.Read(r.Context(), s, q)
+		switch {
+		case errors.Is(err, errBusy):
+			w.Header().Set("Retry-After", "1")
+			httpd.WriteProblem(w, httpd.Problem{Status: http.StatusServiceUnavailable, Detail: err.Error()})
+		case err != nil:
+			fail(w, err)
+		default:
+			write(w, p)
+		}
+		return
 	}
 	httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: redrive.ErrUnknown.Error()})
 }
@@ -205,7 +243,7 @@ func selection(q url.Values) (deadletter.Selection, error) {
 var errPage = errors.New("the page is full")
 
 // read fills the page, partition by partition, from a place on.
-func (p *page) read(ctx context.Context, s *pump.Subscription, chosen deadletter.Selection, all bool, partition int, offset int64) error {
+func (p *Page) read(ctx context.Context, s *pump.Subscription, q Query, partition int, offset int64) error {
 	box := s.Mailbox()
 	positions, err := deadletter.Positions(ctx, box.Client, box.Group, box.Topic, box.Keys)
 	if err != nil {
@@ -221,7 +259,7 @@ func (p *page) read(ctx context.Context, s *pump.Subscription, chosen deadletter
 	}
 	for _, at := range positions[min(partition, len(positions)):] {
 		from := at.First
-		if !all {
+		if !q.Done {
 			from = at.From()
 		}
 		if at.Partition == partition {
@@ -229,11 +267,11 @@ func (p *page) read(ctx context.Context, s *pump.Subscription, chosen deadletter
 		}
 		next, err := deadletter.Scan(ctx, box.Client, deadletter.Range{Topic: box.Topic, Partition: at.Partition, From: from, To: at.End}, func(rec fetch.Record) error {
 			l, ok := deadletter.FromRecord(at.Partition, rec)
-			if !ok || l.Letter.Subscription != s.Name() || !chosen.Match(l) {
+			if !ok || l.Letter.Subscription != s.Name() || !q.Select.Match(l) {
 				return nil
 			}
-			if done := at.Done(rec.Offset); all || !done {
-				return p.add(l, done)
+			if done := at.Done(rec.Offset); q.Done || !done {
+				return p.add(l, done, q)
 			}
 			return nil
 		})
@@ -248,17 +286,17 @@ func (p *page) read(ctx context.Context, s *pump.Subscription, chosen deadletter
 	return nil
 }
 
-func (p *page) add(l deadletter.Stored, done bool) error {
+func (p *Page) add(l deadletter.Stored, done bool, q Query) error {
 	out := Letter{Place: l.Place(), Done: done, ID: l.ID, Type: l.Type, Key: string(l.Record.Key), Reason: l.Letter.Reason, Status: l.Letter.Status, Error: l.Letter.Error,
 		Attempts: l.Letter.Attempts, Redrives: l.Letter.Redrives, Topic: l.Letter.Topic, Partition: l.Letter.Partition, Offset: l.Letter.Offset,
 		FirstFailure: l.Letter.First, LastFailure: l.Letter.Last}
-	if p.payload {
+	if q.Payload {
 		value := string(l.Record.Value)
 		out.Value = &value
 		p.bytes += len(value)
 	}
 	p.Letters = append(p.Letters, out)
-	if len(p.Letters) == p.limit || p.bytes >= pageBytes {
+	if len(p.Letters) == q.Limit || p.bytes >= pageBytes {
 		return errPage
 	}
 	return nil

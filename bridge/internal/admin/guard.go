@@ -9,24 +9,43 @@ import (
 )
 
 // guard stands before every route, so that a new one cannot be open by mistake.
-// First it refuses what a page of another site could make an operator's browser
-// send, whose token or machine would then be accepted.
 func (c Config) guard(next http.Handler) http.Handler {
+	return c.FromHere(c.Authorized(next, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
+		refuse(http.StatusUnauthorized, "want Authorization: Bearer TOKEN, with the token of ADMIN_TOKEN_FILE")(w, r)
+	}))
+}
+
+// FromHere refuses what a page of another site could make an operator's browser
+// send, whose token, session or machine would then be accepted.
+func (c Config) FromHere(next http.Handler) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not control the bridge"))
-	authorized := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return c.Hosts.Guard(origin.Handler(next), "call the bridge by an address, as localhost, or by a name that ADMIN_HOSTS lists")
+}
+
+// Authorized passes on what the caller may do: with a token everything, without
+// ADMIN_TOKEN_FILE reads, and writes from this machine. refused answers a request
+// that has no good token.
+func (c Config) Authorized(next http.Handler, refused http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case c.Token != nil && !c.allows(r):
-			c.Refusals.Add(w, r, token.Failed(r.Header))
-			w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
-			refuse(http.StatusUnauthorized, "want Authorization: Bearer TOKEN, with the token of ADMIN_TOKEN_FILE")(w, r)
+			if failed := token.Failed(r.Header); c.Session == nil || token.FromHeader(r.Header) != "" {
+				c.Refusals.Add(w, r, failed)
+			}
+			refused(w, r)
 		case c.Token == nil && !isRead(r) && !c.fromHere(r):
 			refuse(http.StatusForbidden, "set ADMIN_TOKEN_FILE; without it this is allowed only when LISTEN_ADDR is a loopback address such as 127.0.0.1:8001")(w, r)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
-	return c.Hosts.Guard(origin.Handler(authorized), "call the bridge by an address, as localhost, or by a name that ADMIN_HOSTS lists")
+}
+
+// Operator reports whether the caller may do more than read.
+func (c Config) Operator(r *http.Request) bool {
+	return c.Token != nil && c.allows(r) || c.Token == nil && c.fromHere(r)
 }
 
 func refuse(status int, detail string) http.HandlerFunc {
@@ -37,8 +56,11 @@ func refuse(status int, detail string) http.HandlerFunc {
 
 func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// allows reports whether the request carries a good token.
+// allows reports whether the request carries a good token, or a session that had one.
 func (c Config) allows(r *http.Request) bool {
+	if c.Session != nil && c.Session(r) {
+		return true
+	}
 	_, known := c.Token.Name(token.FromHeader(r.Header))
 	return known
 }

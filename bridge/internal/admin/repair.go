@@ -94,6 +94,9 @@ func failRepair(ctx context.Context, w http.ResponseWriter, s *pump.Subscription
 	fail(w, err)
 }
 
+// Who is a name that a caller gave, which nobody has checked, and its address.
+func Who(r *http.Request, by string) string { return who(r, by) }
+
 func who(r *http.Request, by string) string {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	return by + " from " + host
@@ -121,11 +124,16 @@ func atEnd(d *json.Decoder) bool {
 
 // worded wants a text that fits on one line of a log and into a header.
 func worded(w http.ResponseWriter, name, text string) bool {
-	if strings.TrimSpace(text) == "" || len(text) > 500 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+	if !Worded(text) {
 		invalid(w, name+": want 1 to 500 bytes of printable text")
 		return false
 	}
 	return true
+}
+
+// Worded reports whether a reason or a name may be stored.
+func Worded(text string) bool {
+	return strings.TrimSpace(text) != "" && len(text) <= 500 && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar })
 }
 
 func invalid(w http.ResponseWriter, detail string) {

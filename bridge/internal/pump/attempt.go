@@ -34,6 +34,7 @@ func (p *partition) settle(r *post, now time.Time) {
 			it.fail(err, now)
 		}
 	}
+	defer p.noteAttempts(r, now) // when it is known what follows
 	var f sinkFault
 	switch {
 	case r.any(deliver.Accepted):

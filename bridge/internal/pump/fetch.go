@@ -184,6 +184,7 @@ func (p *partition) prepare(rec fetch.Record) *item {
 		return it
 	}
 	it.event, it.kind = e.ID(), e.Type()
+	p.noteVersion(it, func() string { v, _ := event.Attribute(e, event.VersionOfTask); return v })
 	if !p.wants(e, rec.Offset) {
 		it.unwanted()
 		return it
@@ -217,19 +218,22 @@ func (p *partition) outlined(it *item) bool {
 	if !ok {
 		return false
 	}
-	if !passes {
-		it.unwanted()
-		return true
-	}
 	text := func(name string) string {
 		b, _ := o.Attribute(name)
 		return string(b)
 	}
-	it.event = text("id")
+	if passes || p.sub.cfg.Journal != nil {
+		it.event = text("id")
+	}
+	p.noteVersion(it, func() string { return text(event.VersionOfTask) })
 	if kind, _ := o.Attribute("type"); string(kind) != p.kind {
 		p.kind = string(kind) // the next event may share it
 	}
 	it.kind = p.kind
+	if !passes {
+		it.unwanted()
+		return true
+	}
 	if p.sub.sink.Signs() {
 		it.webhookID = webhook.ID(text("source"), it.event)
 	}

@@ -41,7 +41,9 @@ type item struct {
 	contentType       string      // of the post
 	header            http.Header // of the post; the attributes in the binary form
 	body              []byte
-	event, kind       string // id and type
+	event, kind       string    // id and type
+	key, version      string    // with published, for the journal
+	published         time.Time // time of the record
 	trace, traceState string
 	webhookID         string    // when posts are signed
 	expires           time.Time // its expirytime; zero for none

@@ -107,6 +107,7 @@ func (p *partition) settleLetter(w written, now time.Time) {
 	failpoint.Hit("B6")
 	p.sub.metrics.deadLetters.WithLabelValues(p.sub.cfg.Name, it.reason).Inc()
 	p.sub.log.Error("dead letter written", append(p.attrs(it), "dead_letter_topic", p.sub.cfg.DeadLetter, "reason", it.reason, "err", it.err)...)
+	p.noteLetter(it, now)
 	if it.reason == deadletter.Skipped {
 		p.skipped(it, now)
 		return

@@ -235,6 +235,7 @@ func (p *partition) admit(now time.Time) {
 			continue
 		}
 		if it.state == unwanted {
+			p.noteFiltered(it, now)
 			p.tracker.Done(it.offset)
 			continue
 		}
@@ -242,7 +243,9 @@ func (p *partition) admit(now time.Time) {
 			it.state, it.err = malformed, errTooLong
 		}
 		it.received = now
-		p.advance(p.window.add(it))
+		head := p.window.add(it)
+		p.noteReceived(it)
+		p.advance(head)
 	}
 	p.tracker.Skip(p.next) // offsets without records count as done
 }

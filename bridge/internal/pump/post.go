@@ -24,6 +24,7 @@ type post struct {
 	expired []*item // not posted: their time was over
 	held    bool    // not posted: a 429 came first
 	result  deliver.Result
+	took    time.Duration // for the answer
 }
 
 // attempt is a worker: it makes one post after the other until it is given none, or
@@ -47,9 +48,12 @@ func (p *partition) attempt(posts context.Context) {
 		}
 		msg := p.message(post, &batch)
 		span := p.span(post, &msg)
-		post.result = sink.Attempt(msg)
+		if post.result = p.sub.cfg.Fault.act(posts, p.sub.cfg.Name); post.result.Outcome == "" {
+			post.result = sink.Attempt(msg)
+		}
 		span.End(post.result.Status, string(post.result.Outcome), post.result.Err)
-		metrics.count(post, time.Since(start), span.ID())
+		post.took = time.Since(start)
+		metrics.count(post, post.took, span.ID())
 		for i := range post.items {
 			if res := post.of(i); res.Outcome == deliver.Throttled {
 				p.holdPosts(res, start) // all of them have the answer's Retry-After

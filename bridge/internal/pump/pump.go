@@ -28,7 +28,8 @@
 // whose offset somebody else has committed, skip.go sets events aside for an
 // operator, redrive.go makes the same loop work on dead letters, and pass.go is what
 // that loop asks it. retention.go looks ahead to records that the
-// topic deletes unread. status.go and metrics.go show all of it: standing.go asks the
+// topic deletes unread. status.go and metrics.go show all of it, steps.go tells the
+// journal of each event, fault.go plays a sink that is broken: standing.go asks the
 // brokers how the whole group stands, note.go tells the other replicas what only the
 // owner of a partition knows, and view.go puts both together.
 package pump
@@ -49,6 +50,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/filter"
 	"github.com/taskwire/taskwire/bridge/internal/group"
+	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/kafka"
 	"github.com/taskwire/taskwire/internal/retry"
@@ -95,6 +97,9 @@ type Config struct {
 	Rate        float64       // posts per second of this process, all partitions together; 0 for no limit
 
 	Tracer *trace.Tracer // nil for no spans
+
+	Journal *journal.Journal // is told of each step; nil for none
+	Fault   *Fault           // acts as a bad sink while it is set; nil for never
 
 	Gate *control.Gate    // shut while the subscription is paused; nil for one of its own, which forgets
 	Keys func() seal.Keys // seal each commit; nil for none, and then any commit is trusted

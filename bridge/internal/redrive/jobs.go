@@ -78,6 +78,9 @@ type Jobs struct {
 	all  func() []*pump.Subscription
 	log  *slog.Logger
 
+	// Ended is called when a job has ended; it is set before Run, nil for nobody.
+	Ended func()
+
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // of Run; nil before and after: jobs outlive requests, not it
 	wg      sync.WaitGroup
@@ -212,6 +215,9 @@ func (j *Jobs) end(one *job, err error) {
 	v := one.seen()
 	j.log.Info("job on dead letters ended", "job", one.id, "kind", one.Kind, "subscription", one.Subscription, "state", one.state, "reason", one.reason, "progress", v.Progress, "plan", v.Plan)
 	close(one.over)
+	if j.Ended != nil {
+		j.Ended()
+	}
 }
 
 // List is all jobs that are known, oldest first.
