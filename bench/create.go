@@ -42,7 +42,7 @@ func benchCreate(ctx context.Context, r *rig, t *table) error {
 	t.against("the same, against an API that only produces", perSecond, got.rate, produced.rate, atLeast(1))
 	if bare.cpu > 0 {
 		t.against("CPU of the server a create, against bare append + fsync", seconds, got.cpu, bare.cpu, none)
-		t.against("the same, against an API that only produces", seconds, got.cpu, produced.cpu, none)
+		t.against("CPU of the server a create, against an API that only produces", seconds, got.cpu, produced.cpu, none)
 	}
 	if err := api.kill(); err != nil { // what is not published yet is not measured
 		return err
