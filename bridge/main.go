@@ -63,6 +63,9 @@
 //	                         Each running process needs its own
 //	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
 //	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
+//	SCHEMA_REGISTRY_URL      has the schemas of data in Avro; with _USERNAME,  none: such events wait
+//	                         _PASSWORD_FILE and _CA_FILE; see Avro
+//	EVENT_ENCODING           avro makes SCHEMA_REGISTRY_URL a must        json
 //	BRIDGE_CONFIG            file with subscriptions in YAML, re-read     the two below
 //	                         when it changes and on SIGHUP
 //	NOTIFIER_URL             sink of group notification-service           http://localhost:8002/
@@ -194,6 +197,19 @@
 // events is ignored. A subscription with "exhausted: deadletter" goes on from
 // there; one with "exhausted: block" delivers the partition only when an operator
 // accepts the offset. That is also so for a group that was used without the key.
+//
+// # Avro
+//
+// Data of the content type application/avro, behind a byte 0 and the id of its schema
+// as Confluent's serializers write it, is posted as the same data in JSON, with
+// datacontenttype application/json and the schema's attribute jsonSchema as dataschema.
+// "data: as-is" posts it as it came. Filters see the attributes of the record.
+//
+// Schemas are kept in memory. While the registry does not answer, events with known
+// schemas go on; one without waits with its key, whatever "retry" and "exhausted" say:
+// taskwire_bridge_blocked has the reason schema. An event is a dead letter (malformed)
+// when the registry has denied its id for 10 seconds, when its schema cannot be used
+// (no Avro, longer than 256 KiB, references to others), or when its data does not fit.
 //
 // # Dead letters
 //

@@ -23,6 +23,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/token"
 )
 
@@ -36,6 +37,8 @@ type Service struct {
 	http      *httpd.Server
 	transport *kafka.Transport
 	control   *control.Control
+	registry  *registry.Client  // nil: data in Avro cannot be read
+	schemas   *registry.Schemas // likewise
 	reload    *reload
 	jobs      *redrive.Jobs
 	console   *console.Console // nil when it is off
@@ -56,6 +59,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	client := kafka.NewClient(cfg.Kafka, transport)
 	letters := kafka.NewProducer(client, log)
 	s.control = control.New(client, letters, cfg.Kafka.CreateTopics, log)
+	if cfg.Registry.URL != "" {
+		if s.registry, err = registry.New(cfg.Registry, "bridge"); err != nil {
+			return nil, errors.Join(fmt.Errorf("open SCHEMA_REGISTRY_URL: %w", err), server.Close())
+		}
+		s.schemas = registry.NewSchemas(s.registry, log)
+	}
 	metrics := pump.NewMetrics(server.Registry())
 	budget := pump.NewBudget(cfg.MemoryBudget)
 	var keys func() seal.Keys
@@ -81,7 +90,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 			return nil, err
 		}
 		settings.Keys, settings.Gate, settings.Tracer = keys, s.control.Gate(c.Name), server.Tracer()
-		settings.Journal, settings.Fault = steps, fault
+		settings.Journal, settings.Fault, settings.Schemas = steps, fault, s.schemas
 		return pump.New(settings, client, letters, budget, metrics, log)
 	}}
 	if _, err := fleet.apply(cfg.Subscriptions); err != nil {
@@ -146,6 +155,10 @@ func (s *Service) Run(ctx context.Context) error {
 		group.Go(func() error { <-ctx.Done(); s.console.Close(); return nil })
 	}
 	group.Go(func() error { return s.jobs.Run(ctx) })
+	if s.schemas != nil {
+		defer s.registry.Close()
+		group.Go(func() error { s.schemas.Run(ctx); return nil })
+	}
 	group.Go(func() error { s.control.Run(ctx); return nil })
 	group.Go(func() error { s.reload.run(ctx, group); return nil })
 	return group.Wait()

@@ -19,6 +19,7 @@ import (
 	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/httpd"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/internal/webhook"
 )
@@ -31,15 +32,16 @@ type Config struct {
 	seen           fs.FileInfo  // of File, before it was read
 	Topic          string       // of the subscriptions that name none
 	Subscriptions  []Subscription
-	InstanceID     string         // group.instance.id; "" for a dynamic member
-	MemoryBudget   int64          // bytes held for all partitions of all subscriptions
-	AdminTokenFile string         // bearer token for the admin API; "" leaves reads open, and writes from loopback only
-	StateKeyFile   string         // keys that seal commits; "" trusts every commit
-	AdminHosts     httpd.Hosts    // names of the admin API beside localhost and any address; not nil
-	Origin         string         // the bridge's name in the handshake with sinks
-	Callback       string         // address of the public port for sinks; "" for none
-	Console        Console        // the web console
-	SinkAllow      []netip.Prefix // link-local and metadata addresses that sinks may have
+	InstanceID     string          // group.instance.id; "" for a dynamic member
+	MemoryBudget   int64           // bytes held for all partitions of all subscriptions
+	AdminTokenFile string          // bearer token for the admin API; "" leaves reads open, and writes from loopback only
+	StateKeyFile   string          // keys that seal commits; "" trusts every commit
+	AdminHosts     httpd.Hosts     // names of the admin API beside localhost and any address; not nil
+	Origin         string          // the bridge's name in the handshake with sinks
+	Callback       string          // address of the public port for sinks; "" for none
+	Console        Console         // the web console
+	SinkAllow      []netip.Prefix  // link-local and metadata addresses that sinks may have
+	Registry       registry.Config // of the schemas of data in Avro
 }
 
 // Subscription is one entry of the configuration file.
@@ -52,6 +54,7 @@ type Subscription struct {
 	Types       []string        `yaml:"types,omitempty"`
 	Filters     []filter.Filter `yaml:"filters,omitempty"`
 	Mode        pump.Mode       `yaml:"mode"`
+	Data        string          `yaml:"data"` // json, or as-is for data in Avro as it came
 	Batch       Batch           `yaml:"batch"`
 	Order       pump.Order      `yaml:"order"`
 	Concurrency int             `yaml:"concurrency"`
@@ -102,6 +105,7 @@ func FromEnv(lookup env.Lookup) (Config, error) {
 		Callback:       callback(r),
 		Console:        consoleFromEnv(r),
 	}
+	cfg.Registry, _ = registry.ConfigFromEnv(r)
 	cfg.File = r.String("BRIDGE_CONFIG", "") // read reports one that is missing
 	if cfg.File == "" {
 		cfg.Topic, cfg.Subscriptions = cfg.Kafka.Topic, cfg.defaults(r)
@@ -199,6 +203,7 @@ func (s Subscription) filled(topic string) Subscription {
 	orString(&s.Topic, topic)
 	orString(&s.Records, recordsAreEvents)
 	orString((*string)(&s.Mode), string(pump.Structured))
+	orString(&s.Data, dataAsJSON)
 	s.Batch = s.Batch.filled()
 	orString((*string)(&s.Order), string(pump.ByKey))
 	orString(&s.Exhausted, "deadletter")
@@ -233,6 +238,7 @@ func (s Subscription) check() []string {
 	}
 	report(s.Records != recordsAreEvents && s.Records != recordsAreWrapped, "records: want cloudevents or wrap")
 	wrong = append(wrong, s.checkMode()...)
+	report(s.Data != dataAsJSON && s.Data != dataAsIs, "data: want json or as-is")
 	report(s.Order != pump.ByKey && s.Order != pump.ByPartition && s.Order != pump.None, "order: want key, partition or none")
 	report(s.Concurrency < 1 || s.Concurrency > 10_000, "concurrency: want 1 to 10000")
 	report(s.Timeout < time.Millisecond || s.Timeout > time.Hour, "timeout: want 1ms to 1h")
@@ -300,7 +306,7 @@ func (c Config) pump(s Subscription, log *slog.Logger) (cfg pump.Config, err err
 	}
 	return pump.Config{
 		Signing: signing, Bearer: bearer, Origin: origin, Callback: c.Callback, Headers: headers, TLS: tls,
-		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
+		Name: s.Name, Group: s.Group, Topic: s.Topic, Wrap: s.Records == recordsAreWrapped, Sink: s.Sink, SinkAllow: c.SinkAllow, Filters: s.filters(), Mode: s.Mode, AsIs: s.Data == dataAsIs, Batch: pump.Batch{Size: s.Batch.Size, Bytes: int(s.Batch.Bytes)}, Order: s.Order, Concurrency: s.Concurrency,
 		Timeout: s.Timeout, Backoff: deliver.Backoff{Initial: s.Retry.Initial, Multiplier: s.Retry.Multiplier, Max: s.Retry.Max},
 		Attempts: s.Retry.Attempts, For: s.Retry.For, Block: s.Exhausted == "block", DeadLetter: s.DeadLetter, Rate: s.Rate,
 		InstanceID: c.InstanceID, CreateTopics: c.Kafka.CreateTopics, Partitions: c.Kafka.Partitions, Drain: c.HTTP.Grace,

@@ -18,6 +18,12 @@ const (
 	recordsAreWrapped = "wrap"
 )
 
+// How data in Avro is posted.
+const (
+	dataAsJSON = "json"
+	dataAsIs   = "as-is"
+)
+
 // read returns the content of c.File with defaults filled in, and every mistake in it.
 func (c Config) read() (f file, wrong []string) {
 	f, wrong, err := readFile(c.File)

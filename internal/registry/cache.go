@@ -25,8 +25,6 @@ const (
 	// maxIDs bounds what is remembered, and maxText the schemas among it, by text.
 	maxIDs  = 1024
 	maxText = 4 << 20
-	// settle is how long the registry must deny an id before it is believed: a
-	// replica may lag behind the one at which a producer has registered.
 	settle = 10 * time.Second
 	// deniedFor is how long it is believed then. After that somebody may have put
 	// the schema there.
@@ -67,6 +65,10 @@ func (e *PendingError) Unwrap() error { return e.Err }
 // the goroutines of Run, and Changed tells when something has become known. It is
 // safe for concurrent use.
 type Schemas struct {
+	// Settle is how long the registry must deny an id before it is believed: a replica
+	// may lag behind the one at which a producer has registered. 10 s; set it before Run.
+	Settle time.Duration
+
 	fetch func(ctx context.Context, id int) (sr.Schema, error)
 	log   *slog.Logger
 	warn  rate.Sometimes
@@ -102,6 +104,7 @@ func NewSchemas(c *Client, log *slog.Logger) *Schemas {
 
 func newSchemas(fetch func(context.Context, int) (sr.Schema, error)) *Schemas {
 	return &Schemas{
+		Settle: settle,
 		fetch: fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
 		limit: rate.NewLimiter(askRate, askRate), asked: make(chan int, maxIDs/8),
 		known: map[int]*known{}, changed: make(chan struct{}),
@@ -223,8 +226,8 @@ func (s *Schemas) learn(id int, found sr.Schema, err error, now time.Time) {
 		if k.denied.IsZero() {
 			k.denied = now
 		}
-		k.pending, k.again = &UnknownError{id}, now.Add(settle/4)
-		if now.Sub(k.denied) >= settle {
+		k.pending, k.again = &UnknownError{id}, now.Add(s.Settle/4)
+		if now.Sub(k.denied) >= s.Settle {
 			k.final, k.until = &UnknownError{id}, now.Add(deniedFor)
 		}
 	default:

@@ -201,6 +201,19 @@ func (p *partition) prepare(rec fetch.Record) *item {
 	if mode == event.ModeStructured {
 		as = rec.Value
 	}
+	if p.translates(e) {
+		decoded, err := p.translate(e)
+		switch {
+		case err == nil:
+			e, as = decoded, nil
+		case awaitsSchema(err):
+			it.state, it.encoded, it.size = undecoded, &e, it.size+len(e.DataEncoded)
+			return it
+		default:
+			it.state, it.err = malformed, err
+			return it
+		}
+	}
 	if err := it.shape(p.sub.cfg.Mode, e, as); err != nil {
 		it.state, it.err = malformed, err
 	}

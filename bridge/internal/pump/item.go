@@ -12,6 +12,7 @@ import (
 //
 //	fetched:  unwanted ─▶ done            no filter matches
 //	          malformed ─▶ writing ─▶ done
+//	          undecoded ─▶ queued         its schema is known, or malformed
 //	          queued ─▶ posting ─▶ done   accepted
 //	                       ├─▶ waiting ─▶ posting ...
 //	                       ├─▶ writing ─▶ done   refused, exhausted, or expired before the post
@@ -21,6 +22,7 @@ type state uint8
 const (
 	queued    state = iota // to be posted when it is at the head of its key
 	unwanted               // done as soon as it is admitted
+	undecoded              // its data is Avro whose schema is not known yet
 	malformed              // no event: to be dead-lettered when it is at the head of its key
 	posting                // with a worker
 	waiting                // failed; posted again when it is due
@@ -60,6 +62,8 @@ type item struct {
 	err      error
 	first    time.Time // failure; zero before it
 	last     time.Time // failure
+
+	encoded *event.Event // while it is undecoded
 
 	letter *deadletter.Letter // what it was as a dead letter; nil for an event of the topic
 	most   int                // events in a batch with it, since one has failed as a whole, or since it is no JSON; 0 for no limit of its own

@@ -41,6 +41,7 @@ type partition struct {
 
 	tracker   *track.Tracker
 	window    *window
+	schemas   schemas
 	letters   *letters
 	committer *committer
 
@@ -146,6 +147,7 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		now := time.Now()
 		p.admit(now)
 		p.sub.pass.turn(p, pause)
+		p.lookUp(now)
 		p.startCommit(now)
 		p.publish(now, paused)
 		p.dismiss(now)
@@ -186,6 +188,7 @@ func (p *partition) loop(ctx context.Context, hire func(worker func(context.Cont
 		case ask := <-p.skips:
 			p.skip(ask, time.Now(), paused)
 		case <-changed:
+		case <-p.schemaNews(): // lookUp is next
 		case <-alarm.C:
 			alarm.rang()
 		}
@@ -258,6 +261,8 @@ func (p *partition) advance(head *item) {
 		now := time.Now()
 		head.fail(head.err, now)
 		p.setAside(head, deadletter.Malformed, now)
+	case head.state == undecoded:
+		p.awaitSchema(head, time.Now())
 	default:
 		p.window.push(head)
 	}

@@ -20,7 +20,7 @@
 //
 // partition.go is the loop; fetch.go reads and prepares records, window.go holds
 // them in order per key, mode.go, wrap.go and foreign.go give them the form in which
-// they are posted, post.go posts them, alone or in batches, span.go traces that, expiry.go knows when it
+// they are posted, schema.go reads data in Avro, post.go posts them, alone or in batches, span.go traces that, expiry.go knows when it
 // is too late for that, attempt.go judges the answer, breaker.go tells a bad sink
 // from a bad event, pace.go holds back posts that would be too many, and consent.go
 // asks the sink before the first. letters.go writes dead letters, committer.go takes
@@ -53,6 +53,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/seal"
 	"github.com/taskwire/taskwire/internal/kafka"
+	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/internal/token"
 	"github.com/taskwire/taskwire/internal/trace"
@@ -85,7 +86,9 @@ type Config struct {
 	SinkAllow   []netip.Prefix   // link-local and metadata addresses that Sink may have
 	Filters     []filter.Filter
 	Mode        Mode
-	Batch       Batch // in the modes batch and auto
+	AsIs        bool              // data in Avro is posted as it is
+	Schemas     *registry.Schemas // for data in Avro otherwise; nil: such events wait
+	Batch       Batch             // in the modes batch and auto
 	Order       Order
 	Concurrency int // posts in flight per partition
 	Timeout     time.Duration
@@ -129,6 +132,7 @@ type Subscription struct {
 	pass    *Redrive      // nil: it delivers the events of the topic themselves
 	passes  chan struct{} // held by the pass over its dead letters
 
+	schemaless rate.Sometimes // one log line for many events that wait for their schemas
 	standings  *standings
 	consent    *consent
 	workerIdle time.Duration
@@ -163,6 +167,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		OnRebalance: func() { metrics.rebalances.WithLabelValues(cfg.Name).Inc() },
 	})
 	s.standings, s.workerIdle, s.retentionEvery = newStandings(), workerIdle, retentionEvery
+	s.schemaless.Interval = 10 * time.Second
 	return s, nil
 }
 

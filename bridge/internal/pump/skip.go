@@ -82,6 +82,7 @@ func (p *partition) skip(s *skip, now time.Time, paused bool) {
 		return
 	}
 	p.window.withdraw(it)
+	p.forgetSchema(it)
 	if it.err == nil {
 		it.fail(errNotTried, now)
 	}
@@ -103,7 +104,7 @@ func (p *partition) unskippable(it *item, paused bool) string {
 		return "the event is being made a dead letter already"
 	case it.skip != nil && !it.notice:
 		return "somebody has asked for this already"
-	case it.notice || it.attempts > 0:
+	case it.notice || it.attempts > 0 || it.state == undecoded && it.err != nil:
 		return ""
 	}
 	if block, _ := p.blocking(it); block != nil && it == p.window.lowest() {

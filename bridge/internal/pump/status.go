@@ -84,6 +84,10 @@ func (p *partition) blocking(it *item) (block *Block, reason string) {
 		reason, err = "deadletter", it.letterErr
 	case it.state == writing:
 		return nil, "" // its dead letter is on its way
+	case it.state == undecoded && it.err == nil:
+		return nil, "" // its schema is being fetched
+	case it.state == undecoded:
+		reason = "schema"
 	case p.sub.breaker.down():
 		reason = "sink"
 	case it.attempts > 0:
