@@ -44,6 +44,9 @@ lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet 
 	$(ACTIONLINT) -shellcheck= -pyflakes=
 	$(GORELEASER) check
 
+schemas: ## an incompatible change of a schema, or of a published version, is refused; so is a JSON Schema that says something else
+	go test -count=1 ./schemas
+
 build: ## the four programs into bin/, with version and revision
 	go build -trimpath -buildvcs=auto -o bin/ $(SERVICES)
 

@@ -63,8 +63,9 @@
 //	                         Each running process needs its own
 //	MEMORY_BUDGET            bytes held for all partitions and            a third of the container's
 //	                         subscriptions together, such as 256MiB       limit or of GOMEMLIMIT, else 256MiB
-//	SCHEMA_REGISTRY_URL      has the schemas of data in Avro; with _USERNAME,  none: such events wait
-//	                         _PASSWORD_FILE and _CA_FILE; see Avro
+//	SCHEMA_REGISTRY_URL      has the schemas of data in Avro; see Avro    none: such events wait
+//	SCHEMA_REGISTRY_USERNAME, SCHEMA_REGISTRY_PASSWORD_FILE               none
+//	SCHEMA_REGISTRY_CA_FILE  PEM                                          the system's roots
 //	EVENT_ENCODING           avro makes SCHEMA_REGISTRY_URL a must        json
 //	BRIDGE_CONFIG            file with subscriptions in YAML, re-read     the two below
 //	                         when it changes and on SIGHUP
