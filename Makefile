@@ -44,6 +44,7 @@ lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet 
 	$(ACTIONLINT) -shellcheck= -pyflakes=
 	$(GORELEASER) check
 
+.PHONY: schemas acceptance-avro
 schemas: ## an incompatible change of a schema, or of a published version, is refused; so is a JSON Schema that says something else
 	go test -count=1 ./schemas
 
@@ -92,6 +93,9 @@ acceptance-cluster: ## the acceptance scripts, rollouts and kills against the de
 
 acceptance-keda: ## KEDA's own operator, built from its module (11 minutes, once), scales the deployed bridge (skaffold run), which it empties
 	@bash .ci/keda
+
+acceptance-avro: ## the acceptance scripts with events in Avro, on a real Apache Kafka and a real Schema Registry (needs Java and Python)
+	bash .ci/acceptance-avro
 
 snapshot: $(GORELEASER) ## the archives of a release into dist/, published nowhere
 	$(GORELEASER) release --snapshot --clean

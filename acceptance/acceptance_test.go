@@ -123,18 +123,22 @@ func scripts(t *testing.T, m mode) {
 			}
 			return setup(e, m)
 		},
-		Condition: func(cond string) (bool, error) {
-			switch cond {
-			case "processes":
-				return m.processes, nil
-			case "kafka":
-				return m.kafka, nil
-			case "cluster":
-				return m.cluster, nil
-			}
-			return false, fmt.Errorf("unknown condition %q", cond)
-		},
+		Condition: m.condition,
 	})
+}
+
+func (m mode) condition(cond string) (bool, error) {
+	switch cond {
+	case "processes":
+		return m.processes, nil
+	case "kafka":
+		return m.kafka, nil
+	case "cluster":
+		return m.cluster, nil
+	case "avro":
+		return inAvro(), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
 }
 
 type worldKey struct{}
@@ -157,6 +161,9 @@ func setup(e *testscript.Env, m mode) error {
 	w, err := newWorld(e.WorkDir)
 	if err != nil {
 		return err
+	}
+	if inAvro() {
+		w.useRegistry(e)
 	}
 	if w.system, err = m.boot(w); err != nil {
 		return err

@@ -91,6 +91,9 @@ func start(ctx context.Context, w *world, _ *testscript.TestScript, args []strin
 	for k, v := range settings {
 		w.env[k] = v
 	}
+	if settings["EVENT_MODE"] != "" {
+		delete(w.env, "EVENT_ENCODING") // the script is about another form
+	}
 	for _, name := range names {
 		if err := w.system.start(name); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
@@ -365,6 +368,9 @@ func consume(ctx context.Context, w *world, ts *testscript.TestScript, args []st
 	records, err := w.consume(ctx, args[0], n)
 	if err != nil {
 		return err
+	}
+	for i := range records {
+		records[i] = asJSON(records[i])
 	}
 	printRecords(ts.Stdout(), records, whole)
 	return nil

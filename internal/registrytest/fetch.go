@@ -25,6 +25,9 @@ const Version = "3.0.9"
 //go:embed pom.xml
 var pom []byte
 
+//go:embed parent.xml
+var parent []byte
+
 // Fetch returns the folder with the registry, <module root>/.cache/registry/..., and
 // downloads it with Maven if necessary, with reports to progress. Several processes
 // may call it at once: one downloads, the others wait.
@@ -36,7 +39,9 @@ func Fetch(ctx context.Context, progress io.Writer) (dir string, err error) {
 			return errors.New("no mvn on the PATH: Maven downloads the Schema Registry; install it (Debian: apt-get install maven)")
 		}
 		file := filepath.Join(part, "pom.xml")
-		if err := os.WriteFile(file, pom, 0o644); err != nil {
+		above := filepath.Join(part, "parent", "io", "apicurio", "apicurio-registry", Version)
+		if err := errors.Join(os.WriteFile(file, pom, 0o644), os.MkdirAll(above, 0o755),
+			os.WriteFile(filepath.Join(above, "apicurio-registry-"+Version+".pom"), parent, 0o644)); err != nil {
 			return err
 		}
 		fmt.Fprintf(progress, "downloading Apicurio Registry %s with Maven (109 MB, once)\n", Version)

@@ -1,0 +1,246 @@
+package acceptance_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+
+	auditor "github.com/taskwire/taskwire/auditor/app"
+	bridge "github.com/taskwire/taskwire/bridge/app"
+	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/kafkatest"
+	"github.com/taskwire/taskwire/internal/registry"
+	"github.com/taskwire/taskwire/internal/registrytest"
+	"github.com/taskwire/taskwire/schemas"
+	taskapi "github.com/taskwire/taskwire/taskapi/app"
+)
+
+// inAvro runs the scripts with events in Avro: make acceptance-avro.
+func inAvro() bool { return os.Getenv("ACCEPTANCE_ENCODING") == "avro" }
+
+// useRegistry has the services of a script publish in Avro.
+func (w *world) useRegistry(e *testscript.Env) {
+	url := os.Getenv("SCHEMA_REGISTRY_URL")
+	if url == "" {
+		fake := srfake.New()
+		e.Defer(fake.Close)
+		url = fake.URL()
+	}
+	w.env["EVENT_ENCODING"], w.env["SCHEMA_REGISTRY_URL"] = "avro", url
+}
+
+// TestScriptsInAvro runs the path of an event with a registry in memory. The whole
+// specification in Avro is make acceptance-avro.
+func TestScriptsInAvro(t *testing.T) {
+	t.Setenv("ACCEPTANCE_ENCODING", "avro")
+	var files []string
+	for _, name := range []string{"sc1_members", "sc4_flow", "signatures"} {
+		files = append(files, filepath.Join("testdata", "script", name+".txtar"))
+	}
+	m := mode{boot: newOneProcess}
+	testscript.Run(t, testscript.Params{Files: files, Cmds: commands(), Setup: func(e *testscript.Env) error { return setup(e, m) }, Condition: m.condition})
+}
+
+// asJSON shows a record in Avro as the event that it has, so that the scripts say the
+// same of both encodings. Any other stays as it is.
+func asJSON(r *kgo.Record) *kgo.Record {
+	rec := event.Record{Key: r.Key, Value: r.Value}
+	for _, h := range r.Headers {
+		rec.Headers = append(rec.Headers, event.Header{Key: h.Key, Value: h.Value})
+	}
+	e, _, err := event.FromRecord(rec)
+	if err != nil || !event.IsAvro(e) {
+		return r
+	}
+	schema, err := registry.ParseSchema(schemas.TaskEvent)
+	if err != nil {
+		return r
+	}
+	_, value, err := registry.CutHeader(e.DataEncoded)
+	if err != nil {
+		return r
+	}
+	data, err := schema.AppendJSON(nil, value)
+	if err != nil {
+		return r
+	}
+	if e, err = event.AsJSON(e, data, schema.JSONSchema); err != nil {
+		return r
+	}
+	body, err := event.Append(nil, e)
+	if err != nil {
+		return r
+	}
+	return &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: body, Headers: r.Headers}
+}
+
+// system of three services with events in Avro on a real Kafka, and a real registry
+// that keeps its schemas there.
+type avroSystem struct {
+	*testing.T
+	topic            string
+	cluster          *kafkatest.Cluster
+	registry         *registrytest.Real
+	settings         map[string]string
+	api, bridge, log *apptest.App
+}
+
+func startAvro(t *testing.T) *avroSystem {
+	t.Helper()
+	s := &avroSystem{T: t, cluster: kafkatest.Start(t)}
+	s.topic, s.registry = s.cluster.Topic(t, 1), registrytest.StartReal(t, s.cluster.Brokers)
+	dir := t.TempDir()
+	s.settings = map[string]string{
+		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(s.cluster.Brokers, ","), "KAFKA_TOPIC": s.topic, "KAFKA_CREATE_TOPICS": "true",
+		"EVENT_ENCODING": "avro", "SCHEMA_REGISTRY_URL": s.registry.URL,
+		"DATABASE_URL": "sqlite:" + filepath.Join(dir, "tasks.db"), "AUDIT_LOG_PATH": filepath.Join(dir, "audit.log"),
+	}
+	s.log = apptest.Start(t, "auditor", auditor.FromEnv, auditor.New, s.settings)
+	config := filepath.Join(dir, "bridge.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "subscriptions:\n  - {name: audit, group: %s, sink: %s/, exhausted: block}\n", s.topic, s.log.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.settings["BRIDGE_CONFIG"] = config
+	s.bridge = apptest.Start(t, "bridge", bridge.FromEnv, bridge.New, s.settings)
+	s.api = apptest.Start(t, "taskapi", taskapi.FromEnv, taskapi.New, s.settings)
+	return s
+}
+
+func (s *avroSystem) create(title string) {
+	s.Helper()
+	req, err := http.NewRequestWithContext(context.WithoutCancel(s.Context()), http.MethodPost, s.api.URL+"/tasks", strings.NewReader(`{"title": "`+title+`"}`))
+	if err != nil {
+		s.Fatal(err)
+	}
+	resp, err := s.api.Client.Do(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		s.Fatalf("create: %s", resp.Status)
+	}
+}
+
+type auditLine struct {
+	ID         string          `json:"event_id"`
+	Data       json.RawMessage `json:"data"`
+	Attributes map[string]any  `json:"attributes"`
+}
+
+// audited waits for n lines and returns them.
+func (s *avroSystem) audited(n int) (lines []auditLine) {
+	s.Helper()
+	apptest.Await(s, fmt.Sprintf("%d lines are in the log", n), func() bool {
+		text, err := os.ReadFile(s.settings["AUDIT_LOG_PATH"])
+		return err == nil && bytes.Count(text, []byte("\n")) >= n
+	})
+	text, err := os.ReadFile(s.settings["AUDIT_LOG_PATH"])
+	if err != nil {
+		s.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var l auditLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			s.Fatal(err)
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// TestAvroWithARealRegistry: Confluent's client reads what we write, also with the
+// schema of a later version, and we read what it writes, also with a field that this
+// version does not know. The registry may be down for what is known.
+func TestAvroWithARealRegistry(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("only with a real Kafka")
+	}
+	s := startAvro(t)
+	s.create("Grüße 😀")
+	line := s.audited(1)[0]
+	if line.Attributes["datacontenttype"] != "application/json" || line.Attributes["dataschema"] != schemas.TaskEventJSON {
+		t.Errorf("attributes in the log = %v", line.Attributes)
+	}
+
+	got := registrytest.PythonRead(t, s.cluster.Brokers, s.registry.URL, s.topic, 1, "")[0]
+	var ours, theirs any
+	if err := json.Unmarshal(line.Data, &ours); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(got.Value, &theirs); err != nil || fmt.Sprint(theirs) != fmt.Sprint(ours) {
+		t.Errorf("the Python client reads %s, %v; the log has %s", got.Value, err, line.Data)
+	}
+	if want := s.registry.URL + "/subjects/" + s.topic + "-value/versions/1"; got.Headers["ce_dataschema"] != want || got.Headers["content-type"] != "application/avro" || got.Headers["ce_id"] != line.ID {
+		t.Errorf("headers = %v, want dataschema %s", got.Headers, want)
+	}
+
+	// An old event in the eyes of a reader whose schema has another name for a field.
+	renamed := filepath.Join(t.TempDir(), "renamed.avsc")
+	text := strings.Replace(schemas.TaskEvent, `"name": "owner_id"`, `"name": "assignee_id", "aliases": ["owner_id"]`, 1)
+	text = strings.Replace(text, `{"name": "task_id"`, `{"name": "priority", "type": ["null", "int"], "default": null}, {"name": "task_id"`, 1)
+	if err := os.WriteFile(renamed, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var newer map[string]any
+	value := registrytest.PythonRead(t, s.cluster.Brokers, s.registry.URL, s.topic, 1, renamed)[0].Value
+	if err := json.Unmarshal(value, &newer); err != nil {
+		t.Fatal(err)
+	}
+	_, hasAssignee := newer["assignee_id"]
+	_, hasOwner := newer["owner_id"]
+	if !hasAssignee || hasOwner || newer["title"] != "Grüße 😀" || newer["priority"] != nil {
+		t.Errorf("a newer reader finds %s", value)
+	}
+
+	// A newer producer: one optional field more, which the registry accepts.
+	next := strings.Replace(schemas.TaskEvent, `{"name": "owner_id"`, `{"name": "priority", "type": ["null", "int"], "default": null}, {"name": "owner_id"`, 1)
+	registrytest.PythonWrite(t, s.cluster.Brokers, s.registry.URL, s.topic, registrytest.PythonRecord{
+		Key: "t9", Schema: next, Value: json.RawMessage(`{"task_id": "t9", "title": "From Python", "status": "pending", "priority": 3, "owner_id": null}`),
+		Headers: map[string]string{"ce_specversion": "1.0", "ce_id": "py-1", "ce_source": "python", "ce_type": "task.created", "ce_partitionkey": "t9", "content-type": "application/avro"},
+	})
+	if got, want := string(s.audited(2)[1].Data), `{"task_id":"t9","title":"From Python","status":"pending","priority":3,"owner_id":null}`; got != want {
+		t.Errorf("the log has %s, want %s", got, want)
+	}
+
+	// A registry that is down holds up nothing whose schema is known; a bridge that
+	// starts meanwhile waits for it, and goes on by itself.
+	if err := s.registry.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.create("known")
+	s.audited(3)
+	if err := s.bridge.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.bridge = apptest.Start(t, "bridge", bridge.FromEnv, bridge.New, s.settings)
+	s.create("unknown")
+	apptest.Await(t, "the bridge says what it waits for", func() bool {
+		_, text := s.bridge.Get(t, s.bridge.OpsURL+"/metrics")
+		return strings.Contains(text, `taskwire_bridge_blocked{reason="schema",subscription="audit"} 1`)
+	})
+	if err := s.registry.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.audited(4)
+	// The registry refuses what could not read the events of before.
+	c, err := registry.New(registry.Config{URL: s.registry.URL}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Register(t.Context(), s.topic+"-value", strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)); err == nil || !strings.Contains(err.Error(), "refuses") {
+		t.Errorf("Register of an incompatible schema = %v, want it refused", err)
+	}
+}
