@@ -25,7 +25,7 @@ const (
 	// maxIDs bounds what is remembered, and maxText the schemas among it, by text.
 	maxIDs  = 1024
 	maxText = 4 << 20
-	settle = 10 * time.Second
+	settle  = 10 * time.Second
 	// deniedFor is how long it is believed then. After that somebody may have put
 	// the schema there.
 	deniedFor = time.Minute
@@ -105,7 +105,7 @@ func NewSchemas(c *Client, log *slog.Logger) *Schemas {
 func newSchemas(fetch func(context.Context, int) (sr.Schema, error)) *Schemas {
 	return &Schemas{
 		Settle: settle,
-		fetch: fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
+		fetch:  fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
 		limit: rate.NewLimiter(askRate, askRate), asked: make(chan int, maxIDs/8),
 		known: map[int]*known{}, changed: make(chan struct{}),
 	}
