@@ -90,14 +90,16 @@ func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
 	switch {
 	case out.Err == nil && out.Duplicate:
 		s.metrics.duplicates.Inc()
-		s.log.Debug("duplicate event", "event_id", e.ID, "event_type", e.Type, "seq", out.Seq)
+		if s.log.Enabled(context.Background(), slog.LevelDebug) {
+			s.log.Debug("duplicate event", append(trail(e), "seq", out.Seq)...)
+		}
 		return sink.Result{Status: http.StatusOK, Body: answer{out.Seq, true}}
 	case out.Err == nil:
 		s.logNew(e, out)
 		return sink.Result{Status: http.StatusCreated, Body: answer{out.Seq, false}}
 	case errors.As(out.Err, &conflict):
 		s.metrics.conflicts.Inc()
-		s.log.Error("ALARM: event refused: the log has the same source and id with other content", "event_id", e.ID, "event_type", e.Type, "task_id", e.TaskID(), "seq", conflict.Seq)
+		s.log.Error("ALARM: event refused: the log has the same source and id with other content", append(trail(e), "task_id", e.TaskID(), "seq", conflict.Seq)...)
 		return sink.Result{Problem: &httpd.Problem{Status: http.StatusConflict, Title: "Same event, other content",
 			Detail: fmt.Sprintf("entry %d has the same source and id and other content", conflict.Seq)}}
 	case errors.As(out.Err, &invalid):
@@ -105,6 +107,13 @@ func (s *Service) result(e *ledger.Entry, out ledger.Outcome) sink.Result {
 			Errors: []httpd.ProblemItem{{Pointer: "#/" + invalid.Attribute, Detail: invalid.Reason}}}}
 	}
 	return s.unable(out.Err)
+}
+
+// trail are the attributes by which an event is followed through the logs of all services.
+func trail(e *ledger.Entry) []any {
+	correlation, _ := e.Attribute(event.CorrelationID).(string)
+	parent, _ := e.Attribute(event.TraceParent).(string)
+	return sink.Trail(e.ID, e.Type, correlation, parent)
 }
 
 func (s *Service) logNew(e *ledger.Entry, out ledger.Outcome) {
@@ -116,11 +125,11 @@ func (s *Service) logNew(e *ledger.Entry, out ledger.Outcome) {
 	task := e.TaskID()
 	if wanted {
 		// Type and task are part of the message by contract.
-		s.log.Info("AUDIT: "+e.Type+" - task_id="+task, "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq)
+		s.log.Info("AUDIT: "+e.Type+" - task_id="+task, append(trail(e), "task_id", task, "seq", out.Seq)...)
 	}
 	if gap != nil {
-		s.log.Warn("task version gap", "event_id", e.ID, "event_type", e.Type, "task_id", task, "seq", out.Seq,
-			"version", gap.Version, "last_version", gap.Last, "step_back", gap.Back())
+		s.log.Warn("task version gap", append(trail(e), "task_id", task, "seq", out.Seq,
+			"version", gap.Version, "last_version", gap.Last, "step_back", gap.Back())...)
 	}
 }
 

@@ -45,6 +45,13 @@ func newSignatures(path string, server *httpd.Server, log *slog.Logger) (*signat
 	return s, nil
 }
 
+// trailOf is trail for an event that is no entry.
+func trailOf(e event.Event) []any {
+	correlation, _ := event.Attribute(e, event.CorrelationID)
+	parent, _ := event.Attribute(e, event.TraceParent)
+	return sink.Trail(e.ID(), e.Type(), correlation, parent)
+}
+
 // refuse returns the answer to an event that is not its producer's word, nil for
 // any other.
 //
@@ -67,7 +74,7 @@ func (s *signatures) refuse(e event.Event) *sink.Result {
 	}
 	s.refused.WithLabelValues(string(reason)).Inc()
 	s.warning.Do(func() {
-		s.log.Error("ALARM: event refused: it is not its producer's word", "event_id", e.ID(), "event_type", e.Type(), "reason", string(reason), "err", err)
+		s.log.Error("ALARM: event refused: it is not its producer's word", append(trailOf(e), "reason", string(reason), "err", err)...)
 	})
 	return &sink.Result{Problem: &httpd.Problem{Status: http.StatusForbidden, Title: "Not its producer's word",
 		Detail: err.Error(), Errors: []httpd.ProblemItem{{Pointer: "#/" + eventsign.Attribute, Detail: string(reason)}}}}

@@ -264,6 +264,7 @@ func (s *Server) opsRoutes() http.Handler {
 		EnableOpenMetrics: true,                     // the older text form has no exemplars
 		ErrorHandling:     promhttp.ContinueOnError, // a database that does not answer takes its own metrics away, not all of them
 	}))
+	s.logLevel(mux)
 	if s.cfg.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

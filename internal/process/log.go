@@ -23,9 +23,9 @@ func LogSettings(lookup env.Lookup) (format, level string) {
 // attribute: JSON, or coloured text when format is text, or auto and w is a
 // terminal. Both escape line feeds in values, so user input never adds a line.
 func NewLogger(w io.Writer, format, level, service string) *slog.Logger {
-	var at slog.Level
+	at := new(slog.LevelVar)
 	if err := at.UnmarshalText([]byte(level)); err != nil {
-		at = slog.LevelInfo
+		at.Set(slog.LevelInfo)
 	}
 	f, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
@@ -35,5 +35,24 @@ func NewLogger(w io.Writer, format, level, service string) *slog.Logger {
 	} else {
 		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})
 	}
-	return slog.New(h).With("service", service)
+	return slog.New(leveled{h, at}).With("service", service)
+}
+
+// leveled is a handler whose level can be changed, also through those made from it.
+type leveled struct {
+	slog.Handler
+	level *slog.LevelVar
+}
+
+// LogLevel is for the operator port.
+func (l leveled) LogLevel() *slog.LevelVar { return l.level }
+
+// WithAttrs implements slog.Handler.
+func (l leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return leveled{l.Handler.WithAttrs(attrs), l.level}
+}
+
+// WithGroup implements slog.Handler.
+func (l leveled) WithGroup(name string) slog.Handler {
+	return leveled{l.Handler.WithGroup(name), l.level}
 }

@@ -78,17 +78,17 @@ func (s *Service) Run(ctx context.Context) error {
 // Close releases the ports of a service that never ran.
 func (s *Service) Close() error { return s.http.Close() }
 
-func (s *Service) receive(_ context.Context, events []event.Event) []sink.Result {
+func (s *Service) receive(ctx context.Context, events []event.Event) []sink.Result {
 	results := make([]sink.Result, len(events))
 	for i, e := range events {
-		results[i] = s.notify(e)
+		results[i] = s.notify(ctx, e)
 	}
 	return results
 }
 
 // notify logs a created or completed task. An event of these types without a task
 // in it is refused, because sending it again would not help.
-func (s *Service) notify(e event.Event) sink.Result {
+func (s *Service) notify(ctx context.Context, e event.Event) sink.Result {
 	var what string
 	switch e.Type() {
 	case event.TypeCreated:
@@ -96,16 +96,24 @@ func (s *Service) notify(e event.Event) sink.Result {
 	case event.TypeCompleted:
 		what = "Task completed"
 	default:
-		s.log.Debug("event ignored", "event_id", e.ID(), "event_type", e.Type())
+		if s.log.Enabled(ctx, slog.LevelDebug) {
+			s.log.Debug("event ignored", trail(e)...)
+		}
 		return sink.Result{Status: http.StatusNoContent}
 	}
 	task, err := event.Task(e)
 	if err != nil {
-		s.log.Warn("event refused: its data is not a task", "event_id", e.ID(), "event_type", e.Type(), "err", err)
+		s.log.Warn("event refused: its data is not a task", append(trail(e), "err", err)...)
 		return sink.Refuse("Not a task event", err)
 	}
 	s.log.Info("NOTIFICATION: "+what+" - '"+task.Title+"' (ID: "+task.TaskID+")",
-		"event_id", e.ID(), "event_type", e.Type(), "task_id", task.TaskID)
+		append(trail(e), "task_id", task.TaskID)...)
 	s.logged.WithLabelValues(e.Type()).Inc()
 	return sink.Result{Status: http.StatusNoContent}
+}
+
+func trail(e event.Event) []any {
+	correlation, _ := event.Attribute(e, event.CorrelationID)
+	parent, _ := event.Attribute(e, event.TraceParent)
+	return sink.Trail(e.ID(), e.Type(), correlation, parent)
 }

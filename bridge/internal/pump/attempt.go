@@ -1,13 +1,17 @@
 package pump
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
+	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/internal/trace"
 )
 
 // settle decides what the outcome of a post means for its events, their keys and the sink.
@@ -56,7 +60,7 @@ func (p *partition) settle(r *post, now time.Time) {
 		switch res := r.of(i); res.Outcome {
 		case deliver.Accepted:
 			failpoint.Hit("B3")
-			if p.sub.debug {
+			if p.sub.log.Enabled(context.Background(), slog.LevelDebug) {
 				p.sub.log.Debug("delivered", p.attrs(it)...)
 			}
 			p.done(it)
@@ -183,7 +187,16 @@ func (p *partition) reportFailure(it *item, f sinkFault, now time.Time) {
 
 // attrs identify an event in a log line.
 func (p *partition) attrs(it *item) []any {
-	return []any{"event_id", it.event, "event_type", it.kind, "topic", p.sub.cfg.Topic, "partition", p.id, "offset", it.offset, "attempt", it.attempts}
+	attrs := []any{"event_id", it.event, "event_type", it.kind, "topic", p.sub.cfg.Topic, "partition", p.id, "offset", it.offset, "attempt", it.attempts}
+	if e, _, err := event.FromRecord(it.record); err == nil && !p.sub.cfg.Wrap { // read again: a line is rare
+		if id, ok := event.Attribute(e, event.CorrelationID); ok {
+			attrs = append(attrs, "correlation_id", id)
+		}
+	}
+	if id := trace.IDOf(it.trace); id != "" {
+		attrs = append(attrs, "trace_id", id)
+	}
+	return attrs
 }
 
 func isPowerOfTwo(n int) bool { return n&(n-1) == 0 }

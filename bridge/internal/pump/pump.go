@@ -127,7 +127,6 @@ type Subscription struct {
 	pace    *pace
 	breaker *breaker
 	log     *slog.Logger
-	debug   bool // it logs what is delivered
 	gate    *control.Gate
 	pass    *Redrive      // nil: it delivers the events of the topic themselves
 	passes  chan struct{} // held by the pass over its dead letters
@@ -153,7 +152,7 @@ func New(cfg Config, client *kafkago.Client, letters deadletter.Producer, budget
 		return nil, err
 	}
 	log = log.With("subscription", cfg.Name)
-	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), breaker: newBreaker(), consent: newConsent(), log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), partitions: map[int]*partition{}}
+	s := &Subscription{cfg: cfg, client: client, letters: letters, sink: sink, budget: budget, metrics: metrics, pace: newPace(cfg.Rate), breaker: newBreaker(), consent: newConsent(), log: log, partitions: map[int]*partition{}}
 	if s.gate = cfg.Gate; s.gate == nil {
 		s.gate = control.Alone()
 	}

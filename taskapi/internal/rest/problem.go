@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/internal/httpd"
+	"github.com/taskwire/taskwire/internal/trace"
 	"github.com/taskwire/taskwire/taskapi/internal/task"
 )
 
@@ -63,7 +64,7 @@ func (a *API) refusal(ctx context.Context, err error) *refusal {
 		a.storeLog.Do(func() { a.log.Error("task store unavailable", "err", err) })
 		return unavailable("The task store cannot answer now; a repeat with the same Idempotency-Key is safe.", time.Second)
 	}
-	a.log.Error("request failed", "err", err, "correlation_id", origin(ctx).CorrelationID)
+	a.log.Error("request failed", "err", err, "correlation_id", origin(ctx).CorrelationID, "trace_id", trace.IDOf(origin(ctx).TraceParent))
 	return refuse(http.StatusInternalServerError, ourFault)
 }
 
