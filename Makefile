@@ -17,7 +17,7 @@ KO            := $(TOOLS)/ko-v0.19.1
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
+.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks pictures fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ mutants: ## each known mistake, built into the product, must turn a short run re
 
 attacks: ## clients that want to use up memory and descriptors, against the real programs at their default limits
 	ulimit -n 20000; go test -tags attack -count=1 -timeout 20m -v ./attack
+
+pictures: ## take the pictures of the README again, and one of every page of the console, into dist/pictures
+	mkdir -p dist/pictures docs/images
+	go test ./acceptance/browser -run Stranger -count=1 -pictures $(CURDIR)/dist/pictures
+	cp dist/pictures/13-flow-light.png docs/images/console-flow.png
+	cp dist/pictures/03-entry-verified-dark.png docs/images/console-audit.png
 
 fuzz: ## each fuzz target for FUZZTIME (30s); what it finds is kept
 	@bash .ci/fuzz
