@@ -36,7 +36,6 @@ type bench struct {
 	console *console.Console
 	handler http.Handler
 	steps   *journal.Journal
-	tokens  string // path
 }
 
 func newBench(t *testing.T, change func(*console.Config)) *bench {
