@@ -82,8 +82,14 @@ func tokenFile(t *testing.T, text string) string {
 	return path
 }
 
+// reply is an answer whose body was read.
+type reply struct {
+	*http.Response
+	text string
+}
+
 // ask makes a request as a browser would; header lines are "Name: value".
-func (b *bench) ask(method, path, form string, lines ...string) *http.Response {
+func (b *bench) ask(method, path, form string, lines ...string) reply {
 	r := httptest.NewRequest(method, "http://localhost:8001"+path, strings.NewReader(form))
 	r.RemoteAddr = "127.0.0.1:5555"
 	r.Header.Set("Accept", "text/html")
@@ -100,12 +106,9 @@ func (b *bench) ask(method, path, form string, lines ...string) *http.Response {
 	}
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func text(resp *http.Response) string {
-	b, _ := io.ReadAll(resp.Body) // of a recorder
-	return string(b)
+	resp := w.Result()
+	defer resp.Body.Close()
+	return reply{resp, w.Body.String()}
 }
 
 func TestEveryPageHasThePolicy(t *testing.T) {
@@ -121,12 +124,12 @@ func TestEveryPageHasThePolicy(t *testing.T) {
 		if strings.Contains(policy, "unsafe") || resp.Header.Get("X-Frame-Options") != "DENY" || resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", path, resp.Header)
 		}
-		if body := text(resp); strings.Contains(body, "style=\"") || strings.Contains(body, "onclick") || strings.Contains(body, "//cdn") {
+		if body := resp.text; strings.Contains(body, "style=\"") || strings.Contains(body, "onclick") || strings.Contains(body, "//cdn") {
 			t.Errorf("%s has what the policy forbids", path)
 		}
 	}
 	for _, path := range []string{"/subscriptions", "/deadletters"} {
-		if got := text(b.ask("GET", path, "")); got != "the admin API" {
+		if got := b.ask("GET", path, "").text; got != "the admin API" {
 			t.Errorf("%s = %q: JSON stays where it was", path, got)
 		}
 	}
@@ -156,7 +159,7 @@ func TestWhoMayWrite(t *testing.T) {
 	} {
 		b := newBench(t, c.change)
 		if resp := b.ask("POST", "/console/subscriptions/audit/pause", pause, c.lines...); resp.StatusCode != c.want {
-			t.Errorf("%s: %d, want %d: %.300s", name, resp.StatusCode, c.want, text(resp))
+			t.Errorf("%s: %d, want %d: %.300s", name, resp.StatusCode, c.want, resp.text)
 		}
 	}
 }
@@ -280,12 +283,12 @@ func TestHostileTextsAreInert(t *testing.T) {
 	hostile := `"><script>alert(1)</script><img src=x onerror=alert(2)>` + "\u202egnp.\u0000\x1b[2J"
 	b.steps.Add(journal.Step{Kind: journal.Attempted, At: time.Now(), Subscription: "audit", Topic: "task-events", Event: hostile, Type: hostile, Key: hostile, Version: hostile, Outcome: "retry", Error: hostile, Next: time.Now()})
 	for _, path := range []string{"/", "/?type=" + url.QueryEscape(hostile) + "&key=" + url.QueryEscape(hostile), "/console/event/task-events/0/0", "/console/deadletters?subscription=" + url.QueryEscape(hostile) + "&since=" + url.QueryEscape(hostile), "/console/sign-in?next=" + url.QueryEscape(hostile)} {
-		body := text(b.ask("GET", path, ""))
+		body := b.ask("GET", path, "").text
 		if strings.Contains(body, "<script>alert") || strings.Contains(body, "<img") || !strings.Contains(path, "=") && strings.ContainsAny(body, "\u202e\x00\x1b") { // a field has what was typed into it
 			t.Errorf("%s carries the text as it is", path)
 		}
 	}
-	if body := text(b.ask("GET", "/", "")); !strings.Contains(body, `\u{202e}`) || !strings.Contains(body, "&lt;script&gt;") {
+	if body := b.ask("GET", "/", "").text; !strings.Contains(body, `\u{202e}`) || !strings.Contains(body, "&lt;script&gt;") {
 		t.Error("the hostile texts are not shown, spelt out")
 	}
 }
@@ -293,12 +296,12 @@ func TestHostileTextsAreInert(t *testing.T) {
 func TestABasePath(t *testing.T) {
 	b := newBench(t, func(cfg *console.Config) { cfg.Base = "/bridge" })
 	for _, path := range []string{"/bridge/", "/"} { // a proxy cuts it off, or does not
-		body := text(b.ask("GET", path, ""))
+		body := b.ask("GET", path, "").text
 		if !strings.Contains(body, `href="/bridge/console/subscriptions"`) || !strings.Contains(body, `href="/bridge/_/`) || strings.Contains(body, `href="/console`) {
 			t.Errorf("%s: addresses lack the base path", path)
 		}
 	}
-	if got := text(b.ask("GET", "/bridgework/", "")); got != "the admin API" {
+	if got := b.ask("GET", "/bridgework/", "").text; got != "the admin API" {
 		t.Errorf("another path: %q", got)
 	}
 }
@@ -306,7 +309,7 @@ func TestABasePath(t *testing.T) {
 // An asset is there under the hash of all of them alone, for ever.
 func TestAssets(t *testing.T) {
 	b := newBench(t, nil)
-	body := text(b.ask("GET", "/", ""))
+	body := b.ask("GET", "/", "").text
 	at := strings.Index(body, "/_/")
 	hash := body[at : at+len("/_/123456789012")]
 	for _, name := range []string{"style.css", "live.js", "verify.js", "audit.js", "icon.svg", "vendor/ed25519.js", "vendor/sha2.js", "vendor/_md.js", "vendor/_u64.js", "vendor/utils.js"} {
@@ -331,7 +334,7 @@ func stream(t *testing.T, url, last string) (*bufio.Reader, func()) {
 		req.Header.Set("Last-Event-ID", last)
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := transport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req) //nolint:bodyclose // the returned function closes it
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("GET /events: %v, %v", err, resp)
 	}
