@@ -22,7 +22,7 @@ import (
 const traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // ask sends a GET with one header.
-func ask(t *testing.T, url, key, value string) *http.Response {
+func ask(t *testing.T, url, key, value string) (status int, header http.Header, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -33,8 +33,13 @@ func ask(t *testing.T, url, key, value string) *http.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { resp.Body.Close(); http.DefaultClient.CloseIdleConnections() })
-	return resp
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(text)
 }
 
 // broken is a metric that cannot be told just now.
@@ -58,15 +63,14 @@ func TestFormsOfMetrics(t *testing.T) {
 	ask(t, "http://"+s.Addr().String()+"/x", "Traceparent", traced)
 	url := "http://" + s.OpsAddr().String() + "/metrics"
 
-	text, err := io.ReadAll(ask(t, url, "Accept", "application/openmetrics-text; version=1.0.0").Body)
-	if err != nil || !strings.Contains(string(text), ` # {trace_id="0af7651916cd43dd8448eb211c80319c"} `) {
-		t.Errorf("OpenMetrics has no exemplar (%v):\n%s", err, text)
+	if _, _, text := ask(t, url, "Accept", "application/openmetrics-text; version=1.0.0"); !strings.Contains(text, ` # {trace_id="0af7651916cd43dd8448eb211c80319c"} `) {
+		t.Errorf("OpenMetrics has no exemplar:\n%s", text)
 	}
-	resp := ask(t, url, "Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("metrics with one that cannot be told = %d, want the others and 200", resp.StatusCode)
+	status, header, text := ask(t, url, "Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
+	if status != http.StatusOK {
+		t.Fatalf("metrics with one that cannot be told = %d, want the others and 200", status)
 	}
-	decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header))
+	decoder := expfmt.NewDecoder(strings.NewReader(text), expfmt.ResponseFormat(header))
 	for {
 		var f dto.MetricFamily
 		if err := decoder.Decode(&f); err != nil {
