@@ -46,7 +46,7 @@ func wrongBootstrap(w *world) (f findings) {
 		if err != nil || len(s.kafka.Brokers) == 0 {
 			continue
 		}
-		port, ok := strings.CutPrefix(s.kafka.Brokers[0], "task-events-kafka-bootstrap.kafka:")
+		port, ok := cutBootstrap(s.kafka.Brokers[0])
 		f.addIf(len(s.kafka.Brokers) != 1 || !ok, "%s has brokers %v, want one port of task-events-kafka-bootstrap.kafka", l, s.kafka.Brokers)
 		closed, ok := listeners[port]
 		f.addIf(!ok, "%s: no listener on port %s", l, port)
@@ -57,6 +57,10 @@ func wrongBootstrap(w *world) (f findings) {
 		f.addIf(closed != (len(listeners) == 1 && w.guarded()), "port %s: an open listener beside access control, or a closed one without", port)
 	}
 	return f
+}
+
+func cutBootstrap(server string) (port string, ok bool) {
+	return strings.CutPrefix(server, "task-events-kafka-bootstrap.kafka:")
 }
 
 // guarded reports whether the brokers check access rights.

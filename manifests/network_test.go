@@ -32,6 +32,7 @@ var others = []pod{
 	{"operator", kafka, map[string]string{"name": "strimzi-cluster-operator"}, nil},
 	{"database", postgres, map[string]string{"cnpg.io/cluster": "postgres"}, map[string]int{"postgres": 5432, "status": 8000}},
 	{"dba", postgres, nil, nil},
+	{"registry", registry, map[string]string{"app.kubernetes.io/name": "schema-registry"}, map[string]int{"http": 8080}},
 	{"cnpg", "cnpg-system", map[string]string{"app.kubernetes.io/name": "cloudnative-pg"}, nil},
 	{"scaler", "keda", map[string]string{"app": "keda-operator"}, nil},
 	{"admission", "keda", map[string]string{"app": "keda-admission-webhooks"}, nil},
@@ -63,10 +64,10 @@ func flowsOffTheTable(w *world) (f findings) {
 	for _, from := range pods {
 		for _, to := range pods {
 			for _, port := range to.ports {
-				kept := to.namespace == kafka && port != 9404 || to.namespace == postgres && w.has("Namespace", "", postgres)
+				kept := to.namespace == kafka && port != 9404 || w.walled(to)
 				for _, protocol := range []string{"TCP", "UDP"} {
 					flow := fmt.Sprintf("%s to %s %d/%s", from.name, to.name, port, protocol)
-					touches := from.namespace == taskwire || to.namespace == taskwire || to.namespace == kafka || to.namespace == postgres && w.has("Namespace", "", postgres)
+					touches := from.namespace == taskwire || to.namespace == taskwire || to.namespace == kafka || w.walled(to) || from.namespace == registry && w.walled(from)
 					if touches && from.name != to.name && w.passes(from, door{to, port, protocol}) {
 						have = append(have, flow)
 					}
@@ -83,11 +84,17 @@ func flowsOffTheTable(w *world) (f findings) {
 	for side, flows := range between {
 		f.differ(side, flows, slices.DeleteFunc(w.flows(), func(s string) bool {
 			name, to, _ := strings.Cut(s, " to ")
-			return programs[name] == 0 || !strings.HasPrefix(to, "kafka ") && !strings.HasPrefix(to, "database ")
+			return programs[name] == 0 || !strings.HasPrefix(to, "kafka ") && !strings.HasPrefix(to, "database ") && !strings.HasPrefix(to, "registry ")
 		}))
 	}
 	f.addIf(!slices.ContainsFunc(w.policies, deniesAll), "no policy denies everything by default")
 	return f
+}
+
+// walled reports whether a pod belongs to a namespace that a component brings along,
+// with its policies.
+func (w *world) walled(p pod) bool {
+	return (p.namespace == postgres || p.namespace == registry) && w.has("Namespace", "", p.namespace)
 }
 
 func deniesAll(p networkingv1.NetworkPolicy) bool {
@@ -108,7 +115,9 @@ func (w *world) flows() []string {
 		}
 	}
 	for _, o := range others {
-		add(o.name, "taskapi", 8000)
+		if o.namespace != registry || !w.walled(o) {
+			add(o.name, "taskapi", 8000)
+		}
 	}
 	listener := 9092
 	if w.guarded() {
@@ -124,10 +133,17 @@ func (w *world) flows() []string {
 	}
 	if len(w.metered()) > 0 {
 		for _, o := range others { // Strimzi's own policy opens them to everybody
-			if o.namespace != kafka {
+			if o.namespace != kafka && (o.namespace != registry || !w.walled(o)) {
 				add(o.name, "kafka", 9404)
 			}
 		}
+	}
+	if w.has("Namespace", "", registry) {
+		add("taskapi", "registry", 8080)
+		add("bridge", "registry", 8080)
+		add("registry", "kafka", listener)
+		add("registry", "dns", 53)
+		want = append(want, "registry to dns 53/UDP")
 	}
 	if w.has("Namespace", "", postgres) {
 		add("taskapi", "database", 5432)

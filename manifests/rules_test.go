@@ -40,6 +40,7 @@ var rules = map[string]func(*world) findings{
 	"exec":       unknownToKubectl,
 	"scrape":     unscraped,
 	"databases":  withoutDatabase,
+	"registry":   withoutRegistry,
 	"autoscale":  autoscaledWrongly,
 	"spread":     onOneNode,
 	"outside":    openOutside,
@@ -243,7 +244,7 @@ func misnamed(w *world) (f findings) {
 		f.addIf(s.Namespace == taskwire && s.Spec.Selector["app.kubernetes.io/name"] != s.Name, "Service %s selects %v, want name %s", s.Name, s.Spec.Selector, s.Name)
 	}
 	for _, o := range w.objects {
-		f.addIf(o.text("kind") != "Namespace" && !slices.Contains([]string{taskwire, kafka, postgres}, o.namespace()), "%s is in namespace %q", o, o.namespace())
+		f.addIf(o.text("kind") != "Namespace" && !slices.Contains([]string{taskwire, kafka, postgres, registry}, o.namespace()), "%s is in namespace %q", o, o.namespace())
 		f.addIf(o.text("kind") == "Namespace" && o.text("metadata", "labels", "pod-security.kubernetes.io/enforce") == "", "%s enforces no pod security", o)
 	}
 	return f

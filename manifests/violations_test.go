@@ -16,7 +16,11 @@ type violation struct {
 
 const container = "spec.template.spec.containers.0"
 
-// violations by the overlay they are planted in.
+// inNoOverlay has the combination in which a component is checked: the host of an
+// Ingress is the user's, and so is the choice of Avro.
+var inNoOverlay = map[string]string{"components/ingress": "tls-sasl+ingress+httproute", "components/schema-registry": "strimzi+schema-registry"}
+
+// violations by the overlay, or the component, they are planted in.
 var violations = map[string][]violation{
 	"overlays/kind": {
 		{"restricted", "apps/v1/Deployment bridge", "spec.template.spec.securityContext.runAsNonRoot", nil},
@@ -206,6 +210,26 @@ var violations = map[string][]violation{
 		{"outside", "gateway.networking.k8s.io/v1/HTTPRoute taskapi", "spec.parentRefs.0.sectionName", "http"},
 		{"outside", "apps/v1/Deployment taskapi", container + ".env.API_TOKENS_FILE", nil},
 	},
+	"components/schema-registry": {
+		{"registry", "apps/v1/Deployment taskapi", container + ".env.EVENT_ENCODING", nil},
+		{"registry", "apps/v1/Deployment bridge", container + ".env.SCHEMA_REGISTRY_URL", "http://schema-registry.schema-registry:8081/apis/ccompat/v7"},
+		{"registry", "apps/v1/Deployment taskapi", container + ".env.SCHEMA_REGISTRY_URL", "http://schema-registry.schema-registry:8080/"},
+		{"registry", "v1/Service schema-registry", "spec.ports.0.port", 80},
+		{"registry", "v1/Service schema-registry", "spec.selector.app~kubernetes~io/name", "registry"},
+		{"registry", "apps/v1/Deployment schema-registry", container + ".env.APICURIO_STORAGE_KIND", "sql"},
+		{"registry", "apps/v1/Deployment schema-registry", container + ".env.APICURIO_KAFKASQL_BOOTSTRAP_SERVERS", "task-events-kafka-bootstrap.kafka:9093"},
+		{"registry", "apps/v1/Deployment schema-registry", "", nil},
+		{"registry", "kafka.strimzi.io/v1/Kafka task-events", "spec.kafka.listeners.0.port", 9093},
+		{"probes", "apps/v1/Deployment schema-registry", container + ".readinessProbe", nil},
+		{"images", "apps/v1/Deployment schema-registry", container + ".image", "quay.io/apicurio/apicurio-registry:3.3.3"},
+		{"restricted", "apps/v1/Deployment schema-registry", container + ".securityContext.readOnlyRootFilesystem", nil},
+		{"links", "apps/v1/Deployment schema-registry", "spec.template.spec.enableServiceLinks", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy to-schema-registry", "", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy schema-registry", "spec.ingress.0.from.0.podSelector", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy schema-registry", "spec.egress.0.ports", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy schema-registry", "spec.policyTypes.1", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy kafka-from-schema-registry", "", nil},
+	},
 	"overlays/serverless": {
 		{"restricted", "serving.knative.dev/v1/Service auditor", container + ".securityContext.runAsNonRoot", nil},
 		{"restricted", "serving.knative.dev/v1/Service auditor", container + ".securityContext.seccompProfile", nil},
@@ -236,8 +260,8 @@ func TestEachRuleFindsItsViolations(t *testing.T) {
 	seen := map[string]bool{}
 	for overlay, list := range violations {
 		folder := overlay
-		if overlay == "components/ingress" { // it is in no overlay, because its host is the user's
-			folder = compose(t, combinations()["tls-sasl+ingress+httproute"])
+		if c, ok := inNoOverlay[overlay]; ok {
+			folder = compose(t, combinations()[c])
 		}
 		objects := render(t, folder)
 		for _, v := range list {

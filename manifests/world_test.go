@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	taskwire = "taskwire" // the namespace of the services
-	kafka    = "kafka"    // the namespace of the brokers
-	postgres = "postgres" // the namespace of the database servers
+	taskwire = "taskwire"        // the namespace of the services
+	kafka    = "kafka"           // the namespace of the brokers
+	postgres = "postgres"        // the namespace of the database servers
+	registry = "schema-registry" // the namespace of the Schema Registry
 )
 
 // programs and their public ports, as SPEC.md has them; metrics are 1000 above.
