@@ -99,8 +99,14 @@ func (y *system) fetch(ctx context.Context, name string, p int, offset int64, f 
 				out.Group = string(h.Value)
 			}
 		}
-		var e cloudEvent
-		if json.Unmarshal(value, &e) != nil || e.ID == "" {
+		e, isAvro, ok := readBinary(rec.Headers, value)
+		if isAvro && name == topic {
+			y.inAvro++
+		}
+		if !ok && !isAvro {
+			ok = json.Unmarshal(value, &e) == nil && e.ID != ""
+		}
+		if !ok {
 			out.Malformed, out.Data = true, check.Sum(value)
 		} else {
 			out.Source, out.Event, out.Type, out.Task, out.Version, out.Nonce, out.Data = e.Source, e.ID, e.Type, e.Subject, e.Version, e.Nonce, check.Sum(e.Data)

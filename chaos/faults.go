@@ -50,6 +50,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"sink":     func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("auditor", y.rec) },
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"database": injectDatabase,
+	"registry": injectRegistry,
 	"replace":  injectReplace,
 	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
@@ -86,8 +87,10 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	cut:           onProxy(cut),
 }
 
-// allFaults are those of a system with one broker and without a database server.
-var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool { return k == "database" || k == "replace" || slices.Contains(quorumKinds, k) }), ",")
+// allFaults are those of a system with one broker and without a database server or a registry.
+var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool {
+	return k == "database" || k == "registry" || k == "replace" || slices.Contains(quorumKinds, k)
+}), ",")
 
 var sinkFaults = []string{"disk", "sink"}
 
@@ -349,6 +352,9 @@ func (y *system) heal() error {
 	}
 	y.rec.mode.Store(nil)
 	y.notices.mode.Store(nil)
+	if y.registry != nil {
+		y.registry.down.Store(nil)
+	}
 	if y.disk != nil {
 		errs = append(errs, y.disk.free())
 	}

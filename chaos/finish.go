@@ -74,6 +74,9 @@ func (y *system) counts() map[string]int {
 	torn, _ := filepath.Glob(filepath.Join(y.logDir, "audit.log.torn-*"))
 	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load()),
 		"redriven": int(y.letters.Load()), "paused-restarts": int(y.pauses.restarted.Load())}
+	if y.registry != nil {
+		c["in-avro"], c["registry-failed"] = y.inAvro, int(y.registry.asked.Load())
+	}
 	if y.Scale {
 		maps.Copy(c, y.struck)
 	}

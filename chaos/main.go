@@ -18,6 +18,7 @@
 //	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
 //	                 min.insync.replicas 2, and all bridges are static members
 //	-database sqlite or postgres: a real server, with two Task APIs and two auditors on it
+//	-encoding json   or avro: events in Avro, with a Schema Registry in memory
 //	-scale           12 partitions, 3 bridges, 2 Task APIs, auditors and notifiers on
 //	                 PostgreSQL and, unless -kafka is embedded, 3 brokers
 //	-workers 8       clients, each with a history of its own
@@ -39,6 +40,8 @@
 //	                                      kafka, bridge, notifier and auditor
 //	                 with -database postgres also:
 //	                   database           the server is killed or stopped, or its sessions end
+//	                 with -encoding avro also:
+//	                   registry           the Schema Registry fails while a Task API and a bridge start
 //	                 with -scale also:
 //	                   replace            a new process takes the place of one, which then ends or is killed;
 //	                                      in a run of 5m or longer each one is killed, stopped and replaced
@@ -136,6 +139,7 @@ type settings struct {
 	Dir, Kafka, Bin string
 	Brokers         int    // 3, or one
 	Database        string // sqlite or postgres
+	Encoding        string // json or avro
 	Scale           bool   // several of everything
 	Workers, Acks   int
 	Rate            float64
@@ -172,6 +176,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		f.StringVar(&s.Kafka, "kafka", "auto", "")
 		f.IntVar(&s.Brokers, "brokers", 1, "")
 		f.StringVar(&s.Database, "database", "sqlite", "")
+		f.StringVar(&s.Encoding, "encoding", "json", "")
 		f.BoolVar(&s.Scale, "scale", false, "")
 		f.StringVar(&s.Bin, "bin", "", "")
 		f.IntVar(&s.Workers, "workers", 8, "")
@@ -188,7 +193,7 @@ func runCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	case s.Duration < 10*time.Second || s.Workers < 1 || s.Rate <= 0:
 		return &usageError{"-duration must be at least 10s, -workers and -rate more than 0"}
 	}
-	if err := s.checkDatabase(); err != nil {
+	if err := s.checkChoices(); err != nil {
 		return err
 	}
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
@@ -230,6 +235,9 @@ func (s *settings) chooseFaults() error {
 	if s.Database == "postgres" {
 		possible += ",database"
 	}
+	if s.Encoding == "avro" {
+		possible += ",registry"
+	}
 	if s.Scale {
 		possible += ",replace"
 	}
@@ -247,9 +255,12 @@ func (s *settings) chooseFaults() error {
 	return nil
 }
 
-func (s *settings) checkDatabase() error {
+func (s *settings) checkChoices() error {
 	if s.Database != "sqlite" && s.Database != "postgres" {
 		return &usageError{"-database must be sqlite or postgres"}
+	}
+	if s.Encoding != "" && s.Encoding != "json" && s.Encoding != "avro" {
+		return &usageError{"-encoding must be json or avro"}
 	}
 	return nil
 }

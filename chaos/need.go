@@ -17,6 +17,9 @@ func (y *system) need() map[string]int {
 	if y.Acks == 0 {
 		n["acks"] = int(2 * y.Duration.Seconds())
 	}
+	if y.registry != nil {
+		n["in-avro"] = 1
+	}
 	plan, _ := y.plan()
 	if y.Duration < time.Minute || len(plan) == 0 {
 		return n
@@ -38,6 +41,9 @@ func (y *system) need() map[string]int {
 	}
 	if slices.Contains(plan, "pause") {
 		n["paused-restarts"] = 1
+	}
+	if slices.Contains(plan, "registry") {
+		n["registry-failed"] = 1
 	}
 	if slices.Contains(plan, "disk") {
 		n["refused-full"] = 1

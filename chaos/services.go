@@ -45,6 +45,11 @@ func (y *system) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if y.Encoding == "avro" {
+		if y.registry, err = newRegistry(); err != nil {
+			return err
+		}
+	}
 	if y.Database == "postgres" {
 		if err := y.startPostgres(ctx); err != nil {
 			return err
@@ -90,6 +95,7 @@ func (y *system) startTaskAPIs(ctx context.Context) error {
 		}
 	}
 	settings := append(y.signed("EVENT_SIGNING_KEY_FILE", signingKeyFile), "DATABASE_URL="+database, "OUTBOX_RETENTION=8760h")
+	settings = append(settings, y.encoded()...)
 	y.addSpare("taskapi", settings)
 	for _, name := range names {
 		api, err := y.startProgram(name, settings...)
@@ -202,6 +208,7 @@ func (y *system) newBridge(name string) (*program, error) {
 			return nil, err
 		}
 		env := y.environment(name, addr, "BRIDGE_CONFIG="+config.path)
+		env = append(env, y.encoded()...)
 		if name == "bridge-1" || y.quorum != nil || y.Scale { // one member is static, the others are not; with several brokers all are
 			env = append(env, "KAFKA_GROUP_INSTANCE_ID="+name)
 		}

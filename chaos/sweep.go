@@ -130,7 +130,7 @@ func sweepCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if s.Kafka, err = chooseKafka(s.Kafka); err != nil {
 		return err
 	}
-	if err := s.checkDatabase(); err != nil {
+	if err := s.checkChoices(); err != nil {
 		return err
 	}
 	if err := s.sweep(); err != nil {

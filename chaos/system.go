@@ -49,6 +49,8 @@ type system struct {
 	logDir      string // the audit log's folder
 
 	postgres  *postgres         // nil with SQLite
+	registry  *schemaRegistry   // nil with JSON
+	inAvro    int               // records of the topic, when it is dumped
 	quorum    *quorum           // nil with one broker; else the first target
 	brokers   []string          // as this program reaches them: without a proxy or a fault
 	bootstrap map[string]string // address of the proxy to Kafka, by process
@@ -115,6 +117,9 @@ func (y *system) close() error {
 		if r != nil {
 			errs = append(errs, r.close())
 		}
+	}
+	if y.registry != nil {
+		errs = append(errs, y.registry.close())
 	}
 	if y.watch != nil {
 		y.watch.transport.Close()
