@@ -356,7 +356,8 @@ def check_log(path, vkey, since, event_keys, signed_from):
         where = f"{places[line - 1][0]}: line {line} (byte {places[line - 1][1]})" if 0 < line <= len(places) else f"{path}: line {line}" if line else path
         problems.insert(0, f"{where}: {what}")
     else:
-        problems += check_tiles(folder, leaves, size, digests)
+        if os.path.isdir(os.path.join(folder, "tile")):  # a backup has none, and a start makes them
+            problems += check_tiles(folder, leaves, size, digests)
         if since:
             _, old, old_root = read_checkpoint(since, vkey)
             if old > size:

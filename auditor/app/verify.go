@@ -89,6 +89,9 @@ func (v *verification) run(ctx context.Context, since string, stdout io.Writer) 
 	if v.lines > now.N {
 		fmt.Fprintf(stdout, "%d lines are newer than the checkpoint\n", v.lines-now.N)
 	}
+	if checker.NoTiles() {
+		fmt.Fprintln(stdout, "there are no tiles beside the log; the auditor makes them from the lines when it starts")
+	}
 	v.producers.ok(stdout)
 	if torn > 0 {
 		fmt.Fprintf(stdout, "%d bytes after the last line are being written, or were never acknowledged\n", torn)
@@ -138,8 +141,12 @@ func (v *verification) report(ctx context.Context, checker *tree.Checker) bool {
 	if l := v.badLine; l != nil {
 		fmt.Fprintf(v.stderr, "%s: line %d (byte %d): %s\n", l.File, l.Line, l.Byte, l.Reason)
 	}
+	damaged := v.badTree != nil || v.badLine != nil
+	if !damaged && checker.NoTiles() {
+		return false // a backup has none, and a start makes them
+	}
 	for _, t := range checker.Tiles() {
 		fmt.Fprintf(v.stderr, "%v\n", &t)
 	}
-	return v.badTree != nil || v.badLine != nil || len(checker.Tiles()) > 0
+	return damaged || len(checker.Tiles()) > 0
 }

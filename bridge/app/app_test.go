@@ -31,7 +31,7 @@ func TestWithoutAFileThereAreTheTwoSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	usual := app.Subscription{
-		Topic: "task-events", Records: "cloudevents", Mode: "auto", Batch: app.Batch{Size: 100, Bytes: 512 << 10}, Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
+		Topic: "task-events", Records: "cloudevents", Mode: "auto", Data: "json", Batch: app.Batch{Size: 100, Bytes: 512 << 10}, Order: "key", Concurrency: 64, Timeout: 15 * time.Second,
 		Retry:     app.Retry{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 30 * time.Second, Attempts: 10, For: time.Hour},
 		Exhausted: "deadletter", DeadLetter: "task-events-dlq",
 	}

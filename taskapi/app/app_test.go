@@ -392,7 +392,7 @@ func TestTheManualListsEveryVariable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key := range read {
-		if !strings.Contains(manual, key) {
+		if !strings.Contains(manual, key) && !strings.HasPrefix(key, "OTEL_") { // those are one line, OTEL_...
 			t.Errorf("the manual does not name %s", key)
 		}
 	}
@@ -401,7 +401,7 @@ func TestTheManualListsEveryVariable(t *testing.T) {
 		if bytes.HasPrefix(line, []byte("# ")) {
 			section = bytes.HasPrefix(line, []byte("# Environment"))
 		}
-		if name, _, _ := strings.Cut(strings.TrimSpace(string(line)), " "); section && name != "" && name == strings.ToUpper(name) && name != "#" && !read[name] {
+		if name, _, _ := strings.Cut(strings.TrimSpace(string(line)), " "); section && name != "" && name == strings.ToUpper(name) && name != "#" && name != "OTEL_..." && !read[name] {
 			t.Errorf("the manual names %s, which is not read", name)
 		}
 	}

@@ -45,6 +45,7 @@ type Checker struct {
 	got     [][32]byte // from the bad line on, at most window
 	leaves  [][32]byte // those since the last full tile
 	lost    []TileError
+	stored  int         // tiles that were there
 	wrong   []TileError // beyond repair until the root has decided
 	again   []Tile      // what belongs in place of the tiles in wrong
 	suspect int64       // the first line that differs from a tile in wrong
@@ -155,9 +156,16 @@ func (c *Checker) Tiles() []TileError {
 	return append(c.lost, c.wrong...)
 }
 
+// NoTiles says that there is not one tile: the log is a copy of the lines and their
+// checkpoint, which the root alone has decided about.
+func (c *Checker) NoTiles() bool { return c.stored == 0 && len(c.lost) > 0 }
+
 // compare holds a tile made from the lines to the stored one.
 func (c *Checker) compare(t Tile) error {
 	stored, err := c.read(t)
+	if err == nil {
+		c.stored++
+	}
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
