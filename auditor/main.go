@@ -20,6 +20,8 @@
 //	GET /proof/{seq}         the proof that the log has the entry (C2SP tlog-proof)
 //	GET /openapi.json        this API as an OpenAPI 3.1 document
 //	GET /healthz, /readyz    on both ports; GET /metrics on the operator port
+//	GET, PUT /log/level      on the operator port: LOG_LEVEL until the end; PUT from
+//	                         this machine only, the body is the level
 //
 // For each new entry it logs exactly:
 //

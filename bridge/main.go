@@ -36,6 +36,7 @@
 //	GET  /, /console/..., /events                  the web console, see Console
 //	GET, POST /handshake/SECRET                    a sink agrees to deliveries, see below; no token
 //	GET  /healthz, /readyz on both ports; GET /metrics on the operator port
+//	GET, PUT /log/level                            on the operator port: LOG_LEVEL until the end, PUT from this machine only
 //
 // Settings, all from the environment:
 //

@@ -8,6 +8,8 @@
 //	           413  over 1 MiB; 415 not in a form of a CloudEvent
 //	OPTIONS /  the CloudEvents webhook handshake
 //	GET /healthz, /readyz  on both ports; GET /metrics on the operator port
+//	GET, PUT /log/level    on the operator port: LOG_LEVEL until the end; PUT from
+//	                       this machine only, the body is the level
 //
 // It logs, word for word:
 //

@@ -17,8 +17,9 @@
 //	POST  /tasks/{id}/complete                                     200
 //	GET   /openapi.json, /docs, /healthz, /readyz
 //
-// The operator port serves /healthz, /readyz and /metrics. The API is described
-// in openapi.yaml, which /openapi.json serves and /docs shows.
+// The operator port serves /healthz, /readyz, /metrics and /log/level, where a PUT
+// from this machine sets LOG_LEVEL until the end; the body is the level. The API is
+// described in openapi.yaml, which /openapi.json serves and /docs shows.
 //
 // taskapi --help prints this text, taskapi --version what was built, taskapi key
 // makes and shows keys.
