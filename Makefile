@@ -14,10 +14,11 @@ GORELEASER    := $(TOOLS)/goreleaser-v2.15.1
 GOTESTSUM     := $(TOOLS)/gotestsum-v1.13.0
 GOVULNCHECK   := $(TOOLS)/govulncheck-v1.9.0
 KO            := $(TOOLS)/ko-v0.19.1
+PROMETHEUS    := $(TOOLS)/prometheus-v0.316.0
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks pictures fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
+.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks alerts pictures fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,7 @@ lint: $(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(STATICCHECK) ## gofmt, vet 
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet $(PACKAGES)
 	go vet -tags cluster ./acceptance
+	GOOS=linux go vet -tags attack,alerts ./attack ./alerts
 	GOOS=darwin GOARCH=arm64 go vet $(PACKAGES)
 	go vet -tags failpoint $(PACKAGES)
 	go mod verify
@@ -65,6 +67,9 @@ mutants: ## each known mistake, built into the product, must turn a short run re
 
 attacks: ## clients that want to use up memory and descriptors, against the real programs at their default limits
 	ulimit -n 20000; go test -tags attack -count=1 -timeout 20m -v ./attack
+
+alerts: $(PROMETHEUS) ## each alert firing in a running system that a real Prometheus scrapes, then resolved (6 minutes, as root)
+	PROMETHEUS=$(PROMETHEUS) go test -tags alerts -count=1 -timeout 30m -v ./alerts
 
 pictures: ## take the pictures of the README again, and one of every page of the console, into dist/pictures
 	mkdir -p dist/pictures docs/images
@@ -126,11 +131,12 @@ $(GORELEASER):    module := github.com/goreleaser/goreleaser/v2
 $(GOTESTSUM):     module := gotest.tools/gotestsum
 $(GOVULNCHECK):   module := golang.org/x/vuln/cmd/govulncheck
 $(KO):            module := github.com/google/ko
+$(PROMETHEUS):    module := github.com/prometheus/prometheus/cmd/prometheus
 $(PROMTOOL):      module := github.com/prometheus/prometheus/cmd/promtool
-# Without the clients of every cloud it takes less than half the time to build.
-$(PROMTOOL):      flags  := -tags=remove_all_sd
+# Without the clients of every cloud they take less than half the time to build.
+$(PROMETHEUS) $(PROMTOOL): flags  := -tags=remove_all_sd
 $(STATICCHECK):   module := honnef.co/go/tools/cmd/staticcheck
 
-$(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(GOTESTSUM) $(GOVULNCHECK) $(KO) $(PROMTOOL) $(STATICCHECK):
+$(ACTIONLINT) $(GOLANGCI_LINT) $(GORELEASER) $(GOTESTSUM) $(GOVULNCHECK) $(KO) $(PROMETHEUS) $(PROMTOOL) $(STATICCHECK):
 	@tool=$(@F); name=$${tool%-v*}; echo "building $$tool (once)"; mkdir -p $(TOOLS); \
 	GOBIN=$(TOOLS) go install $(flags) $(module)@v$${tool##*-v}; mv $(TOOLS)/$$name $@
