@@ -116,11 +116,19 @@ func (r *rig) deliver(ctx context.Context, delay time.Duration, partitions, n in
 
 // bridge starts the bridge with one subscription to url, and waits until it is ready.
 func (r *rig) bridge(ctx context.Context, b *broker, url string, more ...string) (*proc, error) {
+	settings, err := r.bridgeSettings(b, url, more...)
+	if err != nil {
+		return nil, err
+	}
+	return r.service(ctx, "bridge", settings...)
+}
+
+func (r *rig) bridgeSettings(b *broker, url string, more ...string) ([]string, error) {
 	config := filepath.Join(r.sub("bridge"), "bridge.yaml")
 	lines := append([]string{"topic: " + b.topic, "subscriptions:", "  - name: bench", "    group: " + b.topic, "    sink: " + url,
 		"    concurrency: 64", "    order: key", "    exhausted: block"}, more...)
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	return r.service(ctx, "bridge", append(b.settings(), "BRIDGE_CONFIG="+config, "KAFKA_GROUP_INSTANCE_ID=bench-0")...)
+	return append(b.settings(), "BRIDGE_CONFIG="+config, "KAFKA_GROUP_INSTANCE_ID=bench-0"), nil
 }

@@ -29,6 +29,7 @@
 //	create         acknowledged creates against the same, and against producing with acks=all
 //	e2e            201 received to the entry on disk, against one Kafka round trip and two fsyncs
 //	path           the whole system under 64 clients on one machine
+//	avro           bytes and CPU of an event in Avro against one in JSON
 //	tree           the proof of an entry, and verifying all of a log
 //	auditor-large  the auditor with a long log
 //	taskapi-large  the Task API with many tasks and events
@@ -80,6 +81,7 @@ var sections = []section{
 	{name: "create", run: benchCreate, title: "Task API: creates"},
 	{name: "e2e", run: benchEndToEnd, title: "Whole path: latency"},
 	{name: "path", run: benchPath, title: "Whole path: throughput"},
+	{name: "avro", run: benchAvro, title: "Events in Avro"},
 	{name: "tree", run: benchTree, title: "Auditor: proofs"},
 	{name: "auditor-large", run: benchAuditorLarge, title: "Auditor: a long log", linux: true},
 	{name: "taskapi-large", run: benchTaskAPILarge, title: "Task API: many tasks", linux: true},
