@@ -31,6 +31,7 @@ import (
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/process"
 	notifier "github.com/taskwire/taskwire/notifier/app"
+	"github.com/taskwire/taskwire/schemas"
 	taskapi "github.com/taskwire/taskwire/taskapi/app"
 )
 
@@ -323,6 +324,7 @@ func asyncAPI(t *testing.T) object {
 			"correlationId": object{"location": "$message.payload#/correlationid"},
 		}
 	}
+	maps.Copy(messages, inAvro(t, text))
 	refs := object{}
 	for kind := range messages {
 		refs[kind] = object{"$ref": "#/components/messages/" + kind}
@@ -358,6 +360,32 @@ func asyncAPI(t *testing.T) object {
 		},
 		"components": object{"messages": messages},
 	}
+}
+
+// inAvro are the messages with EVENT_ENCODING=avro.
+func inAvro(t *testing.T, text object) object {
+	t.Helper()
+	var schema object
+	if err := json.Unmarshal([]byte(schemas.TaskEvent), &schema); err != nil {
+		t.Fatal(err)
+	}
+	headers := object{"content-type": text}
+	for _, name := range []string{"specversion", "id", "source", "type", "subject", "time", "dataschema", "partitionkey", "correlationid", "taskversion",
+		"actor", "traceparent", "tracestate", "producersignature"} {
+		headers["ce_"+name] = text
+	}
+	messages := object{}
+	for _, kind := range []string{event.TypeCreated, event.TypeUpdated, event.TypeCompleted} {
+		messages[kind+".avro"] = object{
+			"name": kind, "summary": "With EVENT_ENCODING=avro. In front of the value are a byte 0 and the id of its schema, 4 bytes.", "contentType": event.MediaAvro,
+			"payload": object{"schemaFormat": "application/vnd.apache.avro+json;version=1.9.0", "schema": schema},
+			"bindings": object{"kafka": object{"key": object{"type": "string", "description": "the id of the task"},
+				"schemaIdLocation": "payload", "schemaIdPayloadEncoding": "confluent", "bindingVersion": "0.5.0"}},
+			"headers":       object{"type": "object", "properties": headers},
+			"correlationId": object{"location": "$message.header#/ce_correlationid"},
+		}
+	}
+	return messages
 }
 
 func TestAsyncAPI(t *testing.T) {
