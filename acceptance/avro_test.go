@@ -3,11 +3,14 @@ package acceptance_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,25 +88,22 @@ func asJSON(r *kgo.Record) *kgo.Record {
 	return &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: body, Headers: r.Headers}
 }
 
-// system of three services with events in Avro on a real Kafka, and a real registry
-// that keeps its schemas there.
+// avroSystem is three services with events in Avro.
 type avroSystem struct {
 	*testing.T
 	topic            string
 	cluster          *kafkatest.Cluster
-	registry         *registrytest.Real
 	settings         map[string]string
 	api, bridge, log *apptest.App
 }
 
-func startAvro(t *testing.T) *avroSystem {
+func startAvro(t *testing.T, cluster *kafkatest.Cluster, registry string) *avroSystem {
 	t.Helper()
-	s := &avroSystem{T: t, cluster: kafkatest.Start(t)}
-	s.topic, s.registry = s.cluster.Topic(t, 1), registrytest.StartReal(t, s.cluster.Brokers)
+	s := &avroSystem{T: t, cluster: cluster, topic: cluster.Topic(t, 1)}
 	dir := t.TempDir()
 	s.settings = map[string]string{
 		"KAFKA_BOOTSTRAP_SERVERS": strings.Join(s.cluster.Brokers, ","), "KAFKA_TOPIC": s.topic, "KAFKA_CREATE_TOPICS": "true",
-		"EVENT_ENCODING": "avro", "SCHEMA_REGISTRY_URL": s.registry.URL,
+		"EVENT_ENCODING": "avro", "SCHEMA_REGISTRY_URL": registry,
 		"DATABASE_URL": "sqlite:" + filepath.Join(dir, "tasks.db"), "AUDIT_LOG_PATH": filepath.Join(dir, "audit.log"),
 	}
 	s.log = apptest.Start(t, "auditor", auditor.FromEnv, auditor.New, s.settings)
@@ -146,11 +146,7 @@ func (s *avroSystem) audited(n int) (lines []auditLine) {
 		text, err := os.ReadFile(s.settings["AUDIT_LOG_PATH"])
 		return err == nil && bytes.Count(text, []byte("\n")) >= n
 	})
-	text, err := os.ReadFile(s.settings["AUDIT_LOG_PATH"])
-	if err != nil {
-		s.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
+	for _, line := range s.lines() {
 		var l auditLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			s.Fatal(err)
@@ -160,6 +156,73 @@ func (s *avroSystem) audited(n int) (lines []auditLine) {
 	return lines
 }
 
+// lines are those of the log as they stand there.
+func (s *avroSystem) lines() []string {
+	s.Helper()
+	text, err := os.ReadFile(s.settings["AUDIT_LOG_PATH"])
+	if err != nil {
+		s.Fatal(err)
+	}
+	return slices.Collect(strings.Lines(string(text)))
+}
+
+// stored are the events that the Task API has committed, as JSON.
+func (s *avroSystem) stored() (events [][]byte) {
+	s.Helper()
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(s.settings["DATABASE_URL"], "sqlite:"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(s.Context(), "SELECT event FROM outbox ORDER BY id")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e []byte
+		if err := rows.Scan(&e); err != nil {
+			s.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	if err := rows.Err(); err != nil {
+		s.Fatal(err)
+	}
+	return events
+}
+
+var auditedAt = regexp.MustCompile(`"audited_at":"[^"]+"`)
+
+// TestTheLogSaysTheSameOfAvro: the line of an event that came in Avro is, but for the
+// time at which it was written, the line of the same event in JSON.
+func TestTheLogSaysTheSameOfAvro(t *testing.T) {
+	cluster, fake := kafkatest.Start(t), registrytest.Start(t)
+	inAvro, inJSON := startAvro(t, cluster, fake.URL()), startAvro(t, cluster, fake.URL())
+	for i, title := range []string{"Buy milk", "Grüße 😀", `\"<b>&amp;\u00fc</b>\" \\ /`} { // as JSON has them
+		inAvro.create(title)
+		inAvro.audited(i + 1) // so that both logs have one order
+	}
+	producer, err := kgo.NewClient(kgo.SeedBrokers(cluster.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	for i, e := range inAvro.stored() {
+		r := &kgo.Record{Topic: inJSON.topic, Value: e, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(event.KafkaContentType)}}}
+		if err := producer.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		inJSON.audited(i + 1)
+	}
+	for i, line := range inAvro.lines() {
+		got, want := auditedAt.ReplaceAllString(line, ""), auditedAt.ReplaceAllString(inJSON.lines()[i], "")
+		if got != want || got == line {
+			t.Errorf("in Avro: %sin JSON: %s", got, want)
+		}
+	}
+}
+
 // TestAvroWithARealRegistry: Confluent's client reads what we write, also with the
 // schema of a later version, and we read what it writes, also with a field that this
 // version does not know. The registry may be down for what is known.
@@ -167,14 +230,16 @@ func TestAvroWithARealRegistry(t *testing.T) {
 	if !kafkatest.IsReal() {
 		t.Skip("only with a real Kafka")
 	}
-	s := startAvro(t)
+	cluster := kafkatest.Start(t)
+	real := registrytest.StartReal(t, cluster.Brokers) // keeps its schemas in that Kafka
+	s := startAvro(t, cluster, real.URL)
 	s.create("Grüße 😀")
 	line := s.audited(1)[0]
 	if line.Attributes["datacontenttype"] != "application/json" || line.Attributes["dataschema"] != schemas.TaskEventJSON {
 		t.Errorf("attributes in the log = %v", line.Attributes)
 	}
 
-	got := registrytest.PythonRead(t, s.cluster.Brokers, s.registry.URL, s.topic, 1, "")[0]
+	got := registrytest.PythonRead(t, s.cluster.Brokers, real.URL, s.topic, 1, "")[0]
 	var ours, theirs any
 	if err := json.Unmarshal(line.Data, &ours); err != nil {
 		t.Fatal(err)
@@ -182,7 +247,7 @@ func TestAvroWithARealRegistry(t *testing.T) {
 	if err := json.Unmarshal(got.Value, &theirs); err != nil || fmt.Sprint(theirs) != fmt.Sprint(ours) {
 		t.Errorf("the Python client reads %s, %v; the log has %s", got.Value, err, line.Data)
 	}
-	if want := s.registry.URL + "/subjects/" + s.topic + "-value/versions/1"; got.Headers["ce_dataschema"] != want || got.Headers["content-type"] != "application/avro" || got.Headers["ce_id"] != line.ID {
+	if want := real.URL + "/subjects/" + s.topic + "-value/versions/1"; got.Headers["ce_dataschema"] != want || got.Headers["content-type"] != "application/avro" || got.Headers["ce_id"] != line.ID {
 		t.Errorf("headers = %v, want dataschema %s", got.Headers, want)
 	}
 
@@ -194,7 +259,7 @@ func TestAvroWithARealRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	var newer map[string]any
-	value := registrytest.PythonRead(t, s.cluster.Brokers, s.registry.URL, s.topic, 1, renamed)[0].Value
+	value := registrytest.PythonRead(t, s.cluster.Brokers, real.URL, s.topic, 1, renamed)[0].Value
 	if err := json.Unmarshal(value, &newer); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +271,7 @@ func TestAvroWithARealRegistry(t *testing.T) {
 
 	// A newer producer: one optional field more, which the registry accepts.
 	next := strings.Replace(schemas.TaskEvent, `{"name": "owner_id"`, `{"name": "priority", "type": ["null", "int"], "default": null}, {"name": "owner_id"`, 1)
-	registrytest.PythonWrite(t, s.cluster.Brokers, s.registry.URL, s.topic, registrytest.PythonRecord{
+	registrytest.PythonWrite(t, s.cluster.Brokers, real.URL, s.topic, registrytest.PythonRecord{
 		Key: "t9", Schema: next, Value: json.RawMessage(`{"task_id": "t9", "title": "From Python", "status": "pending", "priority": 3, "owner_id": null}`),
 		Headers: map[string]string{"ce_specversion": "1.0", "ce_id": "py-1", "ce_source": "python", "ce_type": "task.created", "ce_partitionkey": "t9", "content-type": "application/avro"},
 	})
@@ -216,7 +281,7 @@ func TestAvroWithARealRegistry(t *testing.T) {
 
 	// A registry that is down holds up nothing whose schema is known; a bridge that
 	// starts meanwhile waits for it, and goes on by itself.
-	if err := s.registry.Stop(); err != nil {
+	if err := real.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s.create("known")
@@ -230,12 +295,12 @@ func TestAvroWithARealRegistry(t *testing.T) {
 		_, text := s.bridge.Get(t, s.bridge.OpsURL+"/metrics")
 		return strings.Contains(text, `taskwire_bridge_blocked{reason="schema",subscription="audit"} 1`)
 	})
-	if err := s.registry.Restart(t.Context()); err != nil {
+	if err := real.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s.audited(4)
 	// The registry refuses what could not read the events of before.
-	c, err := registry.New(registry.Config{URL: s.registry.URL}, "test")
+	c, err := registry.New(registry.Config{URL: real.URL}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -229,7 +229,8 @@ func TestWhatNoSchemaReads(t *testing.T) {
 	}
 }
 
-// An operator may give up on an event whose schema nobody will bring back.
+// An operator may give up on an event whose schema nobody will bring back. If somebody
+// does after all, it is not posted.
 func TestAnEventWithoutItsSchemaCanBeSkipped(t *testing.T) {
 	l, sink := newLibrary(t), newReader(t)
 	b := setup(t, sink.server.URL)
@@ -241,9 +242,12 @@ func TestAnEventWithoutItsSchemaCanBeSkipped(t *testing.T) {
 		return s.Skip(t.Context(), pump.Skip{Partition: 0, Offset: 0, Reason: "the registry burnt down", By: "test"}) == nil
 	})
 	b.untilCommitted(2)
+	l.down.Store(false)
+	b.produce(inAvro(t, l.id, "later", "other"))
+	b.untilCommitted(3)
 	stop()
-	if ids := sink.ids(t); len(ids) != 2 || !strings.Contains(ids[0], "/skipped/") || ids[1] != "next" {
-		t.Errorf("posted %q, want a notice and the next event", ids)
+	if ids := sink.ids(t); len(ids) != 3 || !strings.Contains(ids[0], "/skipped/") || ids[1] != "next" || ids[2] != "later" {
+		t.Errorf("posted %q, want a notice and the two other events", ids)
 	}
 	if letters := b.letters(); len(letters) != 1 || letters[0].Letter.Reason != deadletter.Skipped || letters[0].ID != "lost" {
 		t.Errorf("dead letters = %+v", letters)
