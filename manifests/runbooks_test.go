@@ -52,12 +52,16 @@ func TestRunbooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		var headings []string
-		for _, h := range regexp.MustCompile(`(?m)^##? (.+)\n+(?:[^#\s])`).FindAllStringSubmatch(string(text), -1) {
+		for _, h := range regexp.MustCompile(`(?m)^##? (.+)\n+ *[^#\s]`).FindAllStringSubmatch(string(text), -1) {
 			headings = append(headings, h[1])
 		}
 		want := []string{name, "What it means for users", "How to see it", "What to do", "When to wake somebody"}
 		if !slices.Equal(headings, want) {
 			t.Errorf("%s answers %q, want %q", path, headings, want)
+		}
+		// Markdown takes an indented line for code only behind an empty one.
+		if m := regexp.MustCompile(`(?m)^\S.*\n    \S.*`).Find(text); m != nil {
+			t.Errorf("%s: code in the middle of a paragraph:\n%s", path, m)
 		}
 	}
 	for name := range known {
