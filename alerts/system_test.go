@@ -108,10 +108,10 @@ func open(t *testing.T) *system {
 	s.secrets(t)
 	s.write(t, "bridge.yaml", s.subscriptions())
 	s.write(t, "archive.yaml", "subscriptions:\n- {name: archive, group: archive, topic: archive, sink: "+s.archive.URL+"/, exhausted: block}\n")
-	s.monitor(t)
 	for _, name := range []string{"auditor", "notifier", "archive", "bridge", "taskapi"} {
 		s.start(t, name)
 	}
+	s.monitor(t)
 	return s
 }
 
