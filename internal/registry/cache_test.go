@@ -117,6 +117,24 @@ func TestADeniedID(t *testing.T) {
 	})
 }
 
+// Denials before and after an outage are not one denial: what answered before it may
+// have been a replica that has been replaced since.
+func TestAnOutageEndsADenial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		s := fetched(t, func(context.Context, int) (sr.Schema, error) {
+			if d := time.Since(began); d > registry.Settle/2 && d < 3*registry.Settle {
+				return sr.Schema{}, errDown
+			}
+			return sr.Schema{}, denied()
+		})
+		_, err := ask(s, 1, 10*registry.Settle)
+		if !errors.As(err, new(*registry.UnknownError)) || errors.As(err, new(*registry.PendingError)) || time.Since(began) < 4*registry.Settle {
+			t.Errorf("after %v: %v, want unknown not before %v", time.Since(began), err, 4*registry.Settle)
+		}
+	})
+}
+
 // What a wrong server answers says nothing about an id.
 func TestWrongAnswersAreOutages(t *testing.T) {
 	for name, answer := range map[string]error{
