@@ -44,8 +44,8 @@ type Service struct {
 	scans      chan struct{}  // limits the queries that read the log at a time
 	answers    *httpd.Answers // limits the queries that are being answered
 	readers    *readers
-	signatures *signatures // nil: events need none
-	tails      tails
+	signatures *signatures    // nil: events need none
+	tails      httpd.Streams  // the clients that follow the log
 	fullLog    rate.Sometimes // one log line for many posts to a full disk
 }
 
@@ -199,7 +199,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		<-ctx.Done()
-		s.tails.stop()
+		s.tails.Stop()
 		return nil
 	})
 	err := group.Wait()

@@ -6,18 +6,13 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/internal/httpd"
 )
 
-const (
-	maxTails      = 64 // at a time
-	tailHeartbeat = 15 * time.Second
-	tailPatience  = 5 * time.Second // for a client to take what was written
-)
+const tailHeartbeat = 15 * time.Second
 
 // tail answers with server-sent events: each new entry as it becomes durable, its
 // number as the id and its line as the data. Last-Event-ID or after=N continues
@@ -37,25 +32,22 @@ func (s *Service) tail(w http.ResponseWriter, r *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusBadRequest, Detail: "Last-Event-ID and after must be the number of an entry"})
 		return
 	}
-	ctx, leave, ok := s.tails.join(r.Context())
+	ctx, leave, ok := s.tails.Join(r.Context())
 	if !ok {
 		httpd.Busy(w)
 		return
 	}
 	defer leave()
-	client := follower{w, http.NewResponseController(w)}
-	_ = client.ctl.SetReadDeadline(time.Time{}) // that of a request would end the answer
-	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would wait for a whole page
-	s.follow(ctx, bufio.NewWriterSize(client, stepHeld), client.ctl, &walk{filter: filterOf(r), after: after, left: 1 << 62, room: 1 << 62})
+	s.follow(ctx, httpd.StartEventStream(w), &walk{filter: filterOf(r), after: after, left: 1 << 62, room: 1 << 62})
 }
 
 // follow returns when the client is gone or too slow, or the service stops.
-func (s *Service) follow(ctx context.Context, out *bufio.Writer, ctl *http.ResponseController, w *walk) {
+func (s *Service) follow(ctx context.Context, client httpd.EventStream, w *walk) {
+	out := bufio.NewWriterSize(client, stepHeld)
 	_, _ = out.WriteString(": taskwire audit log\n\n") // tells the client at once that it is connected
 	for {
-		if out.Flush() != nil || ctl.Flush() != nil {
+		if out.Flush() != nil || client.Flush() != nil {
 			return
 		}
 		w.done = false
@@ -93,55 +85,4 @@ func serverSent(at ledger.Place, text []byte) (item, error) {
 		return item{held: head, rest: at, end: "\n\n"}, nil
 	}
 	return item{held: append(head, text...), end: "\n\n"}, nil
-}
-
-// follower gives each write a deadline of its own.
-type follower struct {
-	w   http.ResponseWriter
-	ctl *http.ResponseController
-}
-
-func (f follower) Write(b []byte) (int, error) {
-	_ = f.ctl.SetWriteDeadline(time.Now().Add(tailPatience)) // without one the server's own limit holds
-	return f.w.Write(b)
-}
-
-// tails are the clients that follow the log. A drain would wait for them for ever,
-// so they end when it begins.
-type tails struct {
-	mu      sync.Mutex
-	next    int
-	leave   map[int]context.CancelFunc
-	stopped bool
-}
-
-// join returns a context that ends with the request or the service.
-func (t *tails) join(parent context.Context) (ctx context.Context, leave func(), ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stopped || len(t.leave) >= maxTails {
-		return nil, nil, false
-	}
-	if t.leave == nil {
-		t.leave = map[int]context.CancelFunc{}
-	}
-	ctx, cancel := context.WithCancel(parent)
-	me := t.next
-	t.next++
-	t.leave[me] = cancel
-	return ctx, func() {
-		cancel()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		delete(t.leave, me)
-	}, true
-}
-
-func (t *tails) stop() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stopped = true
-	for _, cancel := range t.leave {
-		cancel()
-	}
 }

@@ -58,7 +58,7 @@ type Console struct {
 	pages    *template.Template
 	assets   assets
 	sessions *sessions
-	streams  *streams
+	streams  httpd.Streams
 	auditor  *remote // nil when it is not configured
 	tasks    *remote // likewise
 }
@@ -68,7 +68,7 @@ var templates embed.FS
 
 // New returns a console.
 func New(cfg Config) *Console {
-	c := &Console{cfg: cfg, assets: newAssets(), sessions: newSessions(cfg.Admin.Token), streams: newStreams()}
+	c := &Console{cfg: cfg, assets: newAssets(), sessions: newSessions(cfg.Admin.Token)}
 	c.cfg.Admin.Session = c.sessions.good
 	c.pages = template.Must(template.New("").Funcs(words()).ParseFS(templates, "templates/*.html"))
 	c.auditor, c.tasks = newRemote(cfg.Auditor), newRemote(cfg.TaskAPI)
@@ -77,7 +77,7 @@ func New(cfg Config) *Console {
 
 // Close ends the streams, which nobody else ends; it is called before the server drains.
 func (c *Console) Close() {
-	c.streams.stop()
+	c.streams.Stop()
 	c.auditor.close()
 	c.tasks.close()
 }

@@ -1,13 +1,11 @@
 package console
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/journal"
@@ -16,11 +14,9 @@ import (
 )
 
 const (
-	maxStreams = 64
-	heartbeat  = 15 * time.Second
-	gather     = 250 * time.Millisecond // between two messages
-	atOnce     = 100                    // steps in a message; of more only the newest
-	patience   = 5 * time.Second        // for a client to take a message
+	heartbeat = 15 * time.Second
+	gather    = 250 * time.Millisecond // between two messages
+	atOnce    = 100                    // steps in a message; of more only the newest
 )
 
 // events sends the steps of events as they happen, as server-sent events:
@@ -30,19 +26,15 @@ const (
 //
 // A client that is too slow is cut off and resumes at its last id.
 func (c *Console) events(w http.ResponseWriter, r *http.Request) {
-	ctx, leave, ok := c.streams.join(r.Context())
+	ctx, leave, ok := c.streams.Join(r.Context())
 	if !ok {
 		httpd.Busy(w)
 		return
 	}
 	defer leave()
-	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Time{}) // that of a request would end the answer
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would wait for a whole page
 	wake, unfollow := c.cfg.Journal.Follow()
 	defer unfollow()
-	s := stream{w: w, ctl: ctl, journal: c.cfg.Journal}
+	s := stream{out: httpd.StartEventStream(w), journal: c.cfg.Journal}
 	if s.resume(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after")) != nil {
 		return
 	}
@@ -66,19 +58,17 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 
 // stream is one client.
 type stream struct {
-	w       http.ResponseWriter
-	ctl     *http.ResponseController
+	out     httpd.EventStream
 	journal *journal.Journal
 	last    int64
 	buffer  []journal.Step
 }
 
 func (s *stream) send(format string, args ...any) error {
-	_ = s.ctl.SetWriteDeadline(time.Now().Add(patience)) // without one the server's own limit holds
-	if _, err := fmt.Fprintf(s.w, format, args...); err != nil {
+	if _, err := fmt.Fprintf(s.out, format, args...); err != nil {
 		return err
 	}
-	return s.ctl.Flush()
+	return s.out.Flush()
 }
 
 // resume begins behind the id of a client that was here before.
@@ -121,41 +111,4 @@ func (s *stream) steps() error {
 	}
 	s.last = s.buffer[len(s.buffer)-1].ID
 	return s.send("id: %s-%d\nevent: steps\ndata: %s\n\n", s.journal.Boot, s.last, text)
-}
-
-// streams are the clients. A drain would wait for them for ever, so they end when it begins.
-type streams struct {
-	mu      sync.Mutex
-	next    int
-	leave   map[int]context.CancelFunc
-	stopped bool
-}
-
-func newStreams() *streams { return &streams{leave: map[int]context.CancelFunc{}} }
-
-func (t *streams) join(parent context.Context) (ctx context.Context, leave func(), ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stopped || len(t.leave) >= maxStreams {
-		return nil, nil, false
-	}
-	ctx, cancel := context.WithCancel(parent)
-	me := t.next
-	t.next++
-	t.leave[me] = cancel
-	return ctx, func() {
-		cancel()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		delete(t.leave, me)
-	}, true
-}
-
-func (t *streams) stop() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stopped = true
-	for _, leave := range t.leave {
-		leave()
-	}
 }
