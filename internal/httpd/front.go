@@ -64,12 +64,15 @@ func newFront(l net.Listener, h http.Handler, server *http.Server) *front {
 
 // serve returns http.ErrServerClosed after shutdown.
 func (f *front) serve() error {
-	f.serving.Go(func() { _ = f.server.Serve(f.other) }) // ends when other is closed
+	if !f.start(func() { _ = f.server.Serve(f.other) }) { // ends when other is closed
+		return http.ErrServerClosed
+	}
 	for {
 		c, err := f.door.Accept()
 		switch {
+		case err == nil && f.start(func() { f.serveConn(c) }):
 		case err == nil:
-			f.serving.Go(func() { f.serveConn(c) })
+			_ = c.Close()
 		case f.stopping.Load():
 			return http.ErrServerClosed
 		default:
@@ -77,6 +80,17 @@ func (f *front) serve() error {
 			return err
 		}
 	}
+}
+
+// start starts a goroutine that shutdown waits for, unless it may wait already.
+func (f *front) start(serve func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopping.Load() {
+		return false
+	}
+	f.serving.Go(serve)
+	return true
 }
 
 // shutdown stops accepting, closes connections without a request, and waits for the

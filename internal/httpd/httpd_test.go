@@ -244,3 +244,13 @@ func TestWhatIsRefusedBeforeAnyHandler(t *testing.T) {
 		})
 	}
 }
+
+// A stop may come before a server has begun to accept.
+func TestStoppedAtOnce(t *testing.T) {
+	for range 200 {
+		_, stop := start(t, func(*httpd.Server) {})
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
