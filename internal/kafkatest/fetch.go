@@ -12,10 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/taskwire/taskwire/internal/filelock"
-	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/toolcache"
 )
 
 // Version is the Apache Kafka that Fetch gets.
@@ -28,49 +26,19 @@ var pom []byte
 // and downloads them with Maven if necessary, with reports to progress. Several
 // processes may call it at once: one downloads, the others wait.
 func Fetch(ctx context.Context, progress io.Writer) (libs string, err error) {
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	cache := filepath.Join(root, ".cache", "kafka")
 	sum := sha256.Sum256(pom)
-	libs = filepath.Join(cache, fmt.Sprintf("%s-%x", Version, sum[:4]))
-	if _, err := os.Stat(libs); err == nil {
-		return libs, nil
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache for Apache Kafka: %w", err)
-	}
-	locked, err := lock(ctx, filepath.Join(cache, "lock"))
-	if err != nil {
-		return "", fmt.Errorf("lock the cache for Apache Kafka: %w", err)
-	}
-	defer locked.Close()
-	if _, err := os.Stat(libs); err == nil {
-		return libs, nil // another process was faster
-	}
-	// The folder gets its name when it is complete, so that an interrupted
-	// download is never used.
-	part := libs + ".part"
-	if err := os.RemoveAll(part); err != nil {
-		return "", fmt.Errorf("clear the cache for Apache Kafka: %w", err)
-	}
-	if err := maven(ctx, cache, part, progress); err != nil {
-		return "", err
-	}
-	if err := os.Rename(part, libs); err != nil {
-		return "", fmt.Errorf("keep the jars of Apache Kafka: %w", err)
-	}
-	return libs, nil
+	return toolcache.Keep(ctx, filepath.Join("kafka", fmt.Sprintf("%s-%x", Version, sum[:4])), func(part string) error {
+		return maven(ctx, part, progress)
+	})
 }
 
 // maven copies the jars that the pom names, and all they need, into target.
-func maven(ctx context.Context, cache, target string, progress io.Writer) error {
+func maven(ctx context.Context, target string, progress io.Writer) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return errors.New("no mvn on the PATH: Maven downloads Apache Kafka; install it (Debian: apt-get install maven) or leave KAFKA_REAL unset")
 	}
-	file := filepath.Join(cache, "pom.xml")
+	file := filepath.Join(target, "pom.xml")
 	if err := os.WriteFile(file, pom, 0o644); err != nil {
 		return fmt.Errorf("write the pom: %w", err)
 	}
@@ -107,34 +75,4 @@ func follow(out io.Reader, progress io.Writer) (problems string) {
 		}
 	}
 	return problems
-}
-
-// moduleRoot finds go.mod above the working folder, which is a test's package.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the module root: %w", err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("find the module root: no go.mod above the working folder")
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// lock waits until this process has the lock. Closing the file releases it.
-func lock(ctx context.Context, path string) (*os.File, error) {
-	for {
-		f, err := filelock.Take(path)
-		if !errors.Is(err, filelock.ErrHeld) {
-			return f, err
-		}
-		if err := retry.Pause(ctx, 100*time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
 }

@@ -13,10 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/taskwire/taskwire/internal/filelock"
-	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/internal/toolcache"
 )
 
 // Version is the Apicurio Registry that Fetch gets.
@@ -33,7 +31,7 @@ var parent []byte
 // may call it at once: one downloads, the others wait.
 func Fetch(ctx context.Context, progress io.Writer) (dir string, err error) {
 	sum := sha256.Sum256(pom)
-	return keep(ctx, filepath.Join("registry", fmt.Sprintf("%s-%x", Version, sum[:4])), func(part string) error {
+	return toolcache.Keep(ctx, filepath.Join("registry", fmt.Sprintf("%s-%x", Version, sum[:4])), func(part string) error {
 		mvn, err := exec.LookPath("mvn")
 		if err != nil {
 			return errors.New("no mvn on the PATH: Maven downloads the Schema Registry; install it (Debian: apt-get install maven)")
@@ -55,38 +53,6 @@ func Fetch(ctx context.Context, progress io.Writer) (dir string, err error) {
 		}
 		return os.RemoveAll(archive)
 	})
-}
-
-// keep returns the folder .cache/name, which make fills if it is not there. It gets
-// its name when it is complete, so that an interrupted download is never used.
-func keep(ctx context.Context, name string, make func(part string) error) (dir string, err error) {
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	dir = filepath.Join(root, ".cache", name)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", fmt.Errorf("make the cache: %w", err)
-	}
-	locked, err := lock(ctx, dir+".lock")
-	if err != nil {
-		return "", fmt.Errorf("lock the cache: %w", err)
-	}
-	defer locked.Close()
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil // another process was faster
-	}
-	part := dir + ".part"
-	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o755)); err != nil {
-		return "", fmt.Errorf("clear the cache: %w", err)
-	}
-	if err := make(part); err != nil {
-		return "", err
-	}
-	return dir, os.Rename(part, dir)
 }
 
 // unpack writes the files of an archive into dir.
@@ -133,34 +99,4 @@ func copyFile(in *os.Root, name string, from io.Reader) error {
 	}
 	_, err = io.Copy(f, from)
 	return errors.Join(err, f.Close())
-}
-
-// moduleRoot finds go.mod above the working folder, which is a test's package.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the module root: %w", err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("find the module root: no go.mod above the working folder")
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// lock waits until this process has the lock. Closing the file releases it.
-func lock(ctx context.Context, path string) (*os.File, error) {
-	for {
-		f, err := filelock.Take(path)
-		if !errors.Is(err, filelock.ErrHeld) {
-			return f, err
-		}
-		if err := retry.Pause(ctx, 100*time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
 }

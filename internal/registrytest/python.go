@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/taskwire/taskwire/internal/toolcache"
 )
 
 //go:embed requirements.txt
@@ -25,7 +27,7 @@ var client string
 // makes in .cache if necessary.
 func Python(ctx context.Context, progress io.Writer) (interpreter string, err error) {
 	sum := sha256.Sum256(requirements)
-	dir, err := keep(ctx, filepath.Join("registry", fmt.Sprintf("python-%x", sum[:4])), func(part string) error {
+	dir, err := toolcache.Keep(ctx, filepath.Join("registry", fmt.Sprintf("python-%x", sum[:4])), func(part string) error {
 		fmt.Fprintln(progress, "installing confluent-kafka for Python (once)")
 		file := filepath.Join(part, "requirements.txt")
 		if err := os.WriteFile(file, requirements, 0o644); err != nil {
