@@ -110,6 +110,14 @@ type row struct {
 	first                     int64
 }
 
+// add takes the next older step of the event.
+func (r *row) add(s *journal.Step) {
+	r.Event, r.Type, r.Key, r.Version = cmp.Or(r.Event, s.Event), cmp.Or(r.Type, s.Type), cmp.Or(r.Key, s.Key), cmp.Or(r.Version, s.Version)
+	if !slices.ContainsFunc(r.Chips, func(c chip) bool { return c.Subscription == s.Subscription }) {
+		r.Chips = append(r.Chips, chipOf(s))
+	}
+}
+
 // chip is how an event stands with a subscription.
 type chip struct {
 	Subscription string
@@ -190,12 +198,9 @@ func (c *Console) rows(f flowFilter) []*row {
 			all = append(all, r)
 		}
 		r.first = s.ID
-		r.Event, r.Type, r.Key, r.Version = cmp.Or(r.Event, s.Event), cmp.Or(r.Type, s.Type), cmp.Or(r.Key, s.Key), cmp.Or(r.Version, s.Version)
+		r.add(s)
 		if r.Time = s.Published; r.Time.IsZero() {
 			r.Time = s.At
-		}
-		if !slices.ContainsFunc(r.Chips, func(c chip) bool { return c.Subscription == s.Subscription }) {
-			r.Chips = append(r.Chips, chipOf(s))
 		}
 		return true
 	})
@@ -306,11 +311,8 @@ func (c *Console) event(w http.ResponseWriter, r *http.Request) {
 			return true
 		}
 		d.Steps = append(d.Steps, *s)
-		d.Event, d.Type, d.Key, d.Version = cmp.Or(d.Event, s.Event), cmp.Or(d.Type, s.Type), cmp.Or(d.Key, s.Key), cmp.Or(d.Version, s.Version)
+		d.add(s)
 		d.Published = s.Published
-		if !slices.ContainsFunc(d.Chips, func(c chip) bool { return c.Subscription == s.Subscription }) {
-			d.Chips = append(d.Chips, chipOf(s))
-		}
 		return true
 	})
 	slices.Reverse(d.Steps)

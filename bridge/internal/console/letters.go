@@ -335,9 +335,7 @@ type jobData struct {
 func (c *Console) job(w http.ResponseWriter, r *http.Request) { c.showJob(w, r, http.StatusOK, "") }
 
 func (c *Console) showJob(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	ctx, cancel := context.WithTimeout(r.Context(), 0)
-	defer cancel()
-	v, ok := c.cfg.Admin.Jobs.Await(ctx, r.PathValue("id"))
+	v, ok := c.cfg.Admin.Jobs.Get(r.PathValue("id"))
 	if !ok {
 		c.fail(w, r, http.StatusNotFound, "This bridge knows no such job: it runs in the replica that was asked for it, and ends with it. What it has done is kept.")
 		return
@@ -366,9 +364,7 @@ func (c *Console) startJob(w http.ResponseWriter, r *http.Request) {
 	if !c.form(w, r) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), 0)
-	defer cancel()
-	v, ok := c.cfg.Admin.Jobs.Await(ctx, r.PathValue("id"))
+	v, ok := c.cfg.Admin.Jobs.Get(r.PathValue("id"))
 	if !ok || v.Plan == nil || v.State != redrive.Done {
 		c.fail(w, r, http.StatusConflict, "The dry run is not known, or not over.")
 		return

@@ -242,19 +242,26 @@ func (j *Jobs) get(id string) *job {
 	return nil
 }
 
-// Await returns a job when it has ended or ctx ends; ok is false when there is none.
-func (j *Jobs) Await(ctx context.Context, id string) (v View, ok bool) {
+// Get returns a job as it stands; ok is false when there is none.
+func (j *Jobs) Get(id string) (v View, ok bool) {
 	one := j.get(id)
 	if one == nil {
 		return View{}, false
 	}
-	select {
-	case <-one.over:
-	case <-ctx.Done():
-	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return one.seen(), true
+}
+
+// Await is Get when the job has ended, or ctx.
+func (j *Jobs) Await(ctx context.Context, id string) (v View, ok bool) {
+	if one := j.get(id); one != nil {
+		select {
+		case <-one.over:
+		case <-ctx.Done():
+		}
+	}
+	return j.Get(id)
 }
 
 // Cancel ends a job: posts in flight finish and are marked, the rest stays open.
