@@ -253,15 +253,19 @@ func (j *Jobs) Get(id string) (v View, ok bool) {
 	return one.seen(), true
 }
 
-// Await is Get when the job has ended, or ctx.
+// Await returns a job when it has ended or ctx ends; ok is false when there is none.
 func (j *Jobs) Await(ctx context.Context, id string) (v View, ok bool) {
-	if one := j.get(id); one != nil {
-		select {
-		case <-one.over:
-		case <-ctx.Done():
-		}
+	one := j.get(id)
+	if one == nil {
+		return View{}, false
 	}
-	return j.Get(id)
+	select {
+	case <-one.over:
+	case <-ctx.Done():
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return one.seen(), true
 }
 
 // Cancel ends a job: posts in flight finish and are marked, the rest stays open.
