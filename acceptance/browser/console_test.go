@@ -3,7 +3,11 @@ package browser
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,6 +15,26 @@ import (
 )
 
 var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+
+// curl creates a task by the first curl line of the README, as its reader would.
+func curl(t *testing.T, s *stack.Stack) (id string) {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^    (curl -X POST http://localhost:8000/tasks .*(\\\n.*)*)$`).FindSubmatch(readme)
+	if line == nil {
+		t.Fatal("the README has no curl line that creates a task")
+	}
+	run := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(string(line[1]), "http://localhost:8000/", s.URL("taskapi"))) //nolint:gosec // our own README
+	answer, err := run.Output()
+	var task struct{ ID string }
+	if err := errors.Join(err, json.Unmarshal(answer, &task)); err != nil || task.ID == "" {
+		t.Fatalf("%s: %v: %s", line[1], err, answer)
+	}
+	return task.ID
+}
 
 // create is what curl would do.
 func create(t *testing.T, s *stack.Stack, title string) (id string) {
@@ -53,7 +77,7 @@ func TestAStrangerFollowsOneChange(t *testing.T) {
 	b.visit("/")
 	b.await("No event yet")
 	b.look("01-flow-empty")
-	id := create(t, s, "Write the report")
+	id := curl(t, s)
 	b.awaitThat(`location.pathname.startsWith("/console/event/")`) // it jumps there by itself
 	b.await("notifications: attempt 1: 204, accepted")
 	b.await("audit: attempt 1: 201, accepted")
@@ -106,7 +130,7 @@ func TestAStrangerFollowsOneChange(t *testing.T) {
 	b.await("No dead letter")
 
 	change(t, s, id, `{"status":"in_progress"}`)
-	change(t, s, id, `{"status":"completed","title":"Write the report, for good"}`)
+	change(t, s, id, `{"status":"completed","title":"Write capstone lesson, for good"}`)
 	b.visit("/console/audit/tasks/" + id)
 	b.await("Version 3")
 	b.await("no gap")

@@ -4,8 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +25,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/taskwire/taskwire/internal/env"
 	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/stack"
 )
@@ -37,9 +40,20 @@ const patience = 30 * time.Second
 // system starts everything that there is.
 func system(t *testing.T) *stack.Stack {
 	t.Helper()
-	s, err := stack.Start(t.Context(), stack.Options{DataDir: t.TempDir(), PortBase: freeport.Base(), Breakable: true})
+	return systemWith(t, nil, func(*stack.Stack) env.Lookup { return env.Map(nil) })
+}
+
+// systemWith starts it with settings, which may name its addresses. log may be nil.
+func systemWith(t *testing.T, log func(service string) *slog.Logger, settings func(*stack.Stack) env.Lookup) *stack.Stack {
+	t.Helper()
+	lookup := env.Map(nil)
+	s, err := stack.Open(stack.Options{DataDir: t.TempDir(), PortBase: freeport.Base(), Breakable: true, Log: log, Env: func(key string) (string, bool) { return lookup(key) }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	lookup = settings(s)
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(errors.Join(err, s.Close()))
 	}
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {

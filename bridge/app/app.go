@@ -99,7 +99,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Service, error) {
 	server.ReadyEach(fleet.checks)
 	s.reload = newReload(cfg, fleet, server.Registry(), log)
 	route := func(r *http.Request) string { return r.Pattern }
-	door := admin.Config{File: s.reload.State, Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr())}
+	door := admin.Config{File: s.reload.State, Hosts: cfg.AdminHosts, Loopback: httpd.IsLoopback(server.Addr()), HidePayloads: cfg.Console.HidePayloads}
 	if cfg.AdminTokenFile == "" {
 		log.Info("admin API can be read by everyone who can reach it; set ADMIN_TOKEN_FILE to require a token", "writes_from_loopback", door.Loopback)
 	} else {

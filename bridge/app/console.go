@@ -57,7 +57,7 @@ func (s *Service) newConsole(cfg Config, fleet *fleet, door admin.Config, steps 
 		return nil
 	}
 	return console.New(console.Config{
-		Admin: door, Subscriptions: fleet.subscriptions, Journal: steps, Fault: fault, ReadOnly: cfg.Console.ReadOnly, HidePayloads: cfg.Console.HidePayloads,
+		Admin: door, Subscriptions: fleet.subscriptions, Journal: steps, Fault: fault, ReadOnly: cfg.Console.ReadOnly,
 		Base: cfg.Console.Base, TaskAPI: cfg.Console.TaskAPI, Auditor: cfg.Console.Auditor, Log: s.reload.log,
 		Settings: func(name string) []console.Setting {
 			settings, ok := fleet.settings(name)

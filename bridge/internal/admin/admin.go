@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -27,6 +28,8 @@ type Config struct {
 	File     func() File              // the configuration; nil shows none
 	Letters  Reader                   // of them
 	Jobs     *redrive.Jobs            // on the dead letters of the subscriptions; nil: no routes for them
+
+	HidePayloads bool // no answer has the value of a record, or what a sink said about it
 }
 
 // File is what became of the configuration file.
@@ -40,19 +43,19 @@ type File struct {
 func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /subscriptions", func(w http.ResponseWriter, r *http.Request) {
-		answer := map[string]any{"subscriptions": views(r.Context(), subs())}
+		answer := map[string]any{"subscriptions": cfg.views(r.Context(), subs())}
 		if cfg.File != nil {
 			answer["config"] = cfg.File()
 		}
 		write(w, answer)
 	})
 	mux.HandleFunc("GET /subscriptions/{name}", func(w http.ResponseWriter, r *http.Request) {
-		named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, s.View(r.Context())) })(w, r)
+		named(subs, func(w http.ResponseWriter, s *pump.Subscription) { write(w, cfg.View(r.Context(), s)) })(w, r)
 	})
 	cfg.pauses(mux, subs)
 	repairs(mux, subs)
 	if cfg.Jobs != nil {
-		deadLetters(mux, subs, cfg.Jobs, cfg.Letters)
+		cfg.deadLetters(mux, subs)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		httpd.WriteProblem(w, httpd.Problem{Status: http.StatusNotFound, Detail: "try GET /subscriptions"})
@@ -61,15 +64,31 @@ func Handler(subs func() []*pump.Subscription, cfg Config) http.Handler {
 }
 
 // views asks for a few subscriptions at a time: each of them asks the brokers.
-func views(ctx context.Context, subs []*pump.Subscription) []pump.View {
+func (c Config) views(ctx context.Context, subs []*pump.Subscription) []pump.View {
 	all := make([]pump.View, len(subs))
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i, s := range subs {
-		group.Go(func() error { all[i] = s.View(ctx); return nil })
+		group.Go(func() error { all[i] = c.View(ctx, s); return nil })
 	}
 	_ = group.Wait() // there are no errors
 	return all
+}
+
+// View is that of a subscription, as far as it is shown.
+func (c Config) View(ctx context.Context, s *pump.Subscription) pump.View {
+	v := s.View(ctx)
+	if !c.HidePayloads {
+		return v
+	}
+	for i := range v.Partitions {
+		if p := &v.Partitions[i]; p.Blocking != nil {
+			block := *p.Blocking // others have it, too
+			block.Reason = deliver.WithoutAnswer(block.Reason)
+			p.Blocking = &block
+		}
+	}
+	return v
 }
 
 func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
@@ -39,8 +40,9 @@ type RedriveRequest struct {
 }
 
 // deadLetters adds the routes about dead letters.
-func deadLetters(mux *http.ServeMux, subs func() []*pump.Subscription, jobs *redrive.Jobs, reading Reader) {
-	mux.HandleFunc("GET /deadletters", func(w http.ResponseWriter, r *http.Request) { list(w, r, subs, reading) })
+func (c Config) deadLetters(mux *http.ServeMux, subs func() []*pump.Subscription) {
+	jobs := c.Jobs
+	mux.HandleFunc("GET /deadletters", func(w http.ResponseWriter, r *http.Request) { c.list(w, r, subs) })
 	for _, kind := range []redrive.Kind{redrive.Redrive, redrive.Ignore} {
 		mux.HandleFunc("POST /deadletters/"+string(kind), func(w http.ResponseWriter, r *http.Request) { start(w, r, jobs, kind) })
 	}
@@ -160,8 +162,18 @@ type Reader chan struct{}
 // NewReader returns one; all who read letters share it.
 func NewReader() Reader { return make(Reader, readers) }
 
-// Read fills a page.
-func (reading Reader) Read(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
+// ReadLetters fills a page, as far as it is shown.
+func (c Config) ReadLetters(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
+	p, err := c.Letters.read(ctx, s, q)
+	if err == nil && c.HidePayloads {
+		for i := range p.Letters {
+			p.Letters[i].Error = deliver.WithoutAnswer(p.Letters[i].Error)
+		}
+	}
+	return p, err
+}
+
+func (reading Reader) read(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
 	partition, offset, ok := after(q.After)
 	if !ok {
 		return nil, errQuery
@@ -176,17 +188,21 @@ func (reading Reader) Read(ctx context.Context, s *pump.Subscription, q Query) (
 	return p, p.read(ctx, s, q, partition, offset)
 }
 
-func list(w http.ResponseWriter, r *http.Request, subs func() []*pump.Subscription, reading Reader) {
+func (c Config) list(w http.ResponseWriter, r *http.Request, subs func() []*pump.Subscription) {
 	q, err := query(r.URL.Query())
 	if err != nil {
 		invalid(w, err.Error())
+		return
+	}
+	if q.Payload && c.HidePayloads {
+		refuse(http.StatusForbidden, "CONSOLE_PAYLOADS=hide: the bridge shows no payloads")(w, r)
 		return
 	}
 	for _, s := range subs() {
 		if s.Name() != r.URL.Query().Get("subscription") {
 			continue
 		}
-		p, err := reading.Read(r.Context(), s, q)
+		p, err := c.ReadLetters(r.Context(), s, q)
 		switch {
 		case errors.Is(err, errBusy):
 			w.Header().Set("Retry-After", "1")

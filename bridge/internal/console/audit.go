@@ -345,13 +345,15 @@ func (c *Console) auditTask(w http.ResponseWriter, r *http.Request) {
 		last = max(last, v.Version)
 		now := map[string]json.RawMessage{}
 		_ = json.Unmarshal(v.Data, &now) // data that is no object has no members to compare
-		v.Changes = differences(before, now)
+		if !c.cfg.Admin.HidePayloads {
+			v.Changes = differences(before, now)
+		}
 		before = now
 	}
 	slices.Reverse(h.Versions)
 	shown := h
 	shown.Versions = h.Versions[:min(len(h.Versions), maxShown)]
-	c.show(w, r, http.StatusOK, "audit-task", "Audit", map[string]any{"History": shown, "All": len(h.Versions), "Now": before})
+	c.show(w, r, http.StatusOK, "audit-task", "Audit", map[string]any{"History": shown, "All": len(h.Versions), "Hidden": c.hidden()})
 }
 
 func statusOf(err error) int {
@@ -407,7 +409,8 @@ func (c *Console) auditEntry(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, http.StatusBadGateway, "The line of the audit log cannot be read.")
 		return
 	}
-	c.show(w, r, http.StatusOK, "audit-entry", "Audit", map[string]any{"Entry": e, "Line": clean(string(line)), "Odd": clean(string(line)) != string(line), "Seq": r.PathValue("seq")})
+	text := clean(string(line))
+	c.show(w, r, http.StatusOK, "audit-entry", "Audit", map[string]any{"Entry": e, "Line": text, "Odd": text != string(line), "Seq": r.PathValue("seq"), "Hidden": c.hidden()})
 }
 
 // passOn answers with what the auditor says, as plain bytes: nothing of it is ever
@@ -428,7 +431,21 @@ func (c *Console) passOn(w http.ResponseWriter, r *http.Request, path string) {
 	_, _ = w.Write(a.Body)
 }
 
-func (c *Console) auditRaw(w http.ResponseWriter, r *http.Request) { c.passNumber(w, r, "/entries/") }
+func (c *Console) auditRaw(w http.ResponseWriter, r *http.Request) {
+	if c.cfg.Admin.HidePayloads {
+		c.fail(w, r, http.StatusForbidden, hidden)
+		return
+	}
+	c.passNumber(w, r, "/entries/")
+}
+
+// hidden says why data is not shown, "" when it is.
+func (c *Console) hidden() string {
+	if c.cfg.Admin.HidePayloads {
+		return hidden
+	}
+	return ""
+}
 
 func (c *Console) auditProof(w http.ResponseWriter, r *http.Request) { c.passNumber(w, r, "/proof/") }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -33,7 +34,6 @@ type Config struct {
 	Explain       func(subscription string, event []byte) (Explanation, error)
 	Fault         *pump.Fault // breaks sinks for a trial; nil but in go run ./dev
 	ReadOnly      bool
-	HidePayloads  bool
 	Base          string // path before all others, without a slash at its end; "" for none
 	TaskAPI       string // URL; "" when it is not configured
 	Auditor       string // likewise
@@ -230,6 +230,16 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, status int, sente
 		return
 	}
 	c.show(w, r, status, "message", http.StatusText(status), sentence)
+}
+
+// hidden says why no payload is shown.
+const hidden = "CONSOLE_PAYLOADS=hide: the console shows no payloads."
+
+// shown is a step as it is shown.
+func (c *Console) shown(s *journal.Step) {
+	if c.cfg.Admin.HidePayloads {
+		s.Error = deliver.WithoutAnswer(s.Error)
+	}
 }
 
 // find is the subscription of the path or, with a name of none, nil.

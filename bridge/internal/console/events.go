@@ -34,7 +34,7 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	wake, unfollow := c.cfg.Journal.Follow()
 	defer unfollow()
-	s := stream{out: httpd.StartEventStream(w), journal: c.cfg.Journal}
+	s := stream{out: httpd.StartEventStream(w), journal: c.cfg.Journal, shown: c.shown}
 	if s.resume(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after")) != nil {
 		return
 	}
@@ -60,6 +60,7 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 type stream struct {
 	out     httpd.EventStream
 	journal *journal.Journal
+	shown   func(*journal.Step)
 	last    int64
 	buffer  []journal.Step
 }
@@ -104,6 +105,9 @@ func (s *stream) steps() error {
 	s.buffer, _ = s.journal.After(s.last, atOnce, s.buffer[:0])
 	if len(s.buffer) == 0 {
 		return nil
+	}
+	for i := range s.buffer {
+		s.shown(&s.buffer[i])
 	}
 	text, err := json.Marshal(s.buffer)
 	if err != nil {

@@ -60,7 +60,7 @@ func (c *Console) lanes(ctx context.Context, subs []*pump.Subscription) []lane {
 
 func (c *Console) lane(ctx context.Context, s *pump.Subscription) lane {
 	now := time.Now()
-	l := lane{View: s.View(ctx)}
+	l := lane{View: c.cfg.Admin.View(ctx, s)}
 	l.Word, l.Sentence = why(l.View, c.cfg.Journal, now)
 	for _, p := range l.Partitions {
 		l.Lag += p.Lag
@@ -190,6 +190,7 @@ func (c *Console) rows(f flowFilter) []*row {
 		if s.Topic == "" {
 			return true
 		}
+		c.shown(s)
 		at := place{s.Topic, s.Partition, s.Offset}
 		r := byPlace[at]
 		if r == nil {
@@ -265,8 +266,8 @@ type header struct{ Name, Value string }
 func (c *Console) content(r *http.Request, rec event.Record) content {
 	out := content{Size: len(rec.Value)}
 	switch {
-	case c.cfg.HidePayloads:
-		out.Hidden = "CONSOLE_PAYLOADS=hide: the console shows no payloads."
+	case c.cfg.Admin.HidePayloads:
+		out.Hidden = hidden
 		return out
 	case !c.cfg.Admin.Operator(r):
 		out.Hidden = "Payloads are for operators: set ADMIN_TOKEN_FILE and sign in. Without a token they are shown only when the bridge listens on a loopback address."
@@ -310,6 +311,7 @@ func (c *Console) event(w http.ResponseWriter, r *http.Request) {
 		if s.Topic != at.topic || s.Partition != at.partition || s.Offset != at.offset {
 			return true
 		}
+		c.shown(s)
 		d.Steps = append(d.Steps, *s)
 		d.add(s)
 		d.Published = s.Published

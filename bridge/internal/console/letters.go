@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
@@ -136,7 +137,7 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) {
 	default:
 		d.Paused = clean(s.Paused())
 		var p *admin.Page
-		if p, err = c.cfg.Admin.Letters.Read(r.Context(), s, admin.Query{Select: chosen, Done: d.Filter.Done, Limit: 1000, After: r.URL.Query().Get("after")}); err == nil {
+		if p, err = c.cfg.Admin.ReadLetters(r.Context(), s, admin.Query{Select: chosen, Done: d.Filter.Done, Limit: 1000, After: r.URL.Query().Get("after")}); err == nil {
 			d.fill(p)
 		}
 	}
@@ -222,6 +223,9 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, http.StatusNotFound, "There is no such dead letter of this subscription.")
 		return
 	}
+	if c.cfg.Admin.HidePayloads {
+		l.Letter.Error = deliver.WithoutAnswer(l.Letter.Error)
+	}
 	d := letterData{Subscription: s.Name(), Letter: l.Letter, Place: l.Place(), ID: l.ID, Type: l.Type, Key: string(rec.Key), Why: whyDead(l.Letter), Paused: clean(s.Paused()), Tab: r.URL.Query().Get("tab")}
 	positions, err := deadletter.Positions(r.Context(), box.Client, box.Group, box.Topic, box.Keys)
 	if err == nil && at.partition < len(positions) {
@@ -230,7 +234,11 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 	d.Content = c.content(r, deadletter.Original(rec))
 	for _, h := range rec.Headers {
 		if strings.HasPrefix(h.Key, deadletter.Prefix) {
-			d.Dead = append(d.Dead, header{clean(h.Key), clean(string(h.Value))})
+			value := string(h.Value)
+			if c.cfg.Admin.HidePayloads {
+				value = deliver.WithoutAnswer(value)
+			}
+			d.Dead = append(d.Dead, header{clean(h.Key), clean(value)})
 		}
 	}
 	if l.Letter.Topic == box.Source && rec.Key != nil {
@@ -297,6 +305,13 @@ func (c *Console) plan(w http.ResponseWriter, r *http.Request) {
 	f := filterOf(r.PostForm)
 	kind := redrive.Kind(r.PostFormValue("kind"))
 	chosen, err := f.selection(time.Now())
+	if selected := r.PostFormValue("selected"); selected != "" {
+		if kind, chosen = redrive.Kind(selected), (deadletter.Selection{IDs: r.PostForm["place"]}); chosen.Empty() {
+			c.fail(w, r, http.StatusUnprocessableEntity, "No letter is selected. Tick some of them, or work on all that match the filter.")
+			return
+		}
+		err = chosen.Check()
+	}
 	if err != nil || kind != redrive.Redrive && kind != redrive.Ignore {
 		c.fail(w, r, http.StatusUnprocessableEntity, "The selection is not complete. "+sentence(cmp.Or(err, errors.New("want redrive or ignore"))))
 		return

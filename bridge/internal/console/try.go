@@ -40,6 +40,7 @@ type tryData struct {
 	Curl        string
 	Answer      *answer
 	Shown       string
+	Hidden      string // why the body of the answer is not shown
 	Headers     []header
 	Problem     string
 	Follow      string // key of the events to follow
@@ -92,7 +93,9 @@ func (c *Console) tryIt(w http.ResponseWriter, r *http.Request) {
 		d.Problem = sentence(err)
 	}
 	if d.Answer != nil {
-		d.Shown = pretty(d.Answer.Body)
+		if d.Hidden = c.hidden(); d.Hidden == "" {
+			d.Shown = pretty(d.Answer.Body)
+		}
 		for _, name := range []string{"Content-Type", "Location", "Etag", "X-Correlation-Id", "Retry-After", "Allow", "Www-Authenticate"} {
 			if v := d.Answer.Header.Get(name); v != "" {
 				d.Headers = append(d.Headers, header{name, clean(v)})

@@ -311,6 +311,17 @@ func describe(resp *http.Response, excerpt string) error {
 	return fmt.Errorf("sink answered %d%s", resp.StatusCode, quote(excerpt))
 }
 
+// WithoutAnswer is the text of an error without the words of the sink, which may
+// repeat the event.
+func WithoutAnswer(text string) string {
+	if at := strings.Index(text, "sink answered "); at >= 0 {
+		if words := strings.Index(text[at:], ": "); words >= 0 {
+			return text[:at+words]
+		}
+	}
+	return text
+}
+
 // quote makes text from a sink fit on one line and safe for a terminal.
 func quote(s string) string {
 	if s = strings.TrimSpace(s); s == "" {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -226,5 +227,25 @@ func TestBackoffIsBoundedAndObeysTheSink(t *testing.T) {
 	}
 	if w := b.Wait(1, time.Hour); w != 300*time.Second {
 		t.Errorf("Wait with a Retry-After of an hour = %v, want ten times the maximum", w)
+	}
+}
+
+// What a sink says may repeat the event: it can be left out of every error.
+func TestErrorsWithoutTheAnswer(t *testing.T) {
+	const words = "no, not hunter2"
+	for status := range 300 {
+		sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(300 + status)
+			_, _ = io.WriteString(w, words)
+		}))
+		res := attempt(t, sink.URL)
+		sink.Close()
+		text := deliver.WithoutAnswer("redrive: " + res.Err.Error())
+		if strings.Contains(text, "hunter2") || !strings.HasPrefix(text, "redrive: sink answered "+strconv.Itoa(300+status)) {
+			t.Errorf("%d: %q of %q", 300+status, text, res.Err)
+		}
+	}
+	if text := deliver.WithoutAnswer("post: dial tcp: connection refused"); text != "post: dial tcp: connection refused" {
+		t.Errorf("without an answer it is %q", text)
 	}
 }

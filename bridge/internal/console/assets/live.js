@@ -36,7 +36,7 @@ function bring(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (name !== "class" && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  const mine = ["here", "picked", "new"].filter((c) => old.classList.contains(c));
+  const mine = ["here", "new"].filter((c) => old.classList.contains(c));
   const wanted = [fresh.getAttribute("class") || "", ...mine].join(" ").trim();
   if ((old.getAttribute("class") || "") !== wanted) old.setAttribute("class", wanted);
   let at = old.firstChild;
@@ -183,7 +183,7 @@ document.addEventListener("keydown", (e) => {
     case "/": { const f = $("[data-filter]"); if (f) { e.preventDefault(); f.focus(); } break; }
     case "j": move(1); break;
     case "k": move(-1); break;
-    case "x": $(".here")?.classList.toggle("picked"); break;
+    case "x": $(".here input[type=checkbox]")?.click(); break;
     case "p": document.dispatchEvent(new Event("freeze-live")); break;
     case "?": help.showModal(); break;
     case "Escape": $(".here")?.classList.remove("here"); document.activeElement?.blur(); soon(); break;
