@@ -23,7 +23,7 @@ func curl(t *testing.T, s *stack.Stack) (id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^    (curl -X POST http://localhost:8000/tasks .*(\\\n.*)*)$`).FindSubmatch(readme)
+	line := regexp.MustCompile(`(?m)^    (curl -X POST http://localhost:8000/tasks (?:.*\\\n)*.*)$`).FindSubmatch(readme)
 	if line == nil {
 		t.Fatal("the README has no curl line that creates a task")
 	}
