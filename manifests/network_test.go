@@ -37,10 +37,11 @@ var others = []pod{
 	{"scaler", "keda", map[string]string{"app": "keda-operator"}, nil},
 	{"admission", "keda", map[string]string{"app": "keda-admission-webhooks"}, nil},
 	{"prometheus", "monitoring", nil, map[string]int{"web": 9090}},
+	{"collector", "monitoring", nil, map[string]int{"otlp": 4317, "otlp-http": 4318}},
 	{"gateway", "kourier-system", map[string]string{"app": "3scale-kourier-gateway"}, map[string]int{"internal": 8081, "external": 8080}},
 	{"activator", "knative-serving", map[string]string{"app": "activator"}, map[string]int{"http": 8012}},
 	{"autoscaler", "knative-serving", map[string]string{"app": "autoscaler"}, map[string]int{"http": 8080}},
-	{"stranger", "other", nil, map[string]int{"http": 80, "https": 443, "dns": 53}},
+	{"stranger", "other", nil, map[string]int{"http": 80, "https": 443, "dns": 53, "otlp-http": 4318}},
 	{"controller", "kourier-system", map[string]string{"app": "net-kourier-controller"}, nil},
 	{"webhook", "knative-serving", map[string]string{"app": "webhook"}, nil},
 }
@@ -112,8 +113,13 @@ func (w *world) flows() []string {
 		want = append(want, name+" to dns 53/UDP")
 		if len(w.of("PodMonitor")) > 0 && (!w.serverless || name == "taskapi" || name == "bridge") {
 			add("prometheus", name, int(port)+1000)
+			add("collector", name, int(port)+1000)
+		}
+		if w.traced() {
+			add(name, "collector", 4318)
 		}
 	}
+	add("bridge", "taskapi", 8000)
 	for _, o := range others {
 		if o.namespace != registry || !w.walled(o) {
 			add(o.name, "taskapi", 8000)

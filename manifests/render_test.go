@@ -115,6 +115,8 @@ func combinations() map[string][]string {
 	all["kafka-dev+postgres-dev+autoscale"] = []string{"overlays/kind", "components/postgres-dev", "components/autoscale"}
 	all["kafka-dev+schema-registry"] = []string{"overlays/kind", "components/schema-registry"}
 	all["strimzi+schema-registry"] = []string{"base", "components/strimzi", "components/schema-registry", "components/postgres-cnpg", "components/keda", "components/monitoring"}
+	all["kafka-dev+traces"] = []string{"overlays/kind", "components/traces"}
+	all["serverless+traces"] = []string{"overlays/serverless", "components/traces"}
 	all["strimzi+postgres-cnpg"] = []string{"base", "components/strimzi", "components/postgres-cnpg"}
 	all["tls-sasl+ingress+httproute"] = []string{"base", "components/strimzi", "components/auth", "components/ingress", "components/httproute", "components/tls-sasl"}
 	return all

@@ -32,6 +32,8 @@ var rules = map[string]func(*world) findings{
 	"settings":   wrongSettings,
 	"secrets":    openToAnyone,
 	"sinks":      unknownSinks,
+	"console":    unknownToConsole,
+	"traces":     tracedElsewhere,
 	"topics":     topicsWithoutMaker,
 	"bootstrap":  wrongBootstrap,
 	"rights":     rightsOffTheTable,
@@ -258,6 +260,7 @@ func killedTooEarly(w *world) (f findings) {
 		if hook := l.container().Lifecycle; hook != nil && hook.PreStop != nil && hook.PreStop.Sleep != nil {
 			sleep = time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
 		}
+		f.addIf(sleep < 10*time.Second && l.program == "taskapi" && !l.recreate, "%s stops after %v, before a busy node has stopped using its address", l, sleep)
 		// Knative itself takes a pod out of rotation.
 		f.addIf(sleep < time.Second && !l.serverless(), "%s stops before it is out of rotation", l)
 		s, err := w.settings(l)
@@ -326,19 +329,39 @@ func withoutBudget(w *world) (f findings) {
 // unknownSinks: the addresses in bridge.yaml are those of existing Services.
 func unknownSinks(w *world) (f findings) {
 	for _, s := range w.bridge().Subscriptions {
-		u, err := url.Parse(s.Sink)
-		if err != nil {
-			return findings{err.Error()}
-		}
-		name, rest, _ := strings.Cut(u.Hostname(), ".")
-		if w.serverless {
-			// Knative's gateway routes by the full name.
-			f.addIf(rest != "taskwire.svc.cluster.local" || u.Port() != "", "%s is not the address of a Knative Service", s.Sink)
-			f.addIf(!slices.ContainsFunc(w.ours(), func(l workload) bool { return l.serverless() && l.program == name }), "%s: no Knative Service %s", s.Sink, name)
+		f = append(f, w.unserved(s.Sink)...)
+	}
+	return f
+}
+
+// unserved returns what is wrong with the address of a service's public port.
+func (w *world) unserved(address string) (f findings) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return findings{err.Error()}
+	}
+	name, rest, _ := strings.Cut(u.Hostname(), ".")
+	if slices.ContainsFunc(w.ours(), func(l workload) bool { return l.serverless() && l.program == name }) {
+		// Knative's gateway routes by the full name.
+		f.addIf(rest != "taskwire.svc.cluster.local" || u.Port() != "", "%s is not the address of a Knative Service", address)
+		return f
+	}
+	f.addIf(rest != "" || u.Port() != strconv.Itoa(int(programs[name])), "%s is not the address of a Service on its public port", address)
+	f.addIf(!w.has("Service", taskwire, name), "%s: no Service %s", address, name)
+	return f
+}
+
+// unknownToConsole: the bridge has the addresses of its pages Try it and Audit.
+func unknownToConsole(w *world) (f findings) {
+	for _, l := range w.ours() {
+		if l.program != "bridge" {
 			continue
 		}
-		f.addIf(rest != "" || u.Port() != strconv.Itoa(int(programs[name])), "%s is not the address of a Service on its public port", s.Sink)
-		f.addIf(!w.has("Service", taskwire, name), "%s: no Service %s", s.Sink, name)
+		for variable, name := range map[string]string{"TASKAPI_URL": "taskapi", "AUDITOR_URL": "auditor"} {
+			address := l.value(variable)
+			f.addIf(!regexp.MustCompile("^http://"+name+`[:.][^@]*/$`).MatchString(address), "%s: %s is %q, want the address of %s", l, variable, address, name)
+			f = append(f, w.unserved(address)...)
+		}
 	}
 	return f
 }

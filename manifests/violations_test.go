@@ -17,8 +17,8 @@ type violation struct {
 const container = "spec.template.spec.containers.0"
 
 // inNoOverlay has the combination in which a component is checked: the host of an
-// Ingress is the user's, and so is the choice of Avro.
-var inNoOverlay = map[string]string{"components/ingress": "tls-sasl+ingress+httproute", "components/schema-registry": "strimzi+schema-registry"}
+// Ingress is the user's, and so is the choice of Avro and of a collector.
+var inNoOverlay = map[string]string{"components/ingress": "tls-sasl+ingress+httproute", "components/schema-registry": "strimzi+schema-registry", "components/traces": "kafka-dev+traces"}
 
 // violations by the overlay, or the component, they are planted in.
 var violations = map[string][]violation{
@@ -114,6 +114,13 @@ var violations = map[string][]violation{
 		{"settings", "v1/ConfigMap bridge-*", "data.bridge~yaml", "subscriptions: [{name: audit, group: audit-service, sink: 'http://auditor:8003/', retries: 3}]"},
 		{"sinks", "v1/ConfigMap bridge-*", "data.bridge~yaml", "topic: task-events\nsubscriptions: [{name: audit, group: audit-service, sink: 'http://auditor:8002/'}]"},
 		{"sinks", "v1/ConfigMap bridge-*", "data.bridge~yaml", "topic: task-events\nsubscriptions: [{name: audit, group: audit-service, sink: 'http://archive:8003/'}]"},
+		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", nil},
+		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://taskapi:9000/"},
+		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", "http://notifier:8002/"},
+		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", "http://auditor.taskwire.svc.cluster.local/"},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.podSelector", map[string]any{}},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.egress.0.to", nil},
 		{"topics", "apps/v1/Deployment taskapi", container + ".env.KAFKA_CREATE_TOPICS", "false"},
 		{"topics", "apps/v1/Deployment taskapi", container + ".env.KAFKA_TOPIC", "tasks"},
 		{"bootstrap", "apps/v1/Deployment taskapi", container + ".env.KAFKA_BOOTSTRAP_SERVERS", "kafka:9092"},
@@ -178,6 +185,8 @@ var violations = map[string][]violation{
 		{"scrape", "monitoring.coreos.com/v1/PodMonitor taskwire", "spec.selector.matchLabels.app~kubernetes~io/name", "bridge"},
 	},
 	"overlays/scale": {
+		{"shutdown", "apps/v1/Deployment taskapi", container + ".lifecycle.preStop.sleep.seconds", 3},
+		{"shutdown", "apps/v1/Deployment taskapi", "spec.template.spec.terminationGracePeriodSeconds", 35},
 		{"writers", "apps/v1/Deployment auditor", "spec.strategy.type", "Recreate"},
 		{"topics", "kafka.strimzi.io/v1/KafkaTopic task-events", "spec.partitions", 1},
 		{"scaling", "keda.sh/v1alpha1/ScaledObject bridge", "spec.minReplicaCount", 1},
@@ -210,6 +219,16 @@ var violations = map[string][]violation{
 		{"outside", "gateway.networking.k8s.io/v1/HTTPRoute taskapi", "spec.parentRefs.0.sectionName", "http"},
 		{"outside", "apps/v1/Deployment taskapi", container + ".env.API_TOKENS_FILE", nil},
 	},
+	"components/traces": {
+		{"traces", "apps/v1/Deployment notifier", container + ".env.OTEL_EXPORTER_OTLP_ENDPOINT", nil},
+		{"traces", "apps/v1/Deployment notifier", container + ".env.OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.monitoring:4317"},
+		{"traces", "apps/v1/Deployment notifier", container + ".env.OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability:4318"},
+		{"traces", "networking.k8s.io/v1/NetworkPolicy to-collector", "", nil},
+		{"settings", "apps/v1/Deployment notifier", container + ".env.OTEL_EXPORTER_OTLP_ENDPOINT", "otel-collector:4318"},
+		{"network", "networking.k8s.io/v1/NetworkPolicy to-collector", "spec.podSelector", map[string]any{"matchLabels": map[string]any{"app.kubernetes.io/name": "bridge"}}},
+		{"network", "networking.k8s.io/v1/NetworkPolicy to-collector", "spec.egress.0.to", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy to-collector", "spec.egress.0.ports", nil},
+	},
 	"components/schema-registry": {
 		{"registry", "apps/v1/Deployment taskapi", container + ".env.EVENT_ENCODING", nil},
 		{"registry", "apps/v1/Deployment bridge", container + ".env.SCHEMA_REGISTRY_URL", "http://schema-registry.schema-registry:8081/apis/ccompat/v7"},
@@ -238,6 +257,7 @@ var violations = map[string][]violation{
 		{"shutdown", "serving.knative.dev/v1/Service auditor", "spec.template.spec.timeoutSeconds", 20},
 		{"writers", "serving.knative.dev/v1/Service auditor", "spec.template.metadata.annotations.autoscaling~knative~dev/max-scale", nil},
 		{"sinks", "serving.knative.dev/v1/Service auditor", "", nil},
+		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", "http://auditor:8003/"},
 		{"secrets", "serving.knative.dev/v1/Service auditor", container + ".env.WEBHOOK_SECRET_FILE", nil},
 		{"secrets", "serving.knative.dev/v1/Service notifier", "spec.template.spec.securityContext", nil},
 		{"network", "networking.k8s.io/v1/NetworkPolicy kafka-from-keda", "spec.ingress.0.from.0.podSelector", nil},
