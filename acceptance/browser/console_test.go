@@ -136,7 +136,7 @@ func TestAStrangerFollowsOneChange(t *testing.T) {
 	b.await("no gap")
 	b.look("11-history")
 	b.visit("/console/audit")
-	b.await("signed for")
+	b.await("The signed checkpoint covers")
 	b.look("12-audit")
 	b.visit("/")
 	b.await("redriven")

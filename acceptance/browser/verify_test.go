@@ -72,14 +72,14 @@ func TestVerificationFindsEveryDamage(t *testing.T) {
 		create(t, s, fmt.Sprintf("Task %d", i))
 	}
 	b.visit("/console/audit")
-	b.await("3 entries are signed for")
+	b.await("covers 3 entries")
 	b.visit("/console/audit/entries/3")
 	older := must[string](b, `fetch("/console/audit/proof/3").then(r => r.text()).then(t => t.slice(t.indexOf("\n\n") + 2))`)
 	for i := range 4 {
 		create(t, s, fmt.Sprintf("Later task %d", i))
 	}
 	b.visit("/console/audit")
-	b.await("7 entries are signed for")
+	b.await("covers 7 entries")
 	want := map[string]string{
 		"as it is": "verified", "with an older checkpoint": "verified",
 		"a byte of the line": "The root", "the line feed is gone": "The line", "a line feed more": "The root", "another line": "The line", "another number": "The line", "no line": "The line",
@@ -129,7 +129,7 @@ func TestRootsFromTiles(t *testing.T) {
 	b := open(t, s.URL("bridge"))
 	create(t, s, "One")
 	b.visit("/console/audit")
-	b.await("1 entry is signed for")
+	b.await("covers 1 entry")
 	b.visit("/console/audit/entries/1")
 	const size = 700
 	var tree hashes

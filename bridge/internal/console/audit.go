@@ -366,7 +366,7 @@ func statusOf(err error) int {
 func differences(before, now map[string]json.RawMessage) []change {
 	var out []change
 	for name, v := range now {
-		if was, there := before[name]; !there || !bytes.Equal(was, v) {
+		if was, there := before[name]; there && !bytes.Equal(was, v) || !there && string(v) != "null" {
 			out = append(out, change{clean(name), cut(was), cut(v)})
 		}
 	}

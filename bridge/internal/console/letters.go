@@ -15,6 +15,7 @@ import (
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
 	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
+	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
 	"github.com/taskwire/taskwire/internal/event"
@@ -342,7 +343,7 @@ type jobData struct {
 	AskNumber bool
 	Lane      *lane
 	Paused    string
-	Seconds   float64 // that it will take, by the limits and the speed of the last minute; 0 for unknown
+	Seconds   float64 // that it will take if the letters go one after the other, as posts took lately; 0 for unknown
 	Problem   string
 	All       bool
 }
@@ -362,8 +363,8 @@ func (c *Console) showJob(w http.ResponseWriter, r *http.Request, status int, pr
 	}
 	if v.Plan != nil {
 		d.Total, d.AskNumber = v.Plan.Letters, v.Plan.Letters > askNumber
-		if d.Lane != nil && d.Lane.PerMinute > 0 {
-			d.Seconds = float64(v.Plan.Letters) * 60 / float64(d.Lane.PerMinute)
+		if usual := c.usual(v.Subscription); usual > 0 {
+			d.Seconds = max(1, float64(v.Plan.Letters)*usual.Seconds())
 		}
 	}
 	if p := v.Progress; p != nil {
@@ -371,6 +372,20 @@ func (c *Console) showJob(w http.ResponseWriter, r *http.Request, status int, pr
 		d.Total = d.DoneSoFar + p.InHand + p.Unread
 	}
 	c.show(w, r, status, "job", "Dead letters", d)
+}
+
+// usual is how long the latest accepted posts of a subscription took, on average.
+func (c *Console) usual(subscription string) time.Duration {
+	var sum time.Duration
+	n := time.Duration(0)
+	c.cfg.Journal.Backwards(func(s *journal.Step) bool {
+		if s.Subscription == subscription && s.Kind == journal.Attempted && s.Outcome == journal.Accepted {
+			sum += s.Took
+			n++
+		}
+		return n < 50
+	})
+	return sum / max(n, 1)
 }
 
 // startJob does what a dry run has counted. The selection is that of the dry run, so

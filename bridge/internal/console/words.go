@@ -20,7 +20,7 @@ import (
 
 func words() template.FuncMap {
 	return template.FuncMap{
-		"clean": clean, "stamp": stamp, "ago": ago, "short": short, "took": took, "seconds": seconds, "count": countAny, "esc": url.PathEscape, "query": url.QueryEscape,
+		"clean": clean, "stamp": stamp, "utc": utc, "clock": clock, "ago": ago, "short": short, "took": took, "seconds": seconds, "count": countAny, "esc": url.PathEscape, "query": url.QueryEscape,
 		"add": func(a, b int64) int64 { return a + b }, "dict": dict, "join": strings.Join, "plural": func(n any, one, many string) string { return plural(whole(n), one, many) },
 	}
 }
@@ -49,6 +49,12 @@ func clean(s string) string {
 // stamp is a time for machines and for title.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
+// utc is a time for readers who compare it with others.
+func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+
+// clock is its time of day in UTC.
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+
 // ago is a time relative to now, as the script writes it, too.
 func ago(t, now time.Time) string {
 	if t.IsZero() {
@@ -58,8 +64,11 @@ func ago(t, now time.Time) string {
 	if d < 0 {
 		d, form = -d, "in %s"
 	}
-	if d < time.Second {
+	if d < time.Second && t.After(now) {
 		return "now"
+	}
+	if d < time.Second {
+		return "just now"
 	}
 	return fmt.Sprintf(form, seconds(d.Seconds()))
 }

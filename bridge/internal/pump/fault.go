@@ -70,5 +70,5 @@ func (f *Fault) act(ctx context.Context, subscription string) deliver.Result {
 }
 
 func played(outcome deliver.Outcome, status int) deliver.Result {
-	return deliver.Result{Outcome: outcome, Status: status, Err: fmt.Errorf("sink answered %d: the console makes it, for a trial", status)}
+	return deliver.Result{Outcome: outcome, Status: status, Err: fmt.Errorf("sink answered %d: simulated by the console", status)}
 }

@@ -18,7 +18,7 @@ function length(s) { // as the server writes it
 function tellTimes() {
   for (const t of $$("time[data-ago]")) {
     const s = (Date.now() - Date.parse(t.dateTime)) / 1000;
-    const text = Math.abs(s) < 1 ? "now" : s < 0 ? "in " + length(-s) : length(s) + " ago";
+    const text = Math.abs(s) < 1 ? (s < 0 ? "now" : "just now") : s < 0 ? "in " + length(-s) : length(s) + " ago";
     if (t.textContent !== text) t.textContent = text;
   }
 }
