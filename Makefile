@@ -56,8 +56,8 @@ build: ## the four programs into bin/, with version and revision
 docs: ## the documentation site, from docs/ and mkdocs.yml into .cache/site; fails on a link that leads nowhere (needs python3-venv)
 	@.ci/docs/build
 
-chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=... BROKERS=3)
-	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED)) $(if $(BROKERS),-brokers $(BROKERS))
+chaos: ## break real processes at random under load and check what is left (DURATION=2m SEED=... BROKERS=3 ENCODING=avro)
+	go run ./chaos run -duration $(or $(DURATION),2m) $(if $(SEED),-seed $(SEED)) $(if $(BROKERS),-brokers $(BROKERS)) $(if $(ENCODING),-encoding $(ENCODING))
 
 sweep: ## kill the right process at each step between two effects, TIMES (3) times each
 	go run ./chaos sweep -times $(or $(TIMES),3) $(if $(SEED),-seed $(SEED))

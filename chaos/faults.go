@@ -353,7 +353,7 @@ func (y *system) heal() error {
 	y.rec.mode.Store(nil)
 	y.notices.mode.Store(nil)
 	if y.registry != nil {
-		y.registry.down.Store(nil)
+		errs = append(errs, y.registry.heal())
 	}
 	if y.disk != nil {
 		errs = append(errs, y.disk.free())

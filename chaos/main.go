@@ -18,7 +18,8 @@
 //	-brokers 1       or 3, which needs a real Kafka: replication factor 3,
 //	                 min.insync.replicas 2, and all bridges are static members
 //	-database sqlite or postgres: a real server, with two Task APIs and two auditors on it
-//	-encoding json   or avro: events in Avro, with a Schema Registry in memory
+//	-encoding json   or avro: events in Avro, with a Schema Registry in memory or, with a
+//	                 real Kafka, a real one that keeps its schemas there
 //	-scale           12 partitions, 3 bridges, 2 Task APIs, auditors and notifiers on
 //	                 PostgreSQL and, unless -kafka is embedded, 3 brokers
 //	-workers 8       clients, each with a history of its own
@@ -41,7 +42,8 @@
 //	                 with -database postgres also:
 //	                   database           the server is killed or stopped, or its sessions end
 //	                 with -encoding avro also:
-//	                   registry           the Schema Registry fails while a Task API and a bridge start
+//	                   registry           the Schema Registry fails, or is killed or stopped, while in turn all
+//	                                      bridges or a Task API start
 //	                 with -scale also:
 //	                   replace            a new process takes the place of one, which then ends or is killed;
 //	                                      in a run of 5m or longer each one is killed, stopped and replaced

@@ -20,8 +20,8 @@ import (
 
 // mutantsCommand applies each patch of chaos/mutants to a copy of the tree and
 // expects a short run of it to end RED, by a rule that the patch names. The first
-// lines of a patch may also say which run catches it: "Faults: kill" and
-// "Answers: 302" a random one, "Points: U1-power" and "Times: 3" a sweep. What
+// lines of a patch may also say which run catches it: "Faults: kill",
+// "Answers: 302" and "Encoding: avro" a random one, "Points: U1-power" and "Times: 3" a sweep. What
 // takes somebody who is in no run, such as a forger, names a Go test that fails:
 // "Test: ./bridge/internal/seal ^TestName$".
 //
@@ -223,7 +223,7 @@ func applyPatch(ctx context.Context, tree, patch string) error {
 
 // key is equal for two patches that are caught by the same kind of run.
 func (s settings) key() string {
-	return fmt.Sprint(s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration, "|", s.Test)
+	return fmt.Sprint(s.Encoding, "|", s.Faults, "|", s.Answers, "|", s.Points, "|", s.Times, "|", s.Duration, "|", s.Test)
 }
 
 // read returns the settings that a patch asks for.
@@ -246,6 +246,8 @@ func (m mutants) read(patch string) (settings, error) {
 			s.Points = value
 		case "Times":
 			s.Times, err = strconv.Atoi(value)
+		case "Encoding":
+			s.Encoding = value
 		case "Test":
 			s.Test = value
 		case "Expect":

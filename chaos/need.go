@@ -43,7 +43,7 @@ func (y *system) need() map[string]int {
 		n["paused-restarts"] = 1
 	}
 	if slices.Contains(plan, "registry") {
-		n["registry-failed"] = 1
+		n["registry-unread"] = 1
 	}
 	if slices.Contains(plan, "disk") {
 		n["refused-full"] = 1

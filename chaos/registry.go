@@ -1,52 +1,95 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
-	"github.com/segmentio/kafka-go/protocol"
-	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
-	"github.com/taskwire/taskwire/schemas"
+	"github.com/taskwire/taskwire/internal/child"
+	"github.com/taskwire/taskwire/internal/registrytest"
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
-// schemaRegistry is that of -encoding avro, in memory and in this process.
+// schemaRegistry is that of -encoding avro: in memory and in this process, or, with a
+// real Kafka, a real one that keeps its schemas there. The programs reach either
+// through this process, which counts the requests that fail.
 type schemaRegistry struct {
 	fake    *srfake.Registry
+	real    *program
+	ready   string       // address that the real one answers
+	answers http.Handler // of either
 	server  *http.Server
 	serving sync.WaitGroup
 	url     string
-	down    atomic.Pointer[string] // how it fails; nil = it answers
-	asked   atomic.Int64           // requests that it failed
+	down    atomic.Pointer[string] // how the fake fails; nil = it answers
+
+	unread, unregistered atomic.Int64 // requests of bridges and of Task APIs that failed
 }
 
-// outages are how a registry fails: starting, gone, silent, or another server.
-func outages() []string { return []string{"503", "cut", "hang", "404"} }
-
-func newRegistry() (*schemaRegistry, error) {
+func (y *system) startRegistry(ctx context.Context) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &schemaRegistry{fake: srfake.New(), url: "http://" + l.Addr().String()}
+	r := &schemaRegistry{url: "http://" + l.Addr().String()}
+	if y.Kafka == "real" {
+		err = y.openReal(ctx, r)
+	} else {
+		r.fake = srfake.New()
+		r.answers = r.fake.Handler()
+	}
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	r.server = &http.Server{Handler: r}
 	r.serving.Go(func() { _ = r.server.Serve(l) }) // it ends by close
-	return r, nil
+	y.registry = r
+	return nil
+}
+
+func (y *system) openReal(ctx context.Context, r *schemaRegistry) error {
+	cmd, at, err := registrytest.Command(ctx, registrytest.Options{Dir: y.Dir, Brokers: y.brokers, Progress: y.out})
+	if err != nil {
+		return err
+	}
+	to, err := url.Parse(at)
+	if err != nil {
+		return err
+	}
+	r.ready = at + "/subjects"
+	r.real = &program{name: "registry", path: cmd.Path, args: cmd.Args[1:], dir: y.Dir, env: func(int) ([]string, error) { return cmd.Env, nil }}
+	r.answers = &httputil.ReverseProxy{
+		Transport: &http.Transport{DisableKeepAlives: true}, // it is killed
+		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(to) },
+		ErrorHandler: func(_ http.ResponseWriter, req *http.Request, _ error) {
+			r.count(req)
+			panic(http.ErrAbortHandler)
+		},
+	}
+	if err := errors.Join(r.real.Up(), r.awaitReady(ctx)); err != nil {
+		return errors.Join(err, r.real.Down(syscall.SIGKILL))
+	}
+	return nil
 }
 
 func (r *schemaRegistry) close() error {
 	err := r.server.Close()
 	r.serving.Wait()
+	if r.real != nil {
+		return errors.Join(err, r.real.Down(syscall.SIGKILL))
+	}
 	r.fake.Close()
 	return err
 }
@@ -54,10 +97,10 @@ func (r *schemaRegistry) close() error {
 func (r *schemaRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	how := r.down.Load()
 	if how == nil {
-		r.fake.Handler().ServeHTTP(w, req)
+		r.answers.ServeHTTP(w, req)
 		return
 	}
-	r.asked.Add(1)
+	defer r.count(req)
 	switch *how {
 	case "503":
 		http.Error(w, "starting", http.StatusServiceUnavailable)
@@ -70,17 +113,87 @@ func (r *schemaRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// injectRegistry has the registry fail while the Task API and a bridge, which know
-// its schemas, are killed: what starts then knows none.
-func injectRegistry(y *system, _ context.Context) (fault, error) {
-	how := outages()[(y.turns["registry"]+int(y.Seed))%len(outages())]
+// count counts a request that failed, when it is over for whoever asked.
+func (r *schemaRegistry) count(req *http.Request) {
+	if strings.HasPrefix(req.UserAgent(), "taskwire-bridge") {
+		r.unread.Add(1)
+		return
+	}
+	r.unregistered.Add(1)
+}
+
+// outages are how it fails. The one in memory answers that it is starting, cuts
+// connections, is silent, or answers as another server.
+func (r *schemaRegistry) outages() []string {
+	if r.real != nil {
+		return []string{"killed", "stopped"}
+	}
+	return []string{"503", "cut", "hang", "404"}
+}
+
+func (r *schemaRegistry) fail(how string) error {
+	switch how {
+	case "killed":
+		return r.real.Down(syscall.SIGKILL)
+	case "stopped":
+		return r.real.Signal(syscall.SIGSTOP)
+	}
+	r.down.Store(&how)
+	return nil
+}
+
+// heal ends an outage; a real one that was killed takes its time to start.
+func (r *schemaRegistry) heal() error {
+	r.down.Store(nil)
+	if r.real == nil {
+		return nil
+	}
+	return errors.Join(r.real.Signal(syscall.SIGCONT), r.real.Up())
+}
+
+// awaitReady returns when it answers.
+func (r *schemaRegistry) awaitReady(ctx context.Context) error {
+	if r.real == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for child.Ready(ctx, r.ready) != nil {
+		if retry.Pause(ctx, 100*time.Millisecond) != nil {
+			return errors.New("the Schema Registry does not answer: see registry.log")
+		}
+	}
+	return nil
+}
+
+// injectRegistry has the registry fail while processes start that then know none of its
+// schemas: first all bridges, for which a Task API that has registered its schema goes on
+// to write records in Avro; then a Task API. It lasts until one of them has asked in vain.
+func injectRegistry(y *system, ctx context.Context) (fault, error) {
+	turn, r := y.turns["registry"], y.registry
 	y.turns["registry"]++
-	y.registry.down.Store(&how)
-	api, b := y.program("taskapi"), y.bridges[y.rand.IntN(y.bridgeCount())]
-	y.hit[api], y.hit[b] = true, true
-	up := func() error { return errors.Join(api.Up(), b.Up()) }
-	return fault{target: fmt.Sprintf("registry %s, taskapi and %s start", how, b.name), last: y.between(1500, 4500),
-		heal: func() error { y.registry.down.Store(nil); return nil }}, errors.Join(api.Down(syscall.SIGKILL), b.Down(syscall.SIGKILL), up())
+	how := r.outages()[(turn+int(y.Seed))%len(r.outages())]
+	start, failed := slices.Clone(y.bridges[:y.bridgeCount()]), &r.unread
+	if turn%2 == 1 {
+		start, failed = []*program{y.program("taskapi")}, &r.unregistered
+	}
+	before, errs, names := failed.Load(), []error{r.fail(how)}, []string{}
+	for _, p := range start {
+		y.hit[p] = true
+		errs, names = append(errs, p.Down(syscall.SIGKILL)), append(names, p.name)
+	}
+	for _, p := range start {
+		errs = append(errs, p.Up())
+	}
+	return fault{target: fmt.Sprintf("registry %s, %s start", how, strings.Join(names, " and ")), last: y.between(500, 2500), heal: func() error {
+		for range 450 { // a bridge must have taken the place of its own past, which the group waits for
+			if failed.Load() > before || retry.Pause(ctx, 100*time.Millisecond) != nil {
+				break
+			}
+		}
+		_ = retry.Pause(ctx, time.Second) // for what they make of it
+		return r.heal()
+	}}, errors.Join(errs...)
 }
 
 // encoded are the settings of a program that writes or reads events.
@@ -89,60 +202,4 @@ func (y *system) encoded() []string {
 		return nil
 	}
 	return []string{"EVENT_ENCODING=avro", "SCHEMA_REGISTRY_URL=" + y.registry.url}
-}
-
-// taskEvent is the data of a record in Avro, with the members of its JSON in order.
-type taskEvent struct {
-	TaskID  string  `avro:"task_id" json:"task_id"`
-	Title   string  `avro:"title" json:"title"`
-	Status  string  `avro:"status" json:"status"`
-	OwnerID *string `avro:"owner_id" json:"owner_id"`
-}
-
-var taskSchema = sync.OnceValue(func() *avro.Schema { return avro.MustParse(schemas.TaskEvent) })
-
-// readBinary reads a record in binary mode, without the code under test. ok is false for
-// what is no event of a task.
-func readBinary(headers []protocol.Header, value []byte) (e cloudEvent, isAvro, ok bool) {
-	contentType := ""
-	for _, h := range headers {
-		text := string(h.Value)
-		switch h.Key {
-		case "ce_id":
-			e.ID = text
-		case "ce_source":
-			e.Source = text
-		case "ce_type":
-			e.Type = text
-		case "ce_subject":
-			e.Subject = text
-		case "ce_correlationid":
-			e.Nonce = text
-		case "ce_taskversion":
-			if _, err := fmt.Sscan(text, &e.Version); err != nil {
-				return e, false, false
-			}
-		case "content-type":
-			contentType = text
-		}
-	}
-	if e.ID == "" || contentType != "application/avro" {
-		e.Data = value
-		return e, false, e.ID != ""
-	}
-	if len(value) < 5 || value[0] != 0 || binary.BigEndian.Uint32(value[1:]) == 0 {
-		return e, true, false
-	}
-	var d taskEvent
-	if rest, err := taskSchema().Decode(value[5:], &d); err != nil || len(rest) > 0 {
-		return e, true, false
-	}
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(d) != nil {
-		return e, true, false
-	}
-	e.Data = bytes.TrimSuffix(text.Bytes(), []byte("\n"))
-	return e, true, true
 }

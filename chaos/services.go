@@ -46,7 +46,7 @@ func (y *system) startServices(ctx context.Context) error {
 		return err
 	}
 	if y.Encoding == "avro" {
-		if y.registry, err = newRegistry(); err != nil {
+		if err := y.startRegistry(ctx); err != nil {
 			return err
 		}
 	}
@@ -253,11 +253,16 @@ subscriptions:
 `, topic, auditGroup, audit, modes[0], secret, noticeGroup, notify, modes[1], strings.Join(noticeTypes, ", "), secret)
 }
 
-// awaitReady returns when the API, a bridge and the auditor are ready.
+// awaitReady returns when the API, the bridges and the auditor are ready: the embedded
+// broker never forgets a member of a group that is killed while it joins the first time.
 func (y *system) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, name := range []string{"taskapi", "bridge-1", "auditor"} {
+	names := []string{"taskapi", "auditor"}
+	for _, b := range y.bridges[:y.bridgeCount()] {
+		names = append(names, b.name)
+	}
+	for _, name := range names {
 		// A child that ends is restarted: it is not waited for by child.Process.
 		for !y.ready(ctx, name) {
 			if retry.Pause(ctx, 50*time.Millisecond) != nil {

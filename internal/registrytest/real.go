@@ -28,10 +28,9 @@ const (
 type Real struct {
 	URL string // of the API that is compatible with Confluent's; unchanged by Restart
 
-	opts Options
-	home string
-	addr string
-	jvm  *child.Process
+	dir string
+	cmd *exec.Cmd // as Command has made it
+	jvm *child.Process
 }
 
 // Options say how a real registry runs.
@@ -42,20 +41,37 @@ type Options struct {
 	Progress io.Writer // progress of a download, which takes a while
 }
 
-// OpenReal downloads the registry if necessary and returns when it answers.
-func OpenReal(ctx context.Context, opts Options) (*Real, error) {
-	if _, err := exec.LookPath("java"); err != nil {
-		return nil, errors.New("no java on the PATH: the Schema Registry needs a Java runtime of version 17 or newer, install one (Debian: apt-get install openjdk-17-jre-headless)")
+// Command returns what runs a registry, and its URL. It downloads the registry if
+// necessary.
+func Command(ctx context.Context, opts Options) (cmd *exec.Cmd, url string, err error) {
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, "", errors.New("no java on the PATH: the Schema Registry needs a Java runtime of version 17 or newer, install one (Debian: apt-get install openjdk-17-jre-headless)")
 	}
 	home, err := Fetch(ctx, opts.Progress)
 	if err != nil {
+		return nil, "", err
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", opts.Port)
+	if opts.Port == 0 {
+		addr = freeport.Addr()
+	}
+	_, port, _ := strings.Cut(addr, ":")
+	cmd = exec.Command(java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+		"-jar", filepath.Join(home, "apicurio-registry-app-"+Version+"-runner.jar"))
+	cmd.Dir = opts.Dir
+	cmd.Env = append(os.Environ(), "APICURIO_STORAGE_KIND=kafkasql", "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="+strings.Join(opts.Brokers, ","),
+		"QUARKUS_HTTP_HOST=127.0.0.1", "QUARKUS_HTTP_PORT="+port)
+	return cmd, "http://" + addr + "/apis/ccompat/v7", nil
+}
+
+// OpenReal downloads the registry if necessary and returns when it answers.
+func OpenReal(ctx context.Context, opts Options) (*Real, error) {
+	cmd, url, err := Command(ctx, opts)
+	if err != nil {
 		return nil, err
 	}
-	r := &Real{opts: opts, home: home, addr: fmt.Sprintf("127.0.0.1:%d", opts.Port)}
-	if opts.Port == 0 {
-		r.addr = freeport.Addr()
-	}
-	r.URL = "http://" + r.addr + "/apis/ccompat/v7"
+	r := &Real{URL: url, dir: opts.Dir, cmd: cmd}
 	return r, r.Restart(ctx)
 }
 
@@ -77,16 +93,12 @@ func StartReal(t testing.TB, brokers []string) *Real {
 	return r
 }
 
-func (r *Real) log() string { return filepath.Join(r.opts.Dir, "registry.log") }
+func (r *Real) log() string { return filepath.Join(r.dir, "registry.log") }
 
 // Restart starts it again, after Stop, with the same address and schemas.
 func (r *Real) Restart(ctx context.Context) error {
-	_, port, _ := strings.Cut(r.addr, ":")
-	cmd := exec.Command("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
-		"-jar", filepath.Join(r.home, "apicurio-registry-app-"+Version+"-runner.jar"))
-	cmd.Dir = r.opts.Dir
-	cmd.Env = append(os.Environ(), "APICURIO_STORAGE_KIND=kafkasql", "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="+strings.Join(r.opts.Brokers, ","),
-		"QUARKUS_HTTP_HOST=127.0.0.1", "QUARKUS_HTTP_PORT="+port)
+	cmd := exec.Command(r.cmd.Path, r.cmd.Args[1:]...) // one is run only once
+	cmd.Dir, cmd.Env = r.cmd.Dir, r.cmd.Env
 	var err error
 	if r.jvm, err = child.Start(cmd, r.log()); err != nil {
 		return err
