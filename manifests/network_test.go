@@ -119,7 +119,9 @@ func (w *world) flows() []string {
 			add(name, "collector", 4318)
 		}
 	}
-	add("bridge", "taskapi", 8000)
+	if w.tried() {
+		add("bridge", "taskapi", 8000)
+	}
 	for _, o := range others {
 		if o.namespace != registry || !w.walled(o) {
 			add(o.name, "taskapi", 8000)

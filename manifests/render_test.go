@@ -115,6 +115,7 @@ func combinations() map[string][]string {
 	all["kafka-dev+postgres-dev+autoscale"] = []string{"overlays/kind", "components/postgres-dev", "components/autoscale"}
 	all["kafka-dev+schema-registry"] = []string{"overlays/kind", "components/schema-registry"}
 	all["strimzi+schema-registry"] = []string{"base", "components/strimzi", "components/schema-registry", "components/postgres-cnpg", "components/keda", "components/monitoring"}
+	all["tls-sasl+try-it"] = []string{"base", "components/strimzi", "components/auth", "components/try-it", "components/tls-sasl"}
 	all["kafka-dev+traces"] = []string{"overlays/kind", "components/traces"}
 	all["serverless+traces"] = []string{"overlays/serverless", "components/traces"}
 	all["strimzi+postgres-cnpg"] = []string{"base", "components/strimzi", "components/postgres-cnpg"}

@@ -351,21 +351,6 @@ func (w *world) unserved(address string) (f findings) {
 	return f
 }
 
-// unknownToConsole: the bridge has the addresses of its pages Try it and Audit.
-func unknownToConsole(w *world) (f findings) {
-	for _, l := range w.ours() {
-		if l.program != "bridge" {
-			continue
-		}
-		for variable, name := range map[string]string{"TASKAPI_URL": "taskapi", "AUDITOR_URL": "auditor"} {
-			address := l.value(variable)
-			f.addIf(!regexp.MustCompile("^http://"+name+`[:.][^@]*/$`).MatchString(address), "%s: %s is %q, want the address of %s", l, variable, address, name)
-			f = append(f, w.unserved(address)...)
-		}
-	}
-	return f
-}
-
 // unknownToKubectl: the names in the kubectl lines of the documents exist.
 func unknownToKubectl(w *world) (f findings) {
 	pod := w.has("StatefulSet", kafka, "task-events-kafka") || w.has("Kafka", kafka, "task-events") && w.has("KafkaNodePool", kafka, "kafka")

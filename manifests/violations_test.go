@@ -17,8 +17,8 @@ type violation struct {
 const container = "spec.template.spec.containers.0"
 
 // inNoOverlay has the combination in which a component is checked: the host of an
-// Ingress is the user's, and so is the choice of Avro and of a collector.
-var inNoOverlay = map[string]string{"components/ingress": "tls-sasl+ingress+httproute", "components/schema-registry": "strimzi+schema-registry", "components/traces": "kafka-dev+traces"}
+// Ingress is the user's, and so is the choice of Avro, of a collector and of trials.
+var inNoOverlay = map[string]string{"components/ingress": "tls-sasl+ingress+httproute", "components/schema-registry": "strimzi+schema-registry", "components/traces": "kafka-dev+traces", "components/try-it": "tls-sasl+try-it"}
 
 // violations by the overlay, or the component, they are planted in.
 var violations = map[string][]violation{
@@ -114,13 +114,11 @@ var violations = map[string][]violation{
 		{"settings", "v1/ConfigMap bridge-*", "data.bridge~yaml", "subscriptions: [{name: audit, group: audit-service, sink: 'http://auditor:8003/', retries: 3}]"},
 		{"sinks", "v1/ConfigMap bridge-*", "data.bridge~yaml", "topic: task-events\nsubscriptions: [{name: audit, group: audit-service, sink: 'http://auditor:8002/'}]"},
 		{"sinks", "v1/ConfigMap bridge-*", "data.bridge~yaml", "topic: task-events\nsubscriptions: [{name: audit, group: audit-service, sink: 'http://archive:8003/'}]"},
-		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", nil},
-		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://taskapi:9000/"},
+		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", nil},
 		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", "http://notifier:8002/"},
 		{"console", "apps/v1/Deployment bridge", container + ".env.AUDITOR_URL", "http://auditor.taskwire.svc.cluster.local/"},
-		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "", nil},
-		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.podSelector", map[string]any{}},
-		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.egress.0.to", nil},
+		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://taskapi:8000/"},
+		{"network", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://taskapi:8000/"},
 		{"topics", "apps/v1/Deployment taskapi", container + ".env.KAFKA_CREATE_TOPICS", "false"},
 		{"topics", "apps/v1/Deployment taskapi", container + ".env.KAFKA_TOPIC", "tasks"},
 		{"bootstrap", "apps/v1/Deployment taskapi", container + ".env.KAFKA_BOOTSTRAP_SERVERS", "kafka:9092"},
@@ -218,6 +216,14 @@ var violations = map[string][]violation{
 		{"outside", "gateway.networking.k8s.io/v1/HTTPRoute taskapi", "spec.rules.0.backendRefs.0.port", 9000},
 		{"outside", "gateway.networking.k8s.io/v1/HTTPRoute taskapi", "spec.parentRefs.0.sectionName", "http"},
 		{"outside", "apps/v1/Deployment taskapi", container + ".env.API_TOKENS_FILE", nil},
+	},
+	"components/try-it": {
+		{"console", "apps/v1/Deployment bridge", container + ".env.ADMIN_TOKEN_FILE", nil},
+		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://taskapi:9000/"},
+		{"console", "apps/v1/Deployment bridge", container + ".env.TASKAPI_URL", "http://auditor:8003/"},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "", nil},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.podSelector", map[string]any{}},
+		{"network", "networking.k8s.io/v1/NetworkPolicy bridge-to-taskapi", "spec.egress.0.to", nil},
 	},
 	"components/traces": {
 		{"traces", "apps/v1/Deployment notifier", container + ".env.OTEL_EXPORTER_OTLP_ENDPOINT", nil},
