@@ -293,6 +293,18 @@ func TestHostileTextsAreInert(t *testing.T) {
 	}
 }
 
+// An event that waits for a schema says so in the flow and on its own page, with the reason.
+func TestAnEventWithoutItsSchema(t *testing.T) {
+	b := newBench(t, nil)
+	b.steps.Add(journal.Step{Kind: journal.Received, At: time.Now(), Subscription: "audit", Topic: "task-events", Event: "e1"})
+	b.steps.Add(journal.Step{Kind: journal.Undecoded, At: time.Now(), Subscription: "audit", Topic: "task-events", Event: "e1", Error: "schema 7 is not known: status 503"})
+	for path, want := range map[string]string{"/": "waits for its schema", "/console/event/task-events/0/0": "waits for the schema of its data"} {
+		if body := b.ask("GET", path, "").text; !strings.Contains(body, want) || !strings.Contains(body, "schema 7 is not known") {
+			t.Errorf("%s does not say %q and why", path, want)
+		}
+	}
+}
+
 func TestABasePath(t *testing.T) {
 	b := newBench(t, func(cfg *console.Config) { cfg.Base = "/bridge" })
 	for _, path := range []string{"/bridge/", "/"} { // a proxy cuts it off, or does not

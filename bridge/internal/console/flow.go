@@ -132,6 +132,8 @@ func chipOf(s *journal.Step) chip {
 	switch s.Kind {
 	case journal.Received:
 		out.State, out.Text = "waiting", "waiting"
+	case journal.Undecoded:
+		out.State, out.Text = "waiting", "waits for its schema"
 	case journal.Filtered:
 		out.State, out.Text = "filtered", "not wanted"
 	case journal.DeadLetter:

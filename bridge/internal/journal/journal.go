@@ -16,11 +16,12 @@ import (
 // Kind is what happened.
 type Kind string
 
-// Kinds. The first four are of events; the others say that something changed which
+// Kinds. The first five are of events; the other says that something changed which
 // is to be looked up.
 const (
 	Received   Kind = "received" // it waits for its turn
 	Filtered   Kind = "filtered" // the subscription does not want it
+	Undecoded  Kind = "schema"   // the schema of its data is not known
 	Attempted  Kind = "attempt"
 	DeadLetter Kind = "deadletter" // written to the dead-letter topic
 	Changed    Kind = "changed"    // a pause, a job on dead letters

@@ -129,7 +129,11 @@ func (p *partition) decodeHead(it *item, now time.Time) bool {
 		if beingFetched(err) {
 			return false
 		}
+		news := it.first.IsZero()
 		it.fail(err, now)
+		if news {
+			p.noteUndecoded(it, now)
+		}
 		p.sub.schemaless.Do(func() {
 			p.sub.log.Warn("event waits for its schema, key blocked", append(p.attrs(it), "failing_for", it.failingFor(now), "err", err)...)
 		})

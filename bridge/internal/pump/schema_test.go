@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
+	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/registry"
@@ -159,7 +160,7 @@ func TestDataInAvroIsPostedAsJSON(t *testing.T) {
 func TestARegistryThatIsDown(t *testing.T) {
 	l, sink := newLibrary(t), newReader(t)
 	b := setup(t, sink.server.URL)
-	b.cfg.Schemas, b.cfg.Attempts, b.cfg.For = l.schemas, 1, time.Millisecond
+	b.cfg.Schemas, b.cfg.Attempts, b.cfg.For, b.cfg.Journal = l.schemas, 1, time.Millisecond, journal.New()
 	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id); return err == nil })
 	other := `{"type":"record","name":"Other","fields":[{"name":"x","type":"string"}]}`
 	l.down.Store(true)
@@ -186,6 +187,16 @@ func TestARegistryThatIsDown(t *testing.T) {
 	}
 	if letters := b.letters(); len(letters) != 0 {
 		t.Errorf("%d dead letters, want none", len(letters))
+	}
+	var waited []string
+	steps, _ := b.cfg.Journal.After(0, 100, nil)
+	for _, step := range steps {
+		if step.Kind == journal.Undecoded && strings.Contains(step.Error, "503") {
+			waited = append(waited, step.Event)
+		}
+	}
+	if diff := cmp.Diff([]string{"unknown 1"}, waited); diff != "" {
+		t.Errorf("the journal says what waits, once (-want +got):\n%s", diff)
 	}
 }
 

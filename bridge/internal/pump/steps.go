@@ -43,6 +43,16 @@ func (p *partition) noteReceived(it *item) {
 	p.sub.cfg.Journal.Add(p.step(it, journal.Received, it.received))
 }
 
+// noteUndecoded is called once for a head that waits for its schema, and why.
+func (p *partition) noteUndecoded(it *item, now time.Time) {
+	if p.sub.cfg.Journal == nil {
+		return
+	}
+	s := p.step(it, journal.Undecoded, now)
+	s.Error = it.err.Error()
+	p.sub.cfg.Journal.Add(s)
+}
+
 // noteAttempts is called when the post is settled: an event that is tried again has
 // a time for that.
 func (p *partition) noteAttempts(r *post, now time.Time) {
