@@ -127,6 +127,8 @@ func TestPayloadsAreHidden(t *testing.T) {
 	b.visit("/console/deadletters/refused/0/0")
 	b.look("53-hidden-letter")
 
+	b.besiege(s)
+
 	session := signIn(t, s)
 	for path, got := range crawl(t, s, session) {
 		if strings.Contains(got, "zqzq") || strings.Contains(got, "7a 71 7a 71") || strings.Contains(got, "enF6c") {

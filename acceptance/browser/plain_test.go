@@ -29,6 +29,7 @@ const idle = `(() => {
 // plain holds the page that is shown to what a reader without JavaScript needs.
 func (b *tab) plain(where string, needsScript bool) {
 	b.Helper()
+	b.awaitThat(`document.readyState === "complete"`)
 	if found := must[string](b, idle); found != "" {
 		b.Errorf("%s, without JavaScript: it does nothing, or is empty:\n%s", where, found)
 	}

@@ -39,6 +39,7 @@ func consoleFromEnv(r *env.Reader) Console {
 		r.URL("AUDITOR_URL", "")
 	}
 	c.Auditor, _, _ = strings.Cut(c.Auditor, "?") // the token of a sink is not for readers
+	c.TaskAPI, _, _ = strings.Cut(c.TaskAPI, "?")
 	base := r.String("BASE_PATH", "")
 	c.Base = strings.TrimSuffix(base, "/")
 	if base != "" && (!strings.HasPrefix(base, "/") || strings.ContainsFunc(base, notOfPath) || strings.Contains(base, "//")) {

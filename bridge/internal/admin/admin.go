@@ -106,6 +106,7 @@ func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.S
 func write(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(v) // it fails only when the client is gone

@@ -140,7 +140,7 @@ type Query struct {
 
 var (
 	errQuery = errors.New("want subscription, and if you like id, type, reason, status, key, since, until (RFC 3339), done=true, payload=true, limit (1 to 1000), after (the next of the page before)")
-	errBusy  = errors.New("others are reading dead letters; try again")
+	ErrBusy  = errors.New("others are reading dead letters; try again")
 )
 
 func query(q url.Values) (Query, error) {
@@ -162,6 +162,16 @@ type Reader chan struct{}
 // NewReader returns one; all who read letters share it.
 func NewReader() Reader { return make(Reader, readers) }
 
+// Enter takes one of the places of those who read; ok is false when there is none.
+func (reading Reader) Enter() (leave func(), ok bool) {
+	select {
+	case reading <- struct{}{}:
+		return func() { <-reading }, true
+	default:
+		return nil, false
+	}
+}
+
 // ReadLetters fills a page, as far as it is shown.
 func (c Config) ReadLetters(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
 	p, err := c.Letters.read(ctx, s, q)
@@ -178,12 +188,11 @@ func (reading Reader) read(ctx context.Context, s *pump.Subscription, q Query) (
 	if !ok {
 		return nil, errQuery
 	}
-	select {
-	case reading <- struct{}{}:
-		defer func() { <-reading }()
-	default:
-		return nil, errBusy
+	leave, ok := reading.Enter()
+	if !ok {
+		return nil, ErrBusy
 	}
+	defer leave()
 	p := &Page{Letters: []Letter{}}
 	return p, p.read(ctx, s, q, partition, offset)
 }
@@ -204,7 +213,7 @@ func (c Config) list(w http.ResponseWriter, r *http.Request, subs func() []*pump
 		}
 		p, err := c.ReadLetters(r.Context(), s, q)
 		switch {
-		case errors.Is(err, errBusy):
+		case errors.Is(err, ErrBusy):
 			w.Header().Set("Retry-After", "1")
 			httpd.WriteProblem(w, httpd.Problem{Status: http.StatusServiceUnavailable, Detail: err.Error()})
 		case err != nil:

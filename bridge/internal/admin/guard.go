@@ -21,7 +21,22 @@ func (c Config) guard(next http.Handler) http.Handler {
 func (c Config) FromHere(next http.Handler) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not control the bridge"))
-	return c.Hosts.Guard(origin.Handler(next), "call the bridge by an address, as localhost, or by a name that ADMIN_HOSTS lists")
+	return c.Hosts.Guard(origin.Handler(ownReads(next)), "call the bridge by an address, as localhost, or by a name that ADMIN_HOSTS lists")
+}
+
+// ownReads refuses reads for pages of other sites. They could not see the answer, but
+// they could hold streams open, have topics and the audit log searched, and learn from
+// the time that takes. A link leads here all the same: that opens a page of its own.
+func ownReads(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		site := r.Header.Get("Sec-Fetch-Site")
+		link := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+		if (site == "cross-site" || site == "same-site") && isRead(r) && !link {
+			refuse(http.StatusForbidden, "a page of another site may only link to the bridge")(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Authorized passes on what the caller may do: with a token everything, without
@@ -42,6 +57,9 @@ func (c Config) Authorized(next http.Handler, refused http.HandlerFunc) http.Han
 		}
 	})
 }
+
+// Reader reports whether the caller may read.
+func (c Config) Reader(r *http.Request) bool { return c.Token == nil || c.allows(r) }
 
 // Operator reports whether the caller may do more than read.
 func (c Config) Operator(r *http.Request) bool {

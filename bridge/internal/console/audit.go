@@ -323,7 +323,10 @@ type version struct {
 // change is a member of the data that differs from the version before.
 type change struct{ Name, Before, After string }
 
-const maxShown = 500 // versions of a history that are shown
+const (
+	maxShown   = 500 // versions of a history that are shown
+	maxChanges = 50  // and of each of them
+)
 
 func (c *Console) auditTask(w http.ResponseWriter, r *http.Request) {
 	if c.auditor == nil {
@@ -367,15 +370,18 @@ func differences(before, now map[string]json.RawMessage) []change {
 	var out []change
 	for name, v := range now {
 		if was, there := before[name]; there && !bytes.Equal(was, v) || !there && string(v) != "null" {
-			out = append(out, change{clean(name), cut(was), cut(v)})
+			out = append(out, change{brief(name), cut(was), cut(v)})
 		}
 	}
 	for name, was := range before {
 		if _, there := now[name]; !there {
-			out = append(out, change{clean(name), cut(was), ""})
+			out = append(out, change{brief(name), cut(was), ""})
 		}
 	}
 	slices.SortFunc(out, func(a, b change) int { return strings.Compare(a.Name, b.Name) })
+	if more := len(out) - maxChanges; more > 0 {
+		out = append(out[:maxChanges], change{Name: "… and " + count(more) + " more"})
+	}
 	return out
 }
 
@@ -409,8 +415,8 @@ func (c *Console) auditEntry(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, http.StatusBadGateway, "The line of the audit log cannot be read.")
 		return
 	}
-	text := clean(string(line))
-	c.show(w, r, http.StatusOK, "audit-entry", "Audit", map[string]any{"Entry": e, "Line": text, "Odd": text != string(line), "Seq": r.PathValue("seq"), "Hidden": c.hidden()})
+	text := long(string(line))
+	c.show(w, r, http.StatusOK, "audit-entry", "Audit", map[string]any{"Entry": e, "Line": text, "Odd": text != string(line) && len(line) <= maxText, "Seq": r.PathValue("seq"), "Hidden": c.hidden()})
 }
 
 // passOn answers with what the auditor says, as plain bytes: nothing of it is ever

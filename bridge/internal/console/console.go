@@ -99,7 +99,7 @@ func (c *Console) Handler(next http.Handler) http.Handler {
 		if ok && c.cfg.Base != "" && strings.HasPrefix(path, "/") {
 			original := r
 			r = r.Clone(r.Context())
-			r.URL.Path, r.URL.RawPath = path, ""
+			r.URL.Path, r.URL.RawPath = path, strings.TrimPrefix(r.URL.RawPath, c.cfg.Base) // which has no letter that is escaped
 			defer func() { original.Pattern = r.Pattern }()
 		}
 		if p := r.URL.Path; p == "/" || p == "/events" || strings.HasPrefix(p, "/console/") || strings.HasPrefix(p, "/_/") {

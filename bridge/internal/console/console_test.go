@@ -313,6 +313,11 @@ func TestABasePath(t *testing.T) {
 			t.Errorf("%s: addresses lack the base path", path)
 		}
 	}
+	for _, path := range []string{"/bridge/console/subscriptions/a%2Fb", "/console/subscriptions/a%2Fb"} {
+		if body := b.ask("GET", path, "").text; !strings.Contains(body, "There is no subscription with this name.") {
+			t.Errorf("%s: a slash in a name ends it: %.200s", path, body)
+		}
+	}
 	if got := b.ask("GET", "/bridgework/", "").text; got != "the admin API" {
 		t.Errorf("another path: %q", got)
 	}
@@ -336,7 +341,7 @@ func TestAssets(t *testing.T) {
 }
 
 // stream opens /events over a real connection.
-func stream(t *testing.T, url, last string) (*bufio.Reader, func()) {
+func stream(t *testing.T, url, last string, lines ...string) (*bufio.Reader, func()) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events", nil)
 	if err != nil {
@@ -344,6 +349,10 @@ func stream(t *testing.T, url, last string) (*bufio.Reader, func()) {
 	}
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
+	}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req) //nolint:bodyclose // the returned function closes it

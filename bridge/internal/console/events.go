@@ -24,7 +24,8 @@ const (
 //	event: steps, data: [{step}, ...]   id: BOOT-NUMBER of the last one
 //	event: gap, data: {"from": NUMBER}  what came before is not known any more, or was too much
 //
-// A client that is too slow is cut off and resumes at its last id.
+// A client that is too slow is cut off and resumes at its last id; one that has signed
+// out, or whose token was revoked, is cut off for good.
 func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 	ctx, leave, ok := c.streams.Join(r.Context())
 	if !ok {
@@ -45,11 +46,11 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			if s.send("event: tick\ndata: {}\n\n") != nil {
+			if !c.cfg.Admin.Reader(r) || s.send("event: tick\ndata: {}\n\n") != nil {
 				return
 			}
 		case <-wake:
-			if s.steps() != nil || retry.Pause(ctx, gather) != nil {
+			if !c.cfg.Admin.Reader(r) || s.steps() != nil || retry.Pause(ctx, gather) != nil {
 				return
 			}
 		}

@@ -22,6 +22,7 @@ import (
 const (
 	flowRows   = 100
 	lookUpTime = 5 * time.Second
+	maxHeaders = 200 // of a record that are shown
 )
 
 // lane is a subscription in the line on top of the flow, and in the list of them.
@@ -276,14 +277,14 @@ func (c *Console) content(r *http.Request, rec event.Record) content {
 		return out
 	}
 	out.Pretty, out.Hex = pretty(rec.Value), hexdump(rec.Value)
-	for _, h := range rec.Headers {
-		out.Headers = append(out.Headers, header{clean(h.Key), clean(string(h.Value))})
+	for _, h := range rec.Headers[:min(len(rec.Headers), maxHeaders)] {
+		out.Headers = append(out.Headers, header{brief(h.Key), brief(string(h.Value))})
 	}
 	e, _, err := event.FromRecord(rec)
 	if out.IsEvent = err == nil; out.IsEvent {
 		out.Event = e
 	} else {
-		out.Problem = clean(err.Error())
+		out.Problem = brief(err.Error())
 	}
 	return out
 }

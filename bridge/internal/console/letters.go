@@ -171,6 +171,9 @@ func (d *lettersData) fill(p *admin.Page) {
 func facets(counted map[string]int) []facet {
 	var all []facet
 	for v, n := range counted {
+		if len(v) > maxBrief {
+			continue // nobody filters by that
+		}
 		all = append(all, facet{v, n})
 	}
 	slices.SortFunc(all, func(a, b facet) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Value, b.Value)) })
@@ -212,6 +215,12 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, http.StatusNotFound, "There is no such dead letter.")
 		return
 	}
+	leave, ok := c.cfg.Admin.Letters.Enter() // it scans the topic
+	if !ok {
+		c.fail(w, r, http.StatusServiceUnavailable, sentence(admin.ErrBusy))
+		return
+	}
+	defer leave()
 	box := s.Mailbox()
 	at.topic = box.Topic
 	rec, err := readOne(r.Context(), box, at)
@@ -239,7 +248,7 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 			if c.cfg.Admin.HidePayloads {
 				value = deliver.WithoutAnswer(value)
 			}
-			d.Dead = append(d.Dead, header{clean(h.Key), clean(value)})
+			d.Dead = append(d.Dead, header{brief(h.Key), brief(value)})
 		}
 	}
 	if l.Letter.Topic == box.Source && rec.Key != nil {
@@ -252,7 +261,7 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 
 // whyDead is the reason in a sentence.
 func whyDead(l deadletter.Letter) string {
-	e := clean(l.Error)
+	e := brief(l.Error)
 	switch l.Reason {
 	case deadletter.Rejected:
 		return "The sink refused the event: " + e + "."

@@ -20,7 +20,7 @@ import (
 
 func words() template.FuncMap {
 	return template.FuncMap{
-		"clean": clean, "stamp": stamp, "utc": utc, "clock": clock, "ago": ago, "short": short, "took": took, "seconds": seconds, "count": countAny, "esc": url.PathEscape, "query": url.QueryEscape,
+		"clean": brief, "stamp": stamp, "utc": utc, "clock": clock, "ago": ago, "short": short, "took": took, "seconds": seconds, "count": countAny, "esc": url.PathEscape, "query": url.QueryEscape,
 		"add": func(a, b int64) int64 { return a + b }, "dict": dict, "join": strings.Join, "plural": func(n any, one, many string) string { return plural(whole(n), one, many) },
 	}
 }
@@ -140,13 +140,55 @@ func dict(pairs ...any) map[string]any {
 	return m
 }
 
+const (
+	maxBrief = 2 << 10  // bytes of an id, an error or the value of a header
+	maxText  = 64 << 10 // bytes of a record or a line
+	maxDepth = 32       // of JSON that is set out: each level makes all lines in it longer
+)
+
+// brief is clean text that fits a line or two of a page.
+func brief(s string) string {
+	if len(s) > maxBrief {
+		return clean(s[:maxBrief]) + "… (" + plural(len(s), "byte", "bytes") + ")"
+	}
+	return clean(s)
+}
+
+// long is clean text that fits a page.
+func long(s string) string {
+	if len(s) > maxText {
+		return clean(s[:maxText]) + fmt.Sprintf("\n… the first %s of %s bytes are shown", count(maxText), count(len(s)))
+	}
+	return clean(s)
+}
+
 // pretty is JSON with line breaks, its numbers as they are; anything else is as it is.
 func pretty(text []byte) string {
 	var out bytes.Buffer
-	if json.Indent(&out, text, "", "  ") != nil {
-		return clean(string(text))
+	if len(text) > maxText || depth(text) > maxDepth || json.Indent(&out, text, "", "  ") != nil {
+		return long(string(text))
 	}
 	return clean(out.String())
+}
+
+// depth is how many arrays and objects of JSON are within each other.
+func depth(text []byte) (deepest int) {
+	level, inText := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case inText && c == '\\':
+			i++
+		case c == '"':
+			inText = !inText
+		case inText:
+		case c == '{' || c == '[':
+			level++
+			deepest = max(deepest, level)
+		case c == '}' || c == ']':
+			level--
+		}
+	}
+	return deepest
 }
 
 const maxHex = 16 << 10

@@ -15,9 +15,10 @@ function length(s) { // as the server writes it
   if (s < 259200) return Math.round(s / 3600) + " h";
   return Math.round(s / 86400) + " days";
 }
+let ahead = Date.now() - Date.parse(root.dataset.now); // how far the clock here is before the server's
 function tellTimes() {
   for (const t of $$("time[data-ago]")) {
-    const s = (Date.now() - Date.parse(t.dateTime)) / 1000;
+    const s = (Date.now() - ahead - Date.parse(t.dateTime)) / 1000;
     const text = Math.abs(s) < 1 ? (s < 0 ? "now" : "just now") : s < 0 ? "in " + length(-s) : length(s) + " ago";
     if (t.textContent !== text) t.textContent = text;
   }
@@ -81,6 +82,7 @@ async function refresh() {
   running = true; asked = false; last = Date.now();
   try {
     const next = await page();
+    ahead = Date.now() - Date.parse(next.documentElement.dataset.now);
     if (frozen) return;
     for (const part of $$("[data-live]")) {
       const with_ = next.getElementById(part.id);
@@ -123,25 +125,38 @@ function announce(n) {
   announced = Date.now(); counted = 0;
 }
 if ($("[data-live]")) {
-  const stream = new EventSource(base + "/events?after=" + root.dataset.boot + "-" + root.dataset.last);
   const connection = $("#connection");
-  let lost = 0;
-  stream.onopen = () => { clearTimeout(lost); lost = 0; if (!connection.hidden) { connection.hidden = true; soon(); } };
-  stream.onerror = () => { lost ||= setTimeout(() => { connection.hidden = false; }, 3000); };
-  stream.addEventListener("steps", (e) => {
-    const steps = JSON.parse(e.data);
-    const arrived = steps.filter((s) => s.kind === "received");
-    if ($("[data-empty]") && arrived.length && !frozen) {
-      const s = arrived[0];
-      location.assign(`${base}/console/event/${encodeURIComponent(s.topic)}/${s.partition}/${s.offset}`);
-      return;
-    }
-    announce(new Set(arrived.map((s) => s.partition + "/" + s.offset)).size);
-    soon();
-    setTimeout(() => soon(), 1500); // what follows from it: the commit
-  });
-  stream.addEventListener("gap", () => soon());
-  stream.addEventListener("tick", () => soon());
+  let stream, seen = root.dataset.boot + "-" + root.dataset.last, lost = 0, again = 0;
+  // A browser opens six connections to a server at a time, of all its tabs: one that
+  // nobody sees must not hold one.
+  const follow = () => {
+    stream?.close();
+    clearTimeout(again);
+    if (document.hidden) return;
+    stream = new EventSource(base + "/events?after=" + seen);
+    stream.onopen = () => { clearTimeout(lost); lost = 0; if (!connection.hidden) { connection.hidden = true; soon(); } };
+    stream.onerror = () => {
+      lost ||= setTimeout(() => { connection.hidden = false; }, 3000);
+      if (stream.readyState === EventSource.CLOSED) again = setTimeout(follow, 5000); // it was refused, and does not try by itself
+    };
+    stream.addEventListener("steps", (e) => {
+      seen = e.lastEventId;
+      const steps = JSON.parse(e.data);
+      const arrived = steps.filter((s) => s.kind === "received");
+      if ($("[data-empty]") && arrived.length && !frozen) {
+        const s = arrived[0];
+        location.assign(`${base}/console/event/${encodeURIComponent(s.topic)}/${s.partition}/${s.offset}`);
+        return;
+      }
+      announce(new Set(arrived.map((s) => s.partition + "/" + s.offset)).size);
+      soon();
+      setTimeout(() => soon(), 1500); // what follows from it: the commit
+    });
+    stream.addEventListener("gap", (e) => { seen = e.lastEventId || seen; soon(); });
+    stream.addEventListener("tick", () => soon());
+  };
+  follow();
+  document.addEventListener("visibilitychange", follow);
   const button = $("#live");
   button.hidden = false;
   const freeze = () => {

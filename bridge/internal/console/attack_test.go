@@ -1,0 +1,98 @@
+package console_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/taskwire/taskwire/bridge/internal/admin"
+	"github.com/taskwire/taskwire/bridge/internal/console"
+	"github.com/taskwire/taskwire/bridge/internal/journal"
+)
+
+// A page of another site may lead here, and that is all: what it loads as a picture, a
+// script, a frame or by fetch would keep the bridge busy, hold its streams, or show by
+// its size and time what is in the log.
+func TestOtherSitesLoadNothing(t *testing.T) {
+	b := newBench(t, nil)
+	for _, path := range []string{"/", "/console/subscriptions", "/console/audit", "/console/sign-in", "/console/nothing"} {
+		for name, c := range map[string]struct {
+			lines []string
+			good  bool
+		}{
+			"picture":           {[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, false},
+			"script":            {[]string{"Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script"}, false},
+			"fetch":             {[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"}, false},
+			"frame":             {[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, false},
+			"object":            {[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object"}, false},
+			"link":              {[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
+			"bookmark":          {[]string{"Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
+			"the console":       {[]string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"}, true},
+			"curl, old browser": {nil, true},
+		} {
+			if got := b.ask("GET", path, "", c.lines...).StatusCode; (got != http.StatusForbidden) != c.good {
+				t.Errorf("GET %s as a %s: %d", path, name, got)
+			}
+		}
+	}
+	if got := b.ask("GET", "/events", "", "Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: empty").StatusCode; got != http.StatusForbidden {
+		t.Errorf("GET /events by a page of another port: %d", got)
+	}
+}
+
+// A stream that was opened with a session does not outlive it.
+func TestAStreamEndsWithItsSession(t *testing.T) {
+	b := newBench(t, withToken(t, tokenFile(t, secret)))
+	server := httptest.NewServer(b.handler)
+	defer server.Close()
+	cookie := "Cookie: taskwire_session=" + b.ask("POST", "/console/sign-in", "token="+secret).Cookies()[0].Value
+	r, leave := stream(t, server.URL, "", cookie)
+	defer leave()
+	b.steps.Add(journal.Step{Kind: journal.Received, Event: "one"})
+	until(t, r, `"one"`)
+	b.ask("POST", "/console/sign-out", "", cookie)
+	b.steps.Add(journal.Step{Kind: journal.Received, Event: "two"})
+	rest, err := io.ReadAll(r)
+	if err != nil || strings.Contains(string(rest), "two") {
+		t.Errorf("after signing out the stream goes on: %q, %v", rest, err)
+	}
+}
+
+// Records that are long or deep make pages of a bounded size.
+func TestTextsAreBounded(t *testing.T) {
+	const most = 3 << 20
+	for name, text := range map[string]string{
+		"deep":             strings.Repeat("[", 9999) + strings.Repeat("]", 9999),
+		"deep and wide":    strings.Repeat("[", 9000) + strings.Repeat("[],", 200_000) + "[]" + strings.Repeat("]", 9000),
+		"wide":             "[" + strings.Repeat("[],", 350_000) + "[]]",
+		"wide, a bit deep": strings.Repeat("[", 31) + strings.Repeat("[],", 21_000) + "[]" + strings.Repeat("]", 31),
+		"deep in a text":   `["` + strings.Repeat(`[\"`, 300_000) + `"]`,
+		"binary":           strings.Repeat("\xff\x00\u202e", 200_000),
+	} {
+		if got := console.Pretty([]byte(text)); len(got) > most {
+			t.Errorf("%s: %d bytes become %d", name, len(text), len(got))
+		}
+	}
+	if got := console.Pretty([]byte(`{"n":12345678901234567890,"t":"[[[["}`)); got != "{\n  \"n\": 12345678901234567890,\n  \"t\": \"[[[[\"\n}" {
+		t.Errorf("a small one is %s", got)
+	}
+}
+
+// Only a few scans of topics run at a time, whoever asks for them.
+func TestScansAreBounded(t *testing.T) {
+	letters := admin.NewReader()
+	for {
+		leave, ok := letters.Enter()
+		if !ok {
+			break
+		}
+		defer leave()
+	}
+	b := newBench(t, func(cfg *console.Config) { cfg.Admin.Letters = letters })
+	resp := b.ask("GET", "/console/deadletters/audit/0/0", "")
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(resp.text, "try again") {
+		t.Errorf("one more: %d %.300s", resp.StatusCode, resp.text)
+	}
+}

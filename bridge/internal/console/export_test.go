@@ -1,0 +1,4 @@
+package console
+
+// Pretty is how the text of a record is shown.
+var Pretty = pretty
