@@ -5,14 +5,19 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,7 +26,9 @@ import (
 	auditor "github.com/taskwire/taskwire/auditor/app"
 	bridge "github.com/taskwire/taskwire/bridge/app"
 	"github.com/taskwire/taskwire/internal/apptest"
+	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/event"
+	"github.com/taskwire/taskwire/internal/freeport"
 	"github.com/taskwire/taskwire/internal/kafkatest"
 	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/internal/registrytest"
@@ -307,5 +314,65 @@ func TestAvroWithARealRegistry(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Register(t.Context(), s.topic+"-value", strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)); err == nil || !strings.Contains(err.Error(), "refuses") {
 		t.Errorf("Register of an incompatible schema = %v, want it refused", err)
+	}
+}
+
+// TestDevInAvro runs dev in a process of its own with a registry in another, which keeps
+// its schemas in a file: after both were killed, what waited in Avro is read.
+func TestDevInAvro(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("only where a real Kafka is asked for: the registry needs Java, too")
+	}
+	dir, base := t.TempDir(), freeport.Base()
+	real := registrytest.StartReal(t, nil)
+	dev := filepath.Join(dir, "dev")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", dev, "./dev")
+	build.Dir = root()
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build dev: %v\n%s", err, out)
+	}
+	start := func() *child.Process {
+		cmd := exec.CommandContext(t.Context(), dev, "-data", filepath.Join(dir, "data"), "-port-base", strconv.Itoa(base))
+		cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "EVENT_ENCODING=avro", "SCHEMA_REGISTRY_URL=" + real.URL}
+		p, err := child.Start(cmd, filepath.Join(dir, "dev.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.End(syscall.SIGKILL, 10*time.Second) }) // it may have ended
+		if err := p.AwaitReady(t.Context(), fmt.Sprintf("http://127.0.0.1:%d/readyz", base)); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	s := &avroSystem{T: t, settings: map[string]string{"AUDIT_LOG_PATH": filepath.Join(dir, "data", "audit.log")}}
+	s.api = &apptest.App{URL: fmt.Sprintf("http://127.0.0.1:%d", base), Client: http.DefaultClient}
+	p := start()
+	s.create("before")
+	s.audited(1)
+	if err := errors.Join(p.End(syscall.SIGKILL, 10*time.Second), real.Stop(), real.Restart(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	start()
+	s.create("after")
+	s.audited(2)
+
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", base+1092)), kgo.ConsumeTopics("task-events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close()
+	ids := map[string]int{}
+	for n := 0; n < 2; {
+		for _, r := range consumer.PollFetches(t.Context()).Records() {
+			id, _, err := registry.CutHeader(r.Value)
+			if err != nil {
+				t.Errorf("offset %d: %v", r.Offset, err)
+			}
+			ids[fmt.Sprint(id)]++
+			n++
+		}
+	}
+	if len(ids) != 1 {
+		t.Errorf("schema ids of the records = %v, want one", ids)
 	}
 }

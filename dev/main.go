@@ -18,7 +18,8 @@
 // embedded broker. With DATABASE_URL=postgres://... the tasks are in that database
 // instead of DIR/tasks.db, and with AUDIT_DATABASE_URL=postgres://... the audit log
 // is in that one (AUDIT_SIGNING_KEY_FILE must name its key; auditor key --new makes
-// one). The services read their other variables as usual (see each
+// one). With EVENT_ENCODING=avro and SCHEMA_REGISTRY_URL events are in Avro; dev runs
+// no registry. The services read their other variables as usual (see each
 // --help), except addresses and paths, which follow from the two flags.
 //
 // Ctrl-C or SIGTERM drains the task API, the bridge, the sinks and the broker,
@@ -132,7 +133,8 @@ func fail(stderr io.Writer, err error) int {
 	var settings *env.Error
 	// The services name the variable of a taken port or file; here a flag decides.
 	advice := strings.NewReplacer("set LISTEN_ADDR", "choose other ports with -port-base", "set OPS_ADDR", "choose other ports with -port-base",
-		"set AUDIT_LOG_PATH to a new file", "choose another folder with -data")
+		"set AUDIT_LOG_PATH to a new file", "choose another folder with -data",
+		"is missing: EVENT_ENCODING is avro", "is missing: EVENT_ENCODING is avro (in a clone, go run ./internal/registrytest/registryd runs a registry)")
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(stderr, "dev: "+strings.TrimSuffix(advice.Replace(line), "\n"))
 	}
@@ -174,6 +176,10 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
 	if s.AuditLog() == "" {
 		log = "PostgreSQL, from AUDIT_DATABASE_URL; go run ./auditor cat prints it"
 	}
+	schemas := ""
+	if registry, _ := opts.Env("SCHEMA_REGISTRY_URL"); registry != "" {
+		schemas = "  schemas    " + registry + " (from SCHEMA_REGISTRY_URL)\n"
+	}
 	fmt.Fprintf(w, `taskwire is running; Ctrl-C stops it.
 
   console    %-25s every event on its way; open it in a browser
@@ -182,14 +188,14 @@ func welcome(w io.Writer, s *stack.Stack, opts stack.Options) {
   notifier   %-25s (metrics %smetrics)
   auditor    %-25s (metrics %smetrics)
   Kafka      %s (%s)
-  tasks      %s
+%s  tasks      %s
   audit log  %s
 
 Try:  curl -X POST %stasks -d '{"title": "Write the report"}'
 
 `,
 		url("bridge"), url("taskapi"), url("taskapi"), ops("taskapi"), url("bridge"), ops("bridge"), url("notifier"), ops("notifier"),
-		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, tasks, log, url("taskapi"))
+		url("auditor"), ops("auditor"), strings.Join(s.Brokers(), ","), broker, schemas, tasks, log, url("taskapi"))
 }
 
 func absolute(path string) string {

@@ -35,7 +35,7 @@ type Real struct {
 
 // Options say how a real registry runs.
 type Options struct {
-	Dir      string    // for its log
+	Dir      string    // for its log and, without Brokers, its schemas
 	Brokers  []string  // of the Kafka that keeps its schemas
 	Port     int       // on 127.0.0.1; 0 chooses a free one
 	Progress io.Writer // progress of a download, which takes a while
@@ -60,8 +60,16 @@ func Command(ctx context.Context, opts Options) (cmd *exec.Cmd, url string, err 
 	cmd = exec.Command(java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
 		"-jar", filepath.Join(home, "apicurio-registry-app-"+Version+"-runner.jar"))
 	cmd.Dir = opts.Dir
-	cmd.Env = append(os.Environ(), "APICURIO_STORAGE_KIND=kafkasql", "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="+strings.Join(opts.Brokers, ","),
-		"QUARKUS_HTTP_HOST=127.0.0.1", "QUARKUS_HTTP_PORT="+port)
+	cmd.Env = append(os.Environ(), "QUARKUS_HTTP_HOST=127.0.0.1", "QUARKUS_HTTP_PORT="+port)
+	if len(opts.Brokers) > 0 {
+		cmd.Env = append(cmd.Env, "APICURIO_STORAGE_KIND=kafkasql", "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="+strings.Join(opts.Brokers, ","))
+	} else {
+		file, err := filepath.Abs(filepath.Join(opts.Dir, "schemas"))
+		if err != nil {
+			return nil, "", err
+		}
+		cmd.Env = append(cmd.Env, "APICURIO_STORAGE_KIND=sql", "APICURIO_STORAGE_SQL_KIND=h2", "APICURIO_DATASOURCE_URL=jdbc:h2:file:"+file)
+	}
 	return cmd, "http://" + addr + "/apis/ccompat/v7", nil
 }
 
@@ -111,7 +119,7 @@ func (r *Real) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Stop kills it; its schemas are in Kafka.
+// Stop kills it; its schemas are in Kafka or in its folder.
 func (r *Real) Stop() error {
 	if r.jvm == nil {
 		return nil

@@ -1,5 +1,5 @@
 // Package registrytest provides a Schema Registry to tests: one in memory, or an
-// Apicurio Registry in its own process that keeps its schemas in a Kafka. One that
+// Apicurio Registry in its own process that keeps its schemas in a Kafka or a file. One that
 // cannot be started fails the test; it is never skipped.
 package registrytest
 

@@ -1,13 +1,13 @@
 // Command registryd runs a real Schema Registry without containers, for tests and
-// for trying Avro. It needs a Java runtime of version 17 or newer, a Kafka, and
-// Maven the first time.
+// for trying Avro. It needs a Java runtime of version 17 or newer, and Maven the
+// first time.
 //
 //	go run ./internal/registrytest/registryd [-fetch] [-port N] [-kafka ADDRS] [-dir DIR]
 //
 //	-fetch         only download what it runs into .cache
 //	-port N        port on 127.0.0.1 (8081)
-//	-kafka ADDRS   bootstrap servers of the Kafka that keeps its schemas (127.0.0.1:9092)
-//	-dir DIR       folder for its log (data/registry)
+//	-kafka ADDRS   bootstrap servers of a Kafka that keeps its schemas (a file in DIR)
+//	-dir DIR       folder for its log and its schemas (data/registry)
 //
 // Ctrl-C or SIGTERM stops it and exits 0; exit 1 is a fault, 2 a wrong flag.
 package main
@@ -39,8 +39,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("registryd", flag.ExitOnError)
 	fetch := flags.Bool("fetch", false, "only download")
 	port := flags.Int("port", 8081, "port on 127.0.0.1")
-	kafka := flags.String("kafka", "127.0.0.1:9092", "bootstrap servers")
-	dir := flags.String("dir", "data/registry", "folder for the log")
+	kafka := flags.String("kafka", "", "bootstrap servers")
+	dir := flags.String("dir", "data/registry", "folder for the log and the schemas")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -56,7 +56,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return err
 	}
-	r, err := registrytest.OpenReal(ctx, registrytest.Options{Dir: *dir, Brokers: strings.Split(*kafka, ","), Port: *port, Progress: stdout})
+	opts := registrytest.Options{Dir: *dir, Port: *port, Progress: stdout}
+	if *kafka != "" {
+		opts.Brokers = strings.Split(*kafka, ",")
+	}
+	r, err := registrytest.OpenReal(ctx, opts)
 	if err != nil {
 		return err
 	}
