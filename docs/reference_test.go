@@ -166,10 +166,10 @@ func settings(t *testing.T, text string) (rows []setting) {
 
 func TestSettings(t *testing.T) {
 	var page strings.Builder
-	page.WriteString(head("Settings", "every environment variable of the four programs", "Settings come from the environment. These are the tables of each program's `--help`. Traces have [variables of their own](#traces)."))
+	page.WriteString(head("Settings", "every environment variable of the four programs", "Settings come from the environment. These are the tables of each program's `--help`; what they refer to, such as Tokens, are sections of its [manual](commands.md). Traces have [variables of their own](#traces)."))
 	for _, p := range programs() {
 		text := manual(t, p.name)
-		fmt.Fprintf(&page, "## %s\n\n| variable | default | |\n|---|---|---|\n", p.name)
+		fmt.Fprintf(&page, "## %s\n\n| variable | default | what it is |\n|---|---|---|\n", p.name)
 		listed := []string{"PORT", "KUBERNETES_SERVICE_HOST"} // set by platforms, not by people
 		for _, row := range settings(t, text) {
 			names := strings.Split(row.name, ", ")
@@ -239,7 +239,7 @@ func TestHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := filepath.Base(filepath.Dir(path))
-		fmt.Fprintf(&page, "## %s\n\n[%s/openapi.yaml](../../%s/openapi.yaml)\n\n| call | | answers |\n|---|---|---|\n", d.Info.Title, name, name)
+		fmt.Fprintf(&page, "## %s\n\n[%s/openapi.yaml](../../%s/openapi.yaml)\n\n| call | what it does | answers |\n|---|---|---|\n", d.Info.Title, name, name)
 		for _, path := range d.Paths.InMatchingOrder() {
 			operations := d.Paths.Value(path).Operations()
 			for _, method := range slices.Sorted(maps.Keys(operations)) {

@@ -15,8 +15,6 @@ def on_config(config):
     """Fills the sections that are empty in mkdocs.yml from their folders, and leaves out what is not there."""
     docs = pathlib.Path(config.docs_dir)
     for section in config.nav:
-        if section.get("Operate"):
-            section["Operate"] += [p.name for name in ("scale", "backup") if (p := docs / f"{name}.md").exists()]
         for title, folder in (("Runbooks", "runbooks"), ("Decisions", "adr")):
             if title in section:
                 section[title] = sorted(

@@ -243,7 +243,7 @@ func (b *tab) look(name string) {
 		if f.dark {
 			scheme = "dark"
 		}
-		height := int64(900)
+		height := int64(680) // no taller than what it shows, most of the time
 		if f.width < 500 {
 			height = 740
 		}
