@@ -123,9 +123,9 @@ func TestPayloadsAreHidden(t *testing.T) {
 		}
 	}
 	b.visit("/console/audit/entries/1")
-	b.look("52-hidden-entry")
+	b.shot("52-hidden-entry")
 	b.visit("/console/deadletters/refused/0/0")
-	b.look("53-hidden-letter")
+	b.shot("53-hidden-letter")
 
 	b.besiege(s)
 

@@ -119,11 +119,11 @@ func TestHostileRecords(t *testing.T) {
 }
 
 // A tab that nobody looks at holds no connection, and has missed nothing when it is
-// looked at again.
+// looked at again. All of it below another path, as behind a proxy.
 func TestATabInTheBackground(t *testing.T) {
 	t.Parallel()
-	s := system(t)
-	b := open(t, s.URL("bridge"))
+	s := systemWith(t, nil, func(*stack.Stack) env.Lookup { return env.Map(map[string]string{"BASE_PATH": "/tools/bridge"}) })
+	b := open(t, s.URL("bridge")+"tools/bridge/")
 	b.do(call(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `
 			globalThis.streams = [];
 			const Real = EventSource;
@@ -138,7 +138,19 @@ func TestATabInTheBackground(t *testing.T) {
 	b.awaitThat(`streams.every((s) => s.readyState === EventSource.CLOSED)`)
 	create(t, s, "Nobody looks")
 	must[any](b, `look(true)`)
-	b.awaitThat(`location.pathname.startsWith("/console/event/")`) // as if it had been looked at
+	b.awaitThat(`location.pathname.startsWith("/tools/bridge/console/event/")`) // as if it had been looked at
+	b.press("Find it in the audit log")
+	b.press("Verify")
+	b.await("verified, with this server's own key")
+	b.visit("/console/subscriptions/notifications")
+	b.fill("[name=reason]", "the sink moves")
+	b.press("Pause notifications")
+	b.await("paused it")
+	must[any](b, `document.querySelector("[name=theme]").click()`)
+	b.awaitThat(`document.documentElement.dataset.theme === "dark" && location.pathname === "/tools/bridge/console/subscriptions/notifications"`)
+	if outside := must[string](b, `performance.getEntries().map((e) => e.name).filter((n) => n.startsWith("http") && !n.startsWith(location.origin + "/tools/bridge/")).join()`); outside != "" {
+		t.Errorf("outside BASE_PATH: %s", outside)
+	}
 }
 
 // attack is what a page of another port can try with the session of an operator, whose

@@ -106,6 +106,7 @@ func TestTheKeyboardAlone(t *testing.T) {
 
 	b.keys("?")
 	b.awaitThat(`document.querySelector("#help").open && document.activeElement.innerText === "Close"`)
+	b.look("60-keys")
 	for range 3 { // the focus stays in the dialog, or goes to the browser's own bar
 		b.keys(kb.Tab)
 		if out := must[bool](b, `document.activeElement !== document.body && !document.querySelector("#help").contains(document.activeElement)`); out {
@@ -183,6 +184,7 @@ func TestTheKeyboardAlone(t *testing.T) {
 	here := must[string](b, `document.activeElement.href`)
 	change(t, s, first, `{"status":"completed"}`) // an event comes, and the focus stays
 	b.await("1 new event")
+	b.shot("61-new-event")
 	if now := must[string](b, `document.activeElement.href`); now != here {
 		t.Errorf("an event moves the focus from %s to %q", here, now)
 	}

@@ -7,9 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/console"
 	"github.com/taskwire/taskwire/bridge/internal/journal"
+	"github.com/taskwire/taskwire/bridge/internal/redrive"
+	"github.com/taskwire/taskwire/internal/embedkafka"
+	"github.com/taskwire/taskwire/internal/kafka"
 )
 
 // A page of another site may lead here, and that is all: what it loads as a picture, a
@@ -94,5 +99,55 @@ func TestScansAreBounded(t *testing.T) {
 	resp := b.ask("GET", "/console/deadletters/audit/0/0", "")
 	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(resp.text, "try again") {
 		t.Errorf("one more: %d %.300s", resp.StatusCode, resp.text)
+	}
+}
+
+// What only operators may see of a record is not for whoever reaches the bridge.
+func TestPayloadsAreForOperators(t *testing.T) {
+	broker, err := embedkafka.Start(embedkafka.Config{Topics: map[string]int{"task-events": 1, "task-events-dlq": 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	cfg := kafka.Config{Brokers: []string{broker.Addr()}}
+	transport, err := kafka.NewTransport(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.Close()
+	client := kafka.NewClient(cfg, transport)
+	header := kafkago.Header{Key: "x", Value: []byte("hunter2")}
+	if _, err := client.Produce(t.Context(), &kafkago.ProduceRequest{Topic: "task-events", RequiredAcks: kafkago.RequireAll, Records: kafkago.NewRecordReader(kafkago.Record{Key: kafkago.NewBytes([]byte("k")), Value: kafkago.NewBytes([]byte("hunter2")), Headers: []kafkago.Header{header}})}); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*console.Config)
+		lines  []string
+		shown  bool
+	}{
+		"this machine":            {nil, nil, true},
+		"whoever reaches it":      {func(cfg *console.Config) { cfg.Admin.Loopback = false }, nil, false},
+		"somebody with a token":   {withToken(t, tokenFile(t, secret)), []string{"Authorization: Bearer " + secret}, true},
+		"an operator, but hidden": {func(cfg *console.Config) { cfg.Admin.HidePayloads = true }, nil, false},
+	} {
+		b := newBenchOn(t, client, c.change)
+		for _, tab := range []string{"", "?tab=headers", "?tab=raw"} {
+			resp := b.ask("GET", "/console/event/task-events/0/0"+tab, "", c.lines...)
+			if shown := strings.Contains(resp.text, "hunter2"); resp.StatusCode != http.StatusOK || shown != c.shown {
+				t.Errorf("%s, %q: %d, the payload is shown: %v", name, tab, resp.StatusCode, shown)
+			}
+		}
+	}
+}
+
+// Nothing is said of letters that are still being counted.
+func TestACountIsNotJudgedBeforeItsEnd(t *testing.T) {
+	b := newBench(t, nil)
+	for state, want := range map[redrive.State]string{redrive.Running: "They are being counted.", redrive.Done: "None of them has newer events already delivered"} {
+		w := httptest.NewRecorder()
+		b.console.ShowJob(w, httptest.NewRequest("GET", "http://localhost/console/jobs/1", nil), redrive.View{ID: "1", Kind: redrive.Redrive, DryRun: true, State: state, Plan: &redrive.Plan{Letters: 3}})
+		if text := w.Body.String(); !strings.Contains(text, want) || strings.Contains(text, "None of them") != (state == redrive.Done) {
+			t.Errorf("%s: %s", state, text)
+		}
 	}
 }

@@ -40,9 +40,14 @@ type bench struct {
 
 func newBench(t *testing.T, change func(*console.Config)) *bench {
 	t.Helper()
+	return newBenchOn(t, &kafkago.Client{Addr: kafkago.TCP("127.0.0.1:1"), Transport: &kafkago.Transport{}}, change)
+}
+
+func newBenchOn(t *testing.T, client *kafkago.Client, change func(*console.Config)) *bench {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s, err := pump.New(pump.Config{Name: "audit", Group: "audit-service", Topic: "task-events", Sink: "http://127.0.0.1:1/", Order: pump.ByKey, Concurrency: 1, DeadLetter: "task-events-dlq"},
-		&kafkago.Client{Addr: kafkago.TCP("127.0.0.1:1"), Transport: &kafkago.Transport{}}, nil, pump.NewBudget(1<<20), pump.NewMetrics(prometheus.NewRegistry()), log)
+		client, nil, pump.NewBudget(1<<20), pump.NewMetrics(prometheus.NewRegistry()), log)
 	if err != nil {
 		t.Fatal(err)
 	}

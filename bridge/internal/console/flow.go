@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
@@ -324,7 +325,7 @@ func (c *Console) event(w http.ResponseWriter, r *http.Request) {
 	rec, err := c.record(r.Context(), at)
 	switch {
 	case err != nil && len(d.Steps) == 0:
-		c.fail(w, r, http.StatusNotFound, sentence(err))
+		c.fail(w, r, statusOfRecord(err), sentence(err))
 		return
 	case err != nil:
 		d.Missing = sentence(err)
@@ -349,7 +350,10 @@ func placeOf(r *http.Request) (place, bool) {
 	return place{r.PathValue("topic"), partition, offset}, err == nil && err2 == nil && partition >= 0 && offset >= 0
 }
 
-var errElsewhere = errors.New("no subscription reads this topic")
+var (
+	errElsewhere = errors.New("no subscription reads this topic")
+	errNoRecord  = errors.New("the record is not on the topic: its retention has deleted it, or it was never there")
+)
 
 // record reads one record of a topic that a subscription reads: no other topic can
 // be read through the console.
@@ -360,6 +364,14 @@ func (c *Console) record(ctx context.Context, at place) (event.Record, error) {
 		}
 	}
 	return event.Record{}, errElsewhere
+}
+
+// statusOfRecord tells a record that is not there from brokers that do not answer.
+func statusOfRecord(err error) int {
+	if errors.Is(err, errElsewhere) || errors.Is(err, errNoRecord) || errors.Is(err, kafkago.OffsetOutOfRange) || errors.Is(err, kafkago.UnknownTopicOrPartition) {
+		return http.StatusNotFound
+	}
+	return http.StatusServiceUnavailable
 }
 
 var errFound = errors.New("found")
@@ -378,7 +390,7 @@ func readOne(ctx context.Context, box pump.Mailbox, at place) (rec event.Record,
 	case errors.Is(err, errFound):
 		return rec, nil
 	case err == nil:
-		return rec, errors.New("the record is not on the topic: its retention has deleted it, or it was never there")
+		return rec, errNoRecord
 	}
 	return rec, err
 }

@@ -225,7 +225,7 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 	at.topic = box.Topic
 	rec, err := readOne(r.Context(), box, at)
 	if err != nil {
-		c.fail(w, r, http.StatusNotFound, sentence(err))
+		c.fail(w, r, statusOfRecord(err), sentence(err))
 		return
 	}
 	l, ok := deadletter.FromRecord(at.partition, fetch.Record{Offset: at.offset, Record: rec})

@@ -6,6 +6,8 @@ import { hashes, verifyAsync } from "./vendor/ed25519.js";
 hashes.sha512 = sha512;
 hashes.sha512Async = async (m) => sha512(m);
 
+const some = (n, one, many) => n === 1 ? "1 " + one : n + " " + many;
+
 export class Failed extends Error {} // what is checked is not right
 export class Unable extends Error {} // it cannot be checked here
 
@@ -181,7 +183,7 @@ export async function verify({ seq, line, proof, keys, older, tile }, told) {
     const p = parseProof(proof), note = parseNote(p.note);
     if (p.index !== seq - 1) throw new Failed(`it is of entry ${p.index + 1}, not ${seq}`);
     const root = await fold(hash, p.index, note.size, p.path);
-    told(step, `${p.path.length} hashes lead from the leaf to a root over ${note.size} entries`, hex(root));
+    told(step, `${some(p.path.length, "hash leads", "hashes lead")} from the leaf to a root over ${some(note.size, "entry", "entries")}`, hex(root));
     step = "The root";
     if (!same(root, note.root)) throw new Failed("it is not the one that was signed: this line, or one beside it, is not what was signed\nsigned " + hex(note.root) + "\nhere   " + hex(root));
     told(step, "it is the one in the checkpoint", hex(note.root));
@@ -192,10 +194,10 @@ export async function verify({ seq, line, proof, keys, older, tile }, told) {
       step = "The older checkpoint";
       const was = parseNote(older);
       await checkNote(was, keys);
-      if (was.size > note.size) throw new Failed(`the log had ${was.size} entries then and has ${note.size} now: entries are gone`);
+      if (was.size > note.size) throw new Failed(`the log had ${some(was.size, "entry", "entries")} then and has ${note.size} now: entries are gone`);
       const [o, n] = was.size === 0 || was.size === note.size ? [was.root, was.size ? was.root : note.root] : await roots(was.size, note.size, tile);
       if (!same(o, was.root) || !same(n, note.root)) throw new Failed("the log is not the continuation of what was signed then");
-      told(step, `nothing of its ${was.size} entries was changed`, hex(was.root));
+      told(step, `nothing of its ${some(was.size, "entry", "entries")} was changed`, hex(was.root));
     }
     return { note: p.note, size: note.size };
   } catch (e) {
