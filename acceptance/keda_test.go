@@ -43,6 +43,10 @@ func TestKeda(t *testing.T) {
 	if err := errors.Join(deployed.restore(), deployed.set(ctx, "notifier", 0, nil)); err != nil {
 		t.Fatal(err)
 	}
+	// A notifier that is stopping still takes events.
+	if _, err := kubectl(ctx, "", "wait", "pod", "-n", namespace, "-l", "app.kubernetes.io/name=notifier", "--for=delete", "--timeout=60s"); err != nil {
+		t.Fatal(err)
+	}
 	if err := applyKeda(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +54,7 @@ func TestKeda(t *testing.T) {
 	ports := startForward(namespace, "deployment/taskapi", w.address(8000), 8000)
 	t.Cleanup(ports.stop)
 
-	if err := errors.Join(kedaLooks(ctx), bridgesAre(ctx, 1)); err != nil {
+	if err := errors.Join(kedaLooks(ctx, partitions), bridgesAre(ctx, 1)); err != nil {
 		t.Fatal(err)
 	}
 	const clients, changes = 8, 150
@@ -211,14 +215,26 @@ patches:
 	return nil
 }
 
-// kedaLooks waits until KEDA has looked at the lag of both groups. Its first look takes
-// any lag for one that is being worked off; from the second on it sees who stands still.
-func kedaLooks(ctx context.Context) error {
-	return poll(ctx, func() error {
-		seen, err := kubectl(ctx, "", "get", "hpa", "keda-hpa-bridge", "-n", namespace, "-o", "jsonpath={.status.currentMetrics[*].external.metric.name}")
-		if err == nil && len(strings.Fields(seen)) != 2 {
-			err = fmt.Errorf("the autoscaler has the metrics %q, want two", seen)
+// kedaLooks has KEDA look at the lag of both groups. Its first look at a committed offset
+// takes any lag for one that is being worked off; the next one sees who stands still.
+func kedaLooks(ctx context.Context, partitions int) error {
+	for i, group := range []string{"notification-service", "audit-service"} {
+		if err := poll(ctx, func() error {
+			table, err := kubectl(ctx, "", "exec", kafkaPod, "-n", kafkaNamespace, "--", "bin/kafka-consumer-groups.sh", "--bootstrap-server", "localhost:9092", "--describe", "--group", group)
+			if n := strings.Count(table, " task-events "); err == nil && n < partitions || strings.Contains(table, " - ") {
+				err = fmt.Errorf("%s has not committed %d partitions yet: %s", group, partitions, table)
+			}
+			return err
+		}); err != nil {
+			return err
 		}
-		return err
-	})
+		metric := fmt.Sprintf("/apis/external.metrics.k8s.io/v1beta1/namespaces/%s/s%d-kafka-task-events?labelSelector=scaledobject.keda.sh%%2Fname%%3Dbridge", namespace, i)
+		if err := poll(ctx, func() error {
+			_, err := kubectl(ctx, "", "get", "--raw", metric)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
