@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -312,6 +313,18 @@ func TestAvroWithARealRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	var all sync.WaitGroup
+	for range 4 { // replicas that start at once
+		all.Go(func() {
+			var err error
+			apptest.Await(t, "a replica has registered", func() bool {
+				var r registry.Registered
+				r, err = c.Register(t.Context(), s.topic+"-again-value", schemas.TaskEvent)
+				return err == nil && r.Version == 1
+			})
+		})
+	}
+	all.Wait()
 	if _, err := c.Register(t.Context(), s.topic+"-value", strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)); err == nil || !strings.Contains(err.Error(), "refuses") {
 		t.Errorf("Register of an incompatible schema = %v, want it refused", err)
 	}

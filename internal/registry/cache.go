@@ -26,9 +26,9 @@ const (
 	maxIDs  = 1024
 	maxText = 4 << 20
 	settle  = 10 * time.Second
-	// deniedFor is how long it is believed then. After that somebody may have put
-	// the schema there.
-	deniedFor = time.Minute
+	// finalFor is how long it is believed that nothing will come of an id. After that
+	// somebody may have put the schema there, or mended what answered for the registry.
+	finalFor = time.Minute
 )
 
 // UnknownError says that the registry has no schema under an id.
@@ -77,7 +77,8 @@ type Schemas struct {
 
 	mu      sync.Mutex
 	known   map[int]*known
-	text    int // bytes of the schemas in known
+	text    int       // bytes of the schemas in known
+	full    time.Time // when no room was found; it is looked for once a second
 	clock   int64
 	changed chan struct{} // closed at the next change
 }
@@ -86,13 +87,14 @@ type Schemas struct {
 type known struct {
 	schema  *Schema
 	final   error
-	until   time.Time // of final; zero for ever
+	until   time.Time // of final
 	pending error     // of the last request
 	asking  bool
 	denied  time.Time // since when the registry denies it
 	again   time.Time // not asked before
 	backoff retry.Backoff
 	used    int64
+	seen    time.Time // last asked for by Get
 }
 
 // NewSchemas returns schemas that c fetches.
@@ -126,12 +128,12 @@ func (s *Schemas) Get(id int) (*Schema, error) {
 		k = &known{backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}}
 		s.known[id] = k
 	}
-	k.used = s.clock
 	now := time.Now()
+	k.used, k.seen = s.clock, now
 	switch {
 	case k.schema != nil:
 		return k.schema, nil
-	case k.final != nil && (k.until.IsZero() || now.Before(k.until)):
+	case k.final != nil && now.Before(k.until):
 		return nil, k.final
 	case k.final != nil:
 		k.final, k.denied = nil, time.Time{}
@@ -154,17 +156,23 @@ func (s *Schemas) Changed() <-chan struct{} {
 }
 
 // makeRoom forgets the half that was not used for the longest time, but for what is
-// being fetched: a half at once, so that a flood of ids does not pay for each of
-// them. False: there is no room.
+// being fetched or denied: a half at once, so that a flood of ids does not pay for each
+// of them. An id that was forgotten while it is denied would be denied from the start
+// again, and of more ids than fit none would ever be unknown; unless nobody asks for it
+// any more, who would do so every second. False: there is no room.
 func (s *Schemas) makeRoom() bool {
 	if len(s.known) < maxIDs && s.text <= maxText {
 		return true
+	}
+	now := time.Now()
+	if now.Sub(s.full) < time.Second {
+		return false
 	}
 	ids := slices.Collect(maps.Keys(s.known))
 	slices.SortFunc(ids, func(a, b int) int { return cmp.Compare(s.known[a].used, s.known[b].used) })
 	for _, id := range ids[:len(ids)/2] {
 		k := s.known[id]
-		if k.asking {
+		if k.asking || k.final == nil && !k.denied.IsZero() && now.Sub(k.seen) < s.Settle {
 			continue
 		}
 		if k.schema != nil {
@@ -172,7 +180,11 @@ func (s *Schemas) makeRoom() bool {
 		}
 		delete(s.known, id)
 	}
-	return len(s.known) < maxIDs && s.text <= maxText
+	if len(s.known) < maxIDs && s.text <= maxText {
+		return true
+	}
+	s.full = now
+	return false
 }
 
 // Run fetches until ctx ends.
@@ -221,14 +233,14 @@ func (s *Schemas) learn(id int, found sr.Schema, err error, now time.Time) {
 		s.text += schema.size
 		s.makeRoom()
 	case unusable != nil:
-		k.final = &UnusableError{id, unusable}
+		k.final, k.until = &UnusableError{id, unusable}, now.Add(finalFor)
 	case hasCode(err, noSchema):
 		if k.denied.IsZero() {
 			k.denied = now
 		}
 		k.pending, k.again = &UnknownError{id}, now.Add(s.Settle/4)
 		if now.Sub(k.denied) >= s.Settle {
-			k.final, k.until = &UnknownError{id}, now.Add(deniedFor)
+			k.final, k.until = &UnknownError{id}, now.Add(finalFor)
 		}
 	default:
 		k.pending, k.again, k.denied = explain(err), now.Add(k.backoff.Delay()), time.Time{}

@@ -161,9 +161,21 @@ func TestUnusableSchemas(t *testing.T) {
 		"huge":       {Schema: `{"type": "record", "name": "R", "fields": [], "doc": "` + strings.Repeat("x", 300<<10) + `"}`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := fetched(t, func(context.Context, int) (sr.Schema, error) { return found, nil })
+			var mended atomic.Bool
+			s := fetched(t, func(context.Context, int) (sr.Schema, error) {
+				if mended.Load() {
+					return sr.Schema{Schema: `"string"`}, nil
+				}
+				return found, nil
+			})
 			if _, err := ask(s, 1, time.Minute); !errors.As(err, new(*registry.UnusableError)) {
 				t.Errorf("%s: %v, want it to be unusable", name, err)
+			}
+			// A server at the registry's address may have answered for it.
+			mended.Store(true)
+			time.Sleep(2 * time.Minute)
+			if _, err := ask(s, 1, time.Minute); err != nil {
+				t.Errorf("%s: %v two minutes later, want it to be asked for again", name, err)
 			}
 		})
 	}
@@ -194,6 +206,51 @@ func TestAFloodOfIDs(t *testing.T) {
 		}
 		if n := s.Len(); n > registry.Most {
 			t.Errorf("%d ids are remembered, want at most %d", n, registry.Most)
+		}
+	})
+}
+
+// Ids of which more wait at once than are remembered: each is denied in its time, so
+// that what waits for them goes on.
+func TestAFloodThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fetched(t, func(context.Context, int) (sr.Schema, error) { return sr.Schema{}, denied() })
+		waiting := map[int]bool{}
+		for id := range 2 * registry.Most {
+			waiting[id] = true
+		}
+		began := time.Now()
+		for len(waiting) > 0 && time.Since(began) < time.Hour {
+			for id := range waiting {
+				if _, err := s.Get(id); errors.As(err, new(*registry.UnknownError)) && !errors.As(err, new(*registry.PendingError)) {
+					delete(waiting, id)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		if len(waiting) > 0 {
+			t.Errorf("%d ids of %d still wait after an hour", len(waiting), 2*registry.Most)
+		}
+	})
+}
+
+// Ids that nobody waits for any more, as their partition went to another bridge, make
+// room although it is not known whether the registry would deny them for long enough.
+func TestAFloodThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fetched(t, func(_ context.Context, id int) (sr.Schema, error) {
+			if id == registry.Most {
+				return sr.Schema{Schema: `"string"`}, nil
+			}
+			return sr.Schema{}, denied()
+		})
+		for id := range registry.Most {
+			_, _ = s.Get(id)
+			time.Sleep(60 * time.Millisecond) // each is denied, once
+		}
+		time.Sleep(2 * registry.Settle)
+		if _, err := ask(s, registry.Most, time.Minute); err != nil {
+			t.Errorf("another id: %v", err)
 		}
 	})
 }

@@ -107,6 +107,10 @@ const (
 	noLevel   = 40408 // no compatibility of the subject's own
 )
 
+// notPermitted is the code for a subject that is read-only, such as while the registry
+// is moved.
+const notPermitted = 42205
+
 // hasCode reports whether the registry has answered with one of codes. The status
 // alone says nothing: a proxy, or another server at a wrong address, has 404s too.
 func hasCode(err error, codes ...int) bool {
@@ -126,6 +130,9 @@ func hasCode(err error, codes ...int) bool {
 func explain(err error) error {
 	var answer *sr.ResponseError
 	if !errors.As(err, &answer) {
+		if errors.As(err, new(*tls.CertificateVerificationError)) {
+			return fmt.Errorf("schema registry: %w; see SCHEMA_REGISTRY_CA_FILE", err)
+		}
 		return fmt.Errorf("schema registry: %w", err)
 	}
 	text := fmt.Sprintf("schema registry: %s %s: status %d: %.300q", answer.Method, answer.URL, answer.StatusCode, answer.Error())

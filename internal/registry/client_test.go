@@ -131,6 +131,54 @@ func TestTLSAndBasicAuthentication(t *testing.T) {
 	without := client(t, registry.Config{URL: server.URL, Username: "taskapi", PasswordFile: password})
 	if _, err := without.Register(t.Context(), "s-value", first); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without the CA: %v, want the certificate refused", err)
+	} else if !strings.Contains(err.Error(), "SCHEMA_REGISTRY_CA_FILE") {
+		t.Errorf("without the CA: %v, want the setting named", err)
+	}
+}
+
+// Replicas that start at once register one version.
+func TestReplicasRegisterAtOnce(t *testing.T) {
+	fake := registrytest.Start(t)
+	c := client(t, registry.Config{URL: fake.URL()})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if r, err := c.Register(t.Context(), "s-value", first); err != nil || r.ID != 1 || r.Version != 1 {
+				t.Errorf("Register = %+v, %v; want the one version", r, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// What the registry does not permit now, or only others may do, is no refusal of the
+// schema: the events wait, and the error says what to do.
+func TestWhatIsNotPermitted(t *testing.T) {
+	for name, c := range map[string]struct {
+		at, answer string
+		status     int
+		want       string
+	}{
+		"read only":           {"POST /subjects/s-value/versions", `{"error_code": 42205, "message": "Subject s-value is in read-only mode"}`, http.StatusUnprocessableEntity, "read-only mode"},
+		"no level to be set":  {"PUT /config/s-value", `{"error_code": 40301, "message": "User is denied operation"}`, http.StatusForbidden, "set the compatibility of subject s-value to BACKWARD"},
+		"no level to be read": {"GET /config/s-value", `{"error_code": 40301, "message": "User is denied operation"}`, http.StatusForbidden, "denied operation"},
+	} {
+		fake := registrytest.Start(t)
+		if err := fake.SetCompat("s-value", sr.CompatNone); err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method+" "+r.URL.Path == c.at {
+				http.Error(w, c.answer, c.status)
+				return
+			}
+			fake.Handler().ServeHTTP(w, r)
+		}))
+		_, err := client(t, registry.Config{URL: server.URL}).Register(t.Context(), "s-value", first)
+		if err == nil || errors.As(err, new(*registry.RefusedError)) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q that is no refusal", name, err, c.want)
+		}
+		server.Close()
 	}
 }
 
@@ -149,6 +197,11 @@ func TestHostileRegistries(t *testing.T) {
 		want  string
 	}{
 		"silent": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "deadline exceeded"},
+		"silent half-way": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(`{"compatibilityLevel": "BACK`))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, "deadline exceeded"},
 		"without end": {func(w http.ResponseWriter, _ *http.Request) {
 			for {
 				if _, err := w.Write([]byte(strings.Repeat(" ", 64<<10))); err != nil {

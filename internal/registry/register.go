@@ -71,7 +71,7 @@ func (c *Client) protect(ctx context.Context, subject string) error {
 	}
 	set := c.api.SetCompatibility(ctx, sr.SetCompatibility{Level: sr.CompatBackward}, subject)[0]
 	if set.Err != nil && !hasCode(set.Err, noSubject) {
-		return explain(set.Err)
+		return fmt.Errorf("set the compatibility of subject %s to BACKWARD: %w", subject, explain(set.Err))
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ func (c *Client) protect(ctx context.Context, subject string) error {
 // refused tells a registry that says no from one that cannot answer.
 func refused(subject string, err error) error {
 	var answer *sr.ResponseError
-	if errors.As(err, &answer) && (answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusUnprocessableEntity) {
+	if errors.As(err, &answer) && !hasCode(err, notPermitted) && (answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusUnprocessableEntity) {
 		return &RefusedError{subject, answer.Error()}
 	}
 	return explain(err)

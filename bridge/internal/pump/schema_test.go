@@ -29,6 +29,7 @@ import (
 // library is a registry that can be down, and what the bridge knows of it.
 type library struct {
 	down    atomic.Bool
+	fake    registrytest.Fake
 	url     string
 	schemas *registry.Schemas
 	id      int // of the schema of task events
@@ -36,14 +37,15 @@ type library struct {
 
 func newLibrary(t *testing.T) *library {
 	t.Helper()
-	fake, l := registrytest.Start(t), &library{}
+	l := &library{fake: registrytest.Start(t)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if l.down.Load() {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return
 		}
-		fake.Handler().ServeHTTP(w, r)
+		l.fake.Handler().ServeHTTP(w, r)
 	}))
+	t.Cleanup(server.Close)
 	l.url = server.URL
 	c, err := registry.New(registry.Config{URL: l.url}, "test")
 	if err != nil {
@@ -53,13 +55,25 @@ func newLibrary(t *testing.T) *library {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.id, l.schemas = r.ID, registry.NewSchemas(c, slog.New(slog.DiscardHandler))
-	l.schemas.Settle = 300 * time.Millisecond
+	c.Close()
+	l.id, l.schemas = r.ID, l.begin(t)
+	return l
+}
+
+// begin returns what a bridge that starts knows of the registry: nothing.
+func (l *library) begin(t *testing.T) *registry.Schemas {
+	t.Helper()
+	c, err := registry.New(registry.Config{URL: l.url}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := registry.NewSchemas(c, slog.New(slog.DiscardHandler))
+	s.Settle = 300 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { l.schemas.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait(); c.Close(); server.Close() })
-	return l
+	running.Go(func() { s.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait(); c.Close() })
+	return s
 }
 
 // inAvro is a record of a task event in Avro.
@@ -237,6 +251,32 @@ func TestWhatNoSchemaReads(t *testing.T) {
 	}
 	if diff := cmp.Diff(order, got); diff != "" {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
+	}
+}
+
+// Another schema under the id, as in a registry that was set up again without its data:
+// who knows the one of before keeps it, and to others the data does not fit.
+func TestAnotherSchemaUnderTheID(t *testing.T) {
+	l, sink := newLibrary(t), newReader(t)
+	b := setup(t, sink.server.URL)
+	b.cfg.Schemas, b.cfg.Block = l.schemas, true
+	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id); return err == nil })
+	l.fake.Reset()
+	l.register(t, `{"type":"record","name":"Other","fields":[{"name":"x","type":"int"},{"name":"y","type":"double"}]}`, l.id)
+	b.produce(inAvro(t, l.id, "known", "k"))
+	_, stop := b.run()
+	b.untilCommitted(1)
+	stop()
+	b.cfg.Schemas = l.begin(t)
+	b.produce(inAvro(t, l.id, "unfit", "k"))
+	_, stop = b.run()
+	b.untilCommitted(2)
+	stop()
+	if diff := cmp.Diff([]string{"known"}, sink.ids(t)); diff != "" {
+		t.Errorf("posted (-want +got):\n%s", diff)
+	}
+	if letters := b.letters(); len(letters) != 1 || letters[0].ID != "unfit" || letters[0].Letter.Reason != deadletter.Malformed {
+		t.Errorf("dead letters = %+v", letters)
 	}
 }
 
