@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -290,4 +291,8 @@ func (b *tab) shot(name string) {
 	if err := os.WriteFile(filepath.Join(*pictures, name+".png"), png, 0o600); err != nil {
 		b.Error(err)
 	}
+}
+
+func containsAny(text string, some ...string) bool {
+	return slices.ContainsFunc(some, func(s string) bool { return strings.Contains(text, s) })
 }

@@ -65,6 +65,10 @@ func (s *remote) do(ctx context.Context, method, path string, header http.Header
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
+		var at *url.Error // its text repeats the address
+		if errors.As(err, &at) {
+			err = at.Err
+		}
 		return answer{}, err
 	}
 	defer resp.Body.Close()
@@ -82,7 +86,7 @@ func (c *Console) ask(ctx context.Context, path string, into any) error {
 	a, err := c.auditor.do(ctx, http.MethodGet, path, nil, nil)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the auditor does not answer at %s: %w", c.auditor.base, err)
+		return fmt.Errorf("the auditor does not answer at %s (AUDITOR_URL): %w", c.auditor.base, err)
 	case a.Status == http.StatusNotFound:
 		return errNotThere
 	case a.Status == http.StatusUnauthorized:
@@ -147,7 +151,7 @@ type auditData struct {
 func (c *Console) size(ctx context.Context) (int64, error) {
 	a, err := c.auditor.do(ctx, http.MethodGet, "/checkpoint", nil, nil)
 	if err != nil {
-		return 0, fmt.Errorf("the auditor does not answer at %s: %w", c.auditor.base, err)
+		return 0, fmt.Errorf("the auditor does not answer at %s (AUDITOR_URL): %w", c.auditor.base, err)
 	}
 	if a.Status == http.StatusNotFound {
 		return 0, nil // nothing is signed yet

@@ -229,7 +229,22 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, status int, sente
 		httpd.WriteProblem(w, httpd.Problem{Status: status, Detail: sentence})
 		return
 	}
-	c.show(w, r, status, "message", http.StatusText(status), sentence)
+	c.show(w, r, status, "message", title(status), sentence)
+}
+
+// title is what a status means to somebody who does not know their numbers.
+func title(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "Not allowed"
+	case http.StatusNotFound:
+		return "Not found"
+	case http.StatusConflict:
+		return "Not now"
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return "Something is missing"
+	}
+	return "Not available"
 }
 
 // hidden says why no payload is shown.

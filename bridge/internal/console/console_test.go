@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "a-token-of-an-operator"
 
-// bench is a console over one subscription that never runs.
+// bench is a console over two subscriptions that never run.
 type bench struct {
 	*testing.T
 	console *console.Console
@@ -40,18 +40,25 @@ type bench struct {
 
 func newBench(t *testing.T, change func(*console.Config)) *bench {
 	t.Helper()
-	return newBenchOn(t, &kafkago.Client{Addr: kafkago.TCP("127.0.0.1:1"), Transport: &kafkago.Transport{}}, change)
+	transport := &kafkago.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return newBenchOn(t, &kafkago.Client{Addr: kafkago.TCP("127.0.0.1:1"), Transport: transport}, change)
 }
 
 func newBenchOn(t *testing.T, client *kafkago.Client, change func(*console.Config)) *bench {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s, err := pump.New(pump.Config{Name: "audit", Group: "audit-service", Topic: "task-events", Sink: "http://127.0.0.1:1/", Order: pump.ByKey, Concurrency: 1, DeadLetter: "task-events-dlq"},
-		client, nil, pump.NewBudget(1<<20), pump.NewMetrics(prometheus.NewRegistry()), log)
-	if err != nil {
-		t.Fatal(err)
+	var subs []*pump.Subscription
+	metrics := pump.NewMetrics(prometheus.NewRegistry())
+	for _, name := range []string{"audit", "notifications"} {
+		s, err := pump.New(pump.Config{Name: name, Group: name + "-service", Topic: "task-events", Sink: "http://127.0.0.1:1/", Order: pump.ByKey, Concurrency: 1, DeadLetter: "task-events-dlq"},
+			client, nil, pump.NewBudget(1<<20), metrics, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subs = append(subs, s)
 	}
-	all := func() []*pump.Subscription { return []*pump.Subscription{s} }
+	all := func() []*pump.Subscription { return subs }
 	cfg := console.Config{
 		Admin:         admin.Config{Loopback: true, Jobs: redrive.New(all, log), Letters: admin.NewReader()},
 		Subscriptions: all, Journal: journal.New(), Log: log,
@@ -306,6 +313,43 @@ func TestAnEventWithoutItsSchema(t *testing.T) {
 	for path, want := range map[string]string{"/": "waits for its schema", "/console/event/task-events/0/0": "waits for the schema of its data"} {
 		if body := b.ask("GET", path, "").text; !strings.Contains(body, want) || !strings.Contains(body, "schema 7 is not known") {
 			t.Errorf("%s does not say %q and why", path, want)
+		}
+	}
+}
+
+// Without brokers nothing is said to be delivered.
+func TestBrokersThatDoNotAnswer(t *testing.T) {
+	b := newBench(t, nil)
+	for _, path := range []string{"/", "/console/subscriptions", "/console/subscriptions/audit"} {
+		if text := b.ask("GET", path, "").text; strings.Contains(text, "up to date") || strings.Contains(text, "is delivered") || !strings.Contains(text, "the brokers do not answer") {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
+
+// Somebody who can change nothing is told why.
+func TestWhyNothingCanBeChanged(t *testing.T) {
+	for want, change := range map[string]func(*console.Config){
+		"Changes are for operators":    func(cfg *console.Config) { cfg.Admin.Loopback = false },
+		"the console changes nothing.": func(cfg *console.Config) { cfg.ReadOnly = true },
+	} {
+		resp := newBench(t, change).ask("GET", "/console/subscriptions/audit", "")
+		if !strings.Contains(resp.text, want) || strings.Contains(resp.text, "/pause") {
+			t.Errorf("it does not say %q: %.3000s", want, resp.text)
+		}
+	}
+	if resp := newBench(t, nil).ask("GET", "/console/subscriptions/audit", ""); strings.Contains(resp.text, "Changes are for operators") || !strings.Contains(resp.text, "/pause") {
+		t.Error("an operator is kept from changes")
+	}
+}
+
+// The dead letters that somebody looks for are the newest ones.
+func TestDeadLettersOfTheSubscriptionThatHasThem(t *testing.T) {
+	b := newBench(t, nil)
+	for _, name := range []string{"notifications", "gone"} {
+		b.steps.Add(journal.Step{Kind: journal.DeadLetter, Subscription: name})
+		if text := b.ask("GET", "/console/deadletters", "").text; !strings.Contains(text, "<option selected>notifications") {
+			t.Errorf("after a letter of %s the page is not about notifications", name)
 		}
 	}
 }

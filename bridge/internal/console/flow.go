@@ -226,6 +226,7 @@ type flowData struct {
 	TaskAPI   string
 	States    []string
 	End       int64 // of the topics
+	Alone     bool  // the brokers do not answer
 	Elsewhere bool  // partitions that other bridges have
 }
 
@@ -241,6 +242,7 @@ func (c *Console) flow(w http.ResponseWriter, r *http.Request) {
 	seen := map[string]bool{}
 	for i, s := range c.cfg.Subscriptions() {
 		l := d.Lanes[i]
+		d.Alone = d.Alone || l.Alone
 		for _, p := range l.Partitions {
 			if !seen[l.Topic] {
 				d.End += max(0, p.End)

@@ -119,7 +119,7 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) {
 		d.Names = append(d.Names, s.Name())
 	}
 	if d.Filter.Subscription == "" && len(d.Names) > 0 {
-		d.Filter.Subscription = d.Names[0]
+		d.Filter.Subscription = cmp.Or(c.latest(d.Names), d.Names[0])
 	}
 	for _, j := range c.cfg.Admin.Jobs.List() {
 		if j.Subscription == d.Filter.Subscription {
@@ -149,6 +149,17 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	c.show(w, r, status, "deadletters", "Dead letters", d)
+}
+
+// latest is the subscription that the newest dead letter here is of, "" without one.
+func (c *Console) latest(names []string) (name string) {
+	c.cfg.Journal.Backwards(func(s *journal.Step) bool {
+		if s.Kind == journal.DeadLetter && slices.Contains(names, s.Subscription) {
+			name = s.Subscription
+		}
+		return name == ""
+	})
+	return name
 }
 
 // fill counts what was read, and keeps as many letters as a page shows.

@@ -142,7 +142,7 @@ func (c *Console) tryTask(r *http.Request, d *tryData) error {
 	}
 	a, err := c.tasks.do(r.Context(), method, path, h, []byte(body))
 	if err != nil {
-		return fmt.Errorf("the Task API does not answer: %w", err)
+		return fmt.Errorf("the Task API does not answer at %s (TASKAPI_URL): %w", c.tasks.base, err)
 	}
 	d.Answer = &a
 	var task struct {

@@ -226,6 +226,8 @@ func why(v pump.View, j *journal.Journal, now time.Time) (state, sentence string
 		return "waiting", s
 	case v.Reason != "":
 		return "waiting", "It waits: " + clean(v.Reason) + "."
+	case v.Alone:
+		return "unknown", "Nothing is known of the topic: the brokers do not answer."
 	case lag > 0:
 		return "moving", plural(lag, "event is", "events are") + " on the way."
 	}

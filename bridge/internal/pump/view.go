@@ -22,6 +22,8 @@ type View struct {
 	Members    int             `json:"members"`           // of the group
 	Unknown    string          `json:"unknown,omitempty"` // what is left out, and why
 	Partitions []PartitionView `json:"partitions"`
+
+	Alone bool `json:"-"` // the brokers have not answered: Partitions are those of this replica, and old
 }
 
 // PartitionView is a partition of the topic, whoever has it.
@@ -43,7 +45,7 @@ func (s *Subscription) View(ctx context.Context) View {
 	v := s.own()
 	st, err := s.standing(ctx)
 	if err != nil {
-		v.Unknown = "only the partitions of this replica are shown: " + err.Error()
+		v.Unknown, v.Alone = "only the partitions of this replica are shown: "+err.Error(), true
 		return v
 	}
 	now, mine := time.Now(), map[int]*partition{}

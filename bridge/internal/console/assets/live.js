@@ -134,9 +134,9 @@ if ($("[data-live]")) {
     clearTimeout(again);
     if (document.hidden) return;
     stream = new EventSource(base + "/events?after=" + seen);
-    stream.onopen = () => { clearTimeout(lost); lost = 0; if (!connection.hidden) { connection.hidden = true; soon(); } };
+    stream.onopen = () => { clearTimeout(lost); lost = 0; if (!connection.hidden) { connection.hidden = true; label(); soon(); } };
     stream.onerror = () => {
-      lost ||= setTimeout(() => { connection.hidden = false; }, 3000);
+      lost ||= setTimeout(() => { connection.hidden = false; label(); }, 3000);
       if (stream.readyState === EventSource.CLOSED) again = setTimeout(follow, 5000); // it was refused, and does not try by itself
     };
     stream.addEventListener("steps", (e) => {
@@ -159,10 +159,14 @@ if ($("[data-live]")) {
   document.addEventListener("visibilitychange", follow);
   const button = $("#live");
   button.hidden = false;
+  function label() {
+    button.setAttribute("aria-pressed", frozen);
+    button.classList.toggle("lost", !connection.hidden);
+    $(".label", button).textContent = frozen ? "Frozen" : connection.hidden ? "Live" : "Not live";
+  }
   const freeze = () => {
     frozen = !frozen;
-    button.setAttribute("aria-pressed", frozen);
-    $(".label", button).textContent = frozen ? "Frozen" : "Live";
+    label();
     if (!frozen) soon();
   };
   button.addEventListener("click", freeze);
