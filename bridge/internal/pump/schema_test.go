@@ -280,6 +280,30 @@ func TestAnotherSchemaUnderTheID(t *testing.T) {
 	}
 }
 
+// A letter that was written because the registry had no such schema is redriven when it
+// has one again.
+func TestALetterWithoutItsSchemaIsRedriven(t *testing.T) {
+	l, sink := newLibrary(t), newReader(t)
+	b := setup(t, sink.server.URL)
+	b.cfg.Schemas, b.cfg.Block = l.schemas, true
+	b.produce(inAvro(t, l.id+1, "lost", "k"))
+	_, stop := b.run()
+	b.untilCommitted(1)
+	stop()
+	l.register(t, strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1), l.id+1)
+	b.cfg.Schemas = l.begin(t)
+	s, _ := b.run()
+	if got := b.redrive(s, &pump.Redrive{Select: everyLetter}); got.Delivered != 1 || got.Failed != 0 {
+		t.Errorf("progress %+v, want one delivered", got)
+	}
+	if diff := cmp.Diff([]string{"lost"}, sink.ids(t)); diff != "" {
+		t.Errorf("posted (-want +got):\n%s", diff)
+	}
+	if n := len(b.open()); n != 0 {
+		t.Errorf("%d letters are open, want none", n)
+	}
+}
+
 // An operator may give up on an event whose schema nobody will bring back. If somebody
 // does after all, it is not posted.
 func TestAnEventWithoutItsSchemaCanBeSkipped(t *testing.T) {
