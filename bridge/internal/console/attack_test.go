@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"unicode"
 
 	kafkago "github.com/segmentio/kafka-go"
 
@@ -150,4 +151,22 @@ func TestACountIsNotJudgedBeforeItsEnd(t *testing.T) {
 			t.Errorf("%s: %s", state, text)
 		}
 	}
+}
+
+// Whatever the bytes are, what is shown is text that can be printed, and not much of it.
+func FuzzPretty(f *testing.F) {
+	for _, seed := range []string{`{"a":[1,"\u202e",{}]}`, "[[[[", "\xff\x00", `"\`, "\u2028<script>"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got := console.Pretty(text)
+		if len(got) > 100*len(text)+200 {
+			t.Errorf("%d bytes become %d", len(text), len(got))
+		}
+		for _, r := range got {
+			if r != '\n' && r != '\t' && (!unicode.IsPrint(r) || r == unicode.ReplacementChar) {
+				t.Fatalf("%q is shown as %q, which has %U", text, got, r)
+			}
+		}
+	})
 }
