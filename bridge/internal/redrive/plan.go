@@ -85,7 +85,7 @@ func (p *plan) make(ctx context.Context) error {
 		if at.Wrong != nil {
 			return &pump.RefusedError{Reason: "the state of the letters is not to be trusted: " + at.Wrong.Error()}
 		}
-		p.result.Expired += at.Expired()
+		p.gone(at.Expired())
 		_, err := deadletter.Scan(ctx, box.Client, deadletter.Range{Topic: box.Topic, Partition: at.Partition, From: at.From(), To: at.End}, func(rec fetch.Record) error {
 			if l, ok := deadletter.FromRecord(at.Partition, rec); ok && l.Letter.Subscription == p.sub.Name() && !at.Done(rec.Offset) {
 				p.add(l, box.Source)
@@ -98,6 +98,13 @@ func (p *plan) make(ctx context.Context) error {
 		}
 	}
 	return p.newer(ctx, box)
+}
+
+// gone counts letters that nobody can look at any more.
+func (p *plan) gone(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.result.Expired += n
 }
 
 func (p *plan) looked() {
