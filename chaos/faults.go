@@ -367,7 +367,7 @@ func (y *system) heal() error {
 	for _, p := range y.spare() {
 		errs = append(errs, p.Down(syscall.SIGTERM))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, y.resumePaused())...)
 }
 
 func (y *system) dumpFaults() error {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,20 +24,45 @@ type starts map[string]int
 type pauses struct {
 	restarted atomic.Int64 // bridges killed and started while a subscription was paused
 	broken    atomic.Int64 // posts of such bridges to its sink
+
+	mu   sync.Mutex
+	left map[string]bool // may be paused: the answer to a pause or a resume can be lost
+}
+
+func (p *pauses) may(name string, be bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left == nil {
+		p.left = map[string]bool{}
+	}
+	p.left[name] = be
+}
+
+// resumePaused resumes what no fault could: a subscription that stays paused delivers
+// nothing, and that would be taken for a loss.
+func (y *system) resumePaused() error {
+	y.pauses.mu.Lock()
+	left := maps.Clone(y.pauses.left)
+	y.pauses.mu.Unlock()
+	var errs []error
+	for name, paused := range left {
+		if paused {
+			errs = append(errs, y.setPause(2*time.Minute, name, "resume"))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // injectPause pauses a subscription through one bridge, kills bridges while it is
 // paused, and resumes it through any. That others post for a moment longer, until
 // they have read of it, is no mistake: so only those that started later are judged.
-func injectPause(y *system, ctx context.Context) (fault, error) {
+func injectPause(y *system, _ context.Context) (fault, error) {
 	name, r := "audit", y.rec
 	if y.rand.IntN(3) == 0 {
 		name, r = "notifications", y.notices
 	}
 	f := fault{target: name + " paused, bridges killed", last: y.between(2000, 5000)}
-	asking, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	if err := y.setPause(asking, name, "pause"); err != nil {
+	if err := y.setPause(20*time.Second, name, "pause"); err != nil {
 		return f, err
 	}
 	known := starts{}
@@ -45,10 +72,7 @@ func injectPause(y *system, ctx context.Context) (fault, error) {
 	r.paused.Store(&known)
 	f.heal = func() error {
 		r.paused.Store(nil)
-		// Not ended with the faults: a subscription that stays paused delivers nothing.
-		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		return y.setPause(asking, name, "resume")
+		return y.setPause(time.Minute, name, "resume")
 	}
 	for _, b := range y.bridges {
 		// The embedded broker keeps a dynamic member for ever that dies while it joins
@@ -66,11 +90,16 @@ func injectPause(y *system, ctx context.Context) (fault, error) {
 	return f, nil
 }
 
-// setPause asks one bridge after the other: some may be down, or without Kafka.
-func (y *system) setPause(ctx context.Context, name, what string) (err error) {
+// setPause asks one bridge after the other: some may be down, or without Kafka. It goes
+// on when the faults end.
+func (y *system) setPause(patience time.Duration, name, what string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	y.pauses.may(name, true)
 	for {
 		for _, b := range y.bridges {
 			if err = order(ctx, "http://"+y.admin[b.name]+"/subscriptions/"+name+"/"+what); err == nil {
+				y.pauses.may(name, what == "pause")
 				return nil
 			}
 		}

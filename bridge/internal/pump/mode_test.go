@@ -147,7 +147,6 @@ func TestAnEventThatTheBinaryFormCannotCarryIsADeadLetter(t *testing.T) {
 // the time passes: before the first attempt and between two.
 func TestAnExpiredEventIsADeadLetter(t *testing.T) {
 	for _, block := range []bool{false, true} {
-		soon := time.Now().Add(300 * time.Millisecond)
 		s := newSink(t, func(id string, _ int) int {
 			if id == "soon" { // for ever, as far as the sink is concerned
 				return http.StatusServiceUnavailable
@@ -161,6 +160,7 @@ func TestAnExpiredEventIsADeadLetter(t *testing.T) {
 			r.Value = append(r.Value[:len(r.Value)-1], `,"expirytime":"`+at+`"}`...)
 			return r
 		}
+		soon := time.Now().Add(time.Second) // it has to be posted before
 		b.produce(expiring("past", "2020-01-01T00:00:00+02:00"), expiring("soon", soon.Format(time.RFC3339Nano)), expiring("later", "2999-01-01T00:00:00Z"),
 			expiring("unreadable", "tomorrow"))
 		_, stop := b.run()
