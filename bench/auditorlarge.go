@@ -8,11 +8,14 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/taskwire/taskwire/internal/retry"
 )
 
 // versions is how many entries each task has in a generated log.
@@ -23,12 +26,13 @@ const versions = 10
 // else at its first start.
 func benchAuditorLarge(ctx context.Context, r *rig, t *table) error {
 	entries := r.n(r.options.entries)
-	path, firstStart, err := r.largeLog(ctx, entries)
+	path, first, err := r.largeLog(ctx, entries)
 	if err != nil {
 		return err
 	}
-	if firstStart > 0 {
-		t.figure("first start, without an index", seconds, firstStart.Seconds(), none)
+	if first.ready > 0 {
+		t.figure("first start, without an index", seconds, first.ready.Seconds(), none)
+		t.figure("the same, until all of it is signed", seconds, first.signed.Seconds(), none)
 	}
 	r.say("auditor with %d entries", entries)
 	began := time.Now()
@@ -37,13 +41,28 @@ func benchAuditorLarge(ctx context.Context, r *rig, t *table) error {
 		return err
 	}
 	t.figure("ready after a start", seconds, time.Since(began).Seconds(), atMost(2))
+	post := func(p *proc) (float64, error) {
+		n := r.n(60_000)
+		_, all := bodies(n, min(n, 1000))
+		return postRate(p.url+"/", structuredType, all, http.StatusCreated)
+	}
+	checking, err := post(large)
+	if err != nil {
+		return err
+	}
+	if err := large.rest(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	checked := time.Since(began)
 	history, err := histories(ctx, large, entries)
 	if err != nil {
 		return err
 	}
-	n := r.n(60_000)
-	_, all := bodies(n, min(n, 1000))
-	rate, err := postRate(large.url+"/", structuredType, all, http.StatusCreated)
+	proofs, err := answered(ctx, large.url+"/proof/", entries)
+	if err != nil {
+		return err
+	}
+	rate, err := post(large)
 	if err != nil {
 		return err
 	}
@@ -59,16 +78,39 @@ func benchAuditorLarge(ctx context.Context, r *rig, t *table) error {
 	if err != nil {
 		return err
 	}
-	emptyRate, err := postRate(empty.url+"/", structuredType, all, http.StatusCreated)
+	emptyRate, err := post(empty)
 	if err != nil {
 		return err
 	}
+	p50, p99 := percentiles(proofs)
+	t.figure("start to the end of its check", seconds, checked.Seconds(), none)
 	t.figure("memory after appends (RSS)", bytes_, rss, atMost(64<<20))
 	t.figure("of it not backed by files", bytes_, anonymous, none)
 	t.against("acknowledged appends, against an empty auditor", perSecond, rate, emptyRate, atLeast(0.9))
+	t.against("the same, while the log is checked after a start", perSecond, checking, emptyRate, none)
 	t.figure(fmt.Sprintf("history of one task (%d entries)", versions), seconds, history, atMost(0.005))
-	_, err = empty.stop()
-	return err
+	t.figure("proof of an entry, p50", seconds, p50, none)
+	t.figure("the same, p99", seconds, p99, none)
+	if _, err := empty.stop(); err != nil {
+		return err
+	}
+	return r.verifyLarge(ctx, path, entries, t)
+}
+
+// verifyLarge measures the commands that read the files by themselves.
+func (r *rig) verifyLarge(ctx context.Context, path string, entries int, t *table) error {
+	r.say("auditor verify and auditor prove")
+	for _, c := range []struct {
+		name string
+		args []string
+	}{{"auditor verify, all of it", []string{"verify", path}}, {"auditor prove, one entry", []string{"prove", strconv.Itoa(1 + entries/2), path}}} {
+		began := time.Now()
+		if out, err := exec.CommandContext(ctx, filepath.Join(r.programs, "auditor"), c.args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("auditor %s: %w\n%s", c.args[0], err, out)
+		}
+		t.figure(c.name, seconds, time.Since(began).Seconds(), none)
+	}
+	return nil
 }
 
 // startLarge waits as long as it takes.
@@ -80,30 +122,50 @@ func (r *rig) startLarge(ctx context.Context, path string) (*proc, error) {
 	return p, p.ready(ctx, 10*time.Minute)
 }
 
+// firstStart is how long the first start took, 0 when it was another repetition's.
+type firstStart struct{ ready, signed time.Duration }
+
 // largeLog is written once for all repetitions, and opened once so that later
 // starts find what the auditor derives from it.
-func (r *rig) largeLog(ctx context.Context, entries int) (path string, firstStart time.Duration, err error) {
+func (r *rig) largeLog(ctx context.Context, entries int) (path string, first firstStart, err error) {
 	key := fmt.Sprint(r.programs, " log ", entries)
 	if path = r.prepared[key]; path != "" {
-		return path, 0, nil
+		return path, first, nil
 	}
 	r.say("writing a log of %d entries", entries)
 	path = filepath.Join(r.sub("large"), "audit.log")
 	if err := r.writeLog(ctx, path, entries); err != nil {
-		return "", 0, err
+		return "", first, err
 	}
 	r.say("first start")
 	began := time.Now()
 	p, err := r.startLarge(ctx, path)
 	if err != nil {
-		return "", 0, err
+		return "", first, err
 	}
-	firstStart = time.Since(began)
+	first.ready = time.Since(began)
+	if err := p.signed(ctx, entries); err != nil {
+		return "", first, err
+	}
+	first.signed = time.Since(began)
 	if _, err := p.stop(); err != nil {
-		return "", 0, err
+		return "", first, err
 	}
 	r.prepared[key] = path
-	return path, firstStart, nil
+	return path, first, nil
+}
+
+// signed waits for a checkpoint that covers so many entries.
+func (p *proc) signed(ctx context.Context, entries int) error {
+	for {
+		n, err := p.metric(ctx, "taskwire_audit_checkpoint_entries")
+		if err != nil || n >= float64(entries) {
+			return err
+		}
+		if err := retry.Pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // writeLog also writes the mark of what was acknowledged, without which a log is
