@@ -114,8 +114,8 @@ func (r *rig) unmatched(ctx context.Context, b *broker, database string) (float6
 }
 
 // purge starts the API with the shortest retention, and waits until it has
-// deleted the events and does no more. It looks once a minute, and gives back with the
-// second look what has been free since the first, so that this is measured once, and
+// deleted the events and does no more. It looks a minute after the look before, and gives
+// back with the second one what has been free since the first. So this is measured once, and
 // not at all in a short run.
 func (r *rig) purge(ctx context.Context, t *table, b *broker, database string) error {
 	key := r.programs + " purged"
@@ -132,7 +132,7 @@ func (r *rig) purge(ctx context.Context, t *table, b *broker, database string) e
 	if err != nil {
 		return err
 	}
-	if err := retry.Pause(ctx, 122*time.Second); err != nil {
+	if err := retry.Pause(ctx, 3*time.Minute); err != nil {
 		return err
 	}
 	if err := p.rest(ctx, 5*time.Second); err != nil {
