@@ -126,8 +126,7 @@ func TestTheKeyboardAlone(t *testing.T) {
 	b.keys("the sink moves")
 	b.tabTo("Your name")
 	b.keys("Ada")
-	b.tabTo("Pause notifications")
-	b.keys(kb.Enter)
+	b.enter("Pause notifications")
 	b.await("Ada (console) from 127.0.0.1 paused it")
 	b.tabTo("Resume notifications")
 	b.keys(" ")
@@ -143,30 +142,25 @@ func TestTheKeyboardAlone(t *testing.T) {
 	create(t, s, "Third")
 	b.await("400\n3")
 	b.await("Lag\n0")
-	b.tabTo("Mend it now")
-	b.keys(kb.Enter)
+	b.enter("Mend it now")
 	b.awaitThat(`!document.querySelector("main").innerText.includes("Mend it now")`)
 
 	b.jump("d", "/console/deadletters") // one letter
 	b.await("3 letters")
 	b.keys("j" + kb.Enter)
 	b.await("Why is it a dead letter?")
-	b.tabTo("Redrive this letter")
-	b.keys(kb.Enter)
+	b.enter("Redrive this letter")
 	b.redrive("Redrive 1 letter")
-	b.tabTo("Back to the dead letters")
-	b.keys(kb.Enter)
+	b.enter("Back to the dead letters")
 	b.await("2 letters")
 
 	b.keys("jx") // those that are selected
 	b.awaitThat(`document.querySelector("tr.here input[type=checkbox]").checked`)
-	b.tabTo("Redrive the selected")
-	b.keys(kb.Enter)
+	b.enter("Redrive the selected")
 	b.redrive("Redrive 1 letter")
 	b.jump("d", "/console/deadletters")
 	b.await("1 letter")
-	b.tabTo("Redrive all") // and all
-	b.keys(kb.Enter)
+	b.enter("Redrive all") // and all
 	b.redrive("Redrive 1 letter")
 
 	b.jump("f", "/") // filter, and leave it
@@ -174,8 +168,7 @@ func TestTheKeyboardAlone(t *testing.T) {
 	b.awaitThat(`document.activeElement.name === "type"`)
 	b.keys("task.nothing" + kb.Enter)
 	b.await("Nothing matches")
-	b.tabTo("Show all")
-	b.keys(kb.Enter)
+	b.enter("Show all")
 	b.await("task.created")
 	b.keys("p")
 	b.awaitThat(`document.querySelector("#live").innerText === "Frozen"`)
@@ -193,13 +186,11 @@ func TestTheKeyboardAlone(t *testing.T) {
 	b.await("4 entries")
 	b.keys("j" + kb.Enter)
 	b.await("not verified")
-	b.tabTo("Verify")
-	b.keys(kb.Enter)
+	b.enter("Verify")
 	b.await("verified, with this server's own key")
 	b.jump("t", "/console/try")
 	b.tabTo("Title")
-	b.tabTo("Create a task")
-	b.keys(kb.Enter)
+	b.enter("Create a task")
 	b.await("What becomes of it")
 
 	for _, path := range []string{"/", "/console/event/task-events/0/0", "/console/subscriptions", "/console/subscriptions/audit", "/console/deadletters?done=true", "/console/deadletters/notifications/0/0", "/console/audit", "/console/audit/entries/1", "/console/audit/tasks/" + first, "/console/try"} {
@@ -207,12 +198,18 @@ func TestTheKeyboardAlone(t *testing.T) {
 	}
 }
 
+// enter tabs to what has these words, and presses Enter there.
+func (b *tab) enter(words string) {
+	b.Helper()
+	b.tabTo(words)
+	b.keys(kb.Enter)
+}
+
 // redrive confirms what was counted, and waits until it is done.
 func (b *tab) redrive(words string) {
 	b.Helper()
 	b.await(words)
-	b.tabTo(words)
-	b.keys(kb.Enter)
+	b.enter(words)
 	b.await("Delivered\n1")
 	b.awaitThat(`document.querySelector("#job .state").innerText.includes("done")`)
 }

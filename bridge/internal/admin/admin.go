@@ -84,11 +84,19 @@ func (c Config) View(ctx context.Context, s *pump.Subscription) pump.View {
 	for i := range v.Partitions {
 		if p := &v.Partitions[i]; p.Blocking != nil {
 			block := *p.Blocking // others have it, too
-			block.Reason = deliver.WithoutAnswer(block.Reason)
+			block.Reason = c.Said(block.Reason)
 			p.Blocking = &block
 		}
 	}
 	return v
+}
+
+// Said is what is shown of an error: not the sink's words, when payloads are hidden.
+func (c Config) Said(text string) string {
+	if c.HidePayloads {
+		return deliver.WithoutAnswer(text)
+	}
+	return text
 }
 
 func named(subs func() []*pump.Subscription, f func(http.ResponseWriter, *pump.Subscription)) http.HandlerFunc {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/bridge/internal/redrive"
@@ -175,12 +174,13 @@ func (reading Reader) Enter() (leave func(), ok bool) {
 // ReadLetters fills a page, as far as it is shown.
 func (c Config) ReadLetters(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {
 	p, err := c.Letters.read(ctx, s, q)
-	if err == nil && c.HidePayloads {
-		for i := range p.Letters {
-			p.Letters[i].Error = deliver.WithoutAnswer(p.Letters[i].Error)
-		}
+	if err != nil {
+		return p, err
 	}
-	return p, err
+	for i := range p.Letters {
+		p.Letters[i].Error = c.Said(p.Letters[i].Error)
+	}
+	return p, nil
 }
 
 func (reading Reader) read(ctx context.Context, s *pump.Subscription, q Query) (*Page, error) {

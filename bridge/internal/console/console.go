@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
-	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
 	"github.com/taskwire/taskwire/internal/httpd"
@@ -252,9 +251,7 @@ const hidden = "CONSOLE_PAYLOADS=hide: the console shows no payloads."
 
 // shown is a step as it is shown.
 func (c *Console) shown(s *journal.Step) {
-	if c.cfg.Admin.HidePayloads {
-		s.Error = deliver.WithoutAnswer(s.Error)
-	}
+	s.Error = c.cfg.Admin.Said(s.Error)
 }
 
 // find is the subscription of the path or, with a name of none, nil.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/taskwire/taskwire/bridge/internal/admin"
 	"github.com/taskwire/taskwire/bridge/internal/deadletter"
-	"github.com/taskwire/taskwire/bridge/internal/deliver"
 	"github.com/taskwire/taskwire/bridge/internal/fetch"
 	"github.com/taskwire/taskwire/bridge/internal/journal"
 	"github.com/taskwire/taskwire/bridge/internal/pump"
@@ -244,9 +243,7 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, http.StatusNotFound, "There is no such dead letter of this subscription.")
 		return
 	}
-	if c.cfg.Admin.HidePayloads {
-		l.Letter.Error = deliver.WithoutAnswer(l.Letter.Error)
-	}
+	l.Letter.Error = c.cfg.Admin.Said(l.Letter.Error)
 	d := letterData{Subscription: s.Name(), Letter: l.Letter, Place: l.Place(), ID: l.ID, Type: l.Type, Key: string(rec.Key), Why: whyDead(l.Letter), Paused: clean(s.Paused()), Tab: r.URL.Query().Get("tab")}
 	positions, err := deadletter.Positions(r.Context(), box.Client, box.Group, box.Topic, box.Keys)
 	if err == nil && at.partition < len(positions) {
@@ -255,11 +252,7 @@ func (c *Console) deadLetter(w http.ResponseWriter, r *http.Request) {
 	d.Content = c.content(r, deadletter.Original(rec))
 	for _, h := range rec.Headers {
 		if strings.HasPrefix(h.Key, deadletter.Prefix) {
-			value := string(h.Value)
-			if c.cfg.Admin.HidePayloads {
-				value = deliver.WithoutAnswer(value)
-			}
-			d.Dead = append(d.Dead, header{brief(h.Key), brief(value)})
+			d.Dead = append(d.Dead, header{brief(h.Key), brief(c.cfg.Admin.Said(string(h.Value)))})
 		}
 	}
 	if l.Letter.Topic == box.Source && rec.Key != nil {
