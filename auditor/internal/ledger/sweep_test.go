@@ -13,14 +13,19 @@ import (
 	"github.com/taskwire/taskwire/auditor/internal/ledger/ledgertest"
 )
 
-// callFault fails one call on the log's file, before or after its effect.
+// callFault fails one call on the log's files, before or after its effect.
 type callFault struct {
-	ledger.File
 	mu    sync.Mutex // the background check reads too
 	left  int        // calls until the one that fails
 	after bool
 	err   error
 	hit   bool
+}
+
+// faultFile is one of the files: a log that rolls over has several open at once.
+type faultFile struct {
+	ledger.File
+	*callFault
 }
 
 func (f *callFault) due() bool {
@@ -31,7 +36,7 @@ func (f *callFault) due() bool {
 	return f.left == -1
 }
 
-func (f *callFault) Write(p []byte) (int, error) {
+func (f faultFile) Write(p []byte) (int, error) {
 	if !f.due() {
 		return f.File.Write(p)
 	}
@@ -43,7 +48,7 @@ func (f *callFault) Write(p []byte) (int, error) {
 	return n, errors.Join(f.err, err)
 }
 
-func (f *callFault) effect(do func() error) error {
+func (f faultFile) effect(do func() error) error {
 	if !f.due() {
 		return do()
 	}
@@ -53,12 +58,12 @@ func (f *callFault) effect(do func() error) error {
 	return f.err
 }
 
-func (f *callFault) Sync() error { return f.effect(f.File.Sync) }
-func (f *callFault) Truncate(n int64) error {
+func (f faultFile) Sync() error { return f.effect(f.File.Sync) }
+func (f faultFile) Truncate(n int64) error {
 	return f.effect(func() error { return f.File.Truncate(n) })
 }
 
-func (f *callFault) ReadAt(p []byte, off int64) (int, error) {
+func (f faultFile) ReadAt(p []byte, off int64) (int, error) {
 	if f.due() {
 		return 0, f.err
 	}
@@ -104,8 +109,7 @@ func workload(path string, segment int64, fault *callFault) map[string]int64 {
 	acked := map[string]int64{}
 	for range 2 {
 		l, err := ledger.Open(context.Background(), ledger.Config{Path: path, SegmentBytes: segment, Wrap: func(f ledger.File) ledger.File {
-			fault.File = f
-			return fault
+			return faultFile{f, fault}
 		}})
 		if err != nil {
 			continue
