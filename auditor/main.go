@@ -142,6 +142,7 @@
 //	PORT                 set by serverless platforms; wins as :PORT
 //	OPS_ADDR             operator address                                :9003
 //	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
+//	SHUTDOWN_QUIET       take requests until none comes for so long      0s
 //	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
 //	LOG_LEVEL            debug, info, warn or error                      info
 //	MAX_CONNECTIONS      to the public port; idle and slow ones make room  512

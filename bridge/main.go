@@ -44,6 +44,7 @@
 //	PORT                     set by serverless platforms; wins as :PORT
 //	OPS_ADDR                 operator address                             :9001
 //	SHUTDOWN_GRACE           time for posts in flight after a stop        25s
+//	SHUTDOWN_QUIET           take requests until none comes for so long   0s
 //	LOG_FORMAT               auto, json or text                           auto
 //	LOG_LEVEL                debug (a line per delivery), info, warn, error  info
 //	MAX_CONNECTIONS          to the public port; idle and slow ones make room  512

@@ -260,11 +260,11 @@ func killedTooEarly(w *world) (f findings) {
 		if hook := l.container().Lifecycle; hook != nil && hook.PreStop != nil && hook.PreStop.Sleep != nil {
 			sleep = time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
 		}
-		f.addIf(sleep < 10*time.Second && l.program == "taskapi" && !l.recreate, "%s stops after %v, before a busy node has stopped using its address", l, sleep)
 		// Knative itself takes a pod out of rotation.
 		f.addIf(sleep < time.Second && !l.serverless(), "%s stops before it is out of rotation", l)
 		s, err := w.settings(l)
-		f.addIf(err == nil && l.patience <= sleep+s.grace, "%s is killed after %v, want more than sleep %v and grace %v", l, l.patience, sleep, s.grace)
+		f.addIf(err == nil && s.http.Quiet < 2*time.Second && l.program == "taskapi" && !l.recreate, "%s waits %v for the last request, and a busy node stops using its address later", l, s.http.Quiet)
+		f.addIf(err == nil && l.patience <= sleep+s.http.Grace, "%s is killed after %v, want more than sleep %v and grace %v", l, l.patience, sleep, s.http.Grace)
 	}
 	return f
 }

@@ -30,7 +30,6 @@ import (
 // settings are the result of reading a program's environment.
 type settings struct {
 	http  httpd.Config
-	grace time.Duration
 	kafka kafkaclient.Config // zero for programs without Kafka
 	data  string             // the file that it writes
 	asked map[string]bool    // every variable that it reads
@@ -90,7 +89,7 @@ func (w *world) settings(l workload) (settings, error) {
 		v, ok := vars[key]
 		return v, ok
 	})
-	s.asked, s.grace = asked, s.http.Grace
+	s.asked = asked
 	s.data = strings.TrimPrefix(s.data, root)
 	return s, err
 }

@@ -183,8 +183,8 @@ var violations = map[string][]violation{
 		{"scrape", "monitoring.coreos.com/v1/PodMonitor taskwire", "spec.selector.matchLabels.app~kubernetes~io/name", "bridge"},
 	},
 	"overlays/scale": {
-		{"shutdown", "apps/v1/Deployment taskapi", container + ".lifecycle.preStop.sleep.seconds", 3},
-		{"shutdown", "apps/v1/Deployment taskapi", "spec.template.spec.terminationGracePeriodSeconds", 35},
+		{"shutdown", "apps/v1/Deployment taskapi", container + ".env.SHUTDOWN_QUIET", "1s"},
+		{"shutdown", "apps/v1/Deployment taskapi", container + ".lifecycle.preStop.sleep.seconds", 10},
 		{"writers", "apps/v1/Deployment auditor", "spec.strategy.type", "Recreate"},
 		{"topics", "kafka.strimzi.io/v1/KafkaTopic task-events", "spec.partitions", 1},
 		{"scaling", "keda.sh/v1alpha1/ScaledObject bridge", "spec.minReplicaCount", 1},

@@ -28,6 +28,7 @@
 //	WEBHOOK_SECRET_FILE  secrets for signed posts, one whsec_... a line  none
 //	SINK_TOKENS_FILE     tokens for posts, one "name token" a line       none
 //	SHUTDOWN_GRACE       time for requests in progress after a stop      25s
+//	SHUTDOWN_QUIET       take requests until none comes for so long      0s
 //	LOG_FORMAT           auto, json or text; auto is text on a terminal  auto
 //	LOG_LEVEL            debug, info, warn or error                      info
 //	MAX_CONNECTIONS      to the public port; idle, slow ones make room    512

@@ -29,6 +29,7 @@
 //	LISTEN_ADDR                 :8000            public address; PORT, when set, wins with :PORT
 //	OPS_ADDR                    :9000            operator address
 //	SHUTDOWN_GRACE              25s              for requests and events in progress after a stop
+//	SHUTDOWN_QUIET              0s               after a stop, take requests until none comes for so long
 //	LOG_FORMAT                  auto             auto, json or text
 //	LOG_LEVEL                   info             debug, info, warn or error
 //	MAX_CONNECTIONS             512              to the public port; idle and slow ones make room

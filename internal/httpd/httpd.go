@@ -33,6 +33,7 @@ type Config struct {
 	Addr    string        // public listener, LISTEN_ADDR or :PORT
 	OpsAddr string        // operator listener, OPS_ADDR
 	Grace   time.Duration // how long requests in progress may take after a stop, SHUTDOWN_GRACE
+	Quiet   time.Duration // requests are still taken after a stop until none has come for so long, SHUTDOWN_QUIET
 	Pprof   bool          // /debug/pprof/ on the operator port, OPS_PPROF
 
 	Trace *trace.Config // OTEL_*; nil for no traces
@@ -49,6 +50,7 @@ func ConfigFromEnv(r *env.Reader, service string, port int) Config {
 		Addr:    r.Addr("LISTEN_ADDR", ":"+strconv.Itoa(port)),
 		OpsAddr: r.Addr("OPS_ADDR", ":"+strconv.Itoa(port+1000)),
 		Grace:   r.Duration("SHUTDOWN_GRACE", 25*time.Second, 0, time.Hour),
+		Quiet:   r.Duration("SHUTDOWN_QUIET", 0, 0, time.Hour),
 		Pprof:   r.Bool("OPS_PPROF", false),
 		Trace:   trace.ConfigFromEnv(r, service),
 
@@ -81,6 +83,7 @@ type Server struct {
 	each     func() []Check // see ReadyEach; nil for none
 	hosts    Hosts          // see PublicHosts
 	stopping atomic.Bool
+	late     late
 
 	unavailable atomic.Pointer[error] // why there is nothing to serve yet
 }
@@ -97,7 +100,7 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) 
 	}
 	public = newDoor(public, publicConnections(cfg.Connections, log), 0, log)
 	ops = newDoor(ops, opsConnections, opsReserve, log)
-	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), tracer: trace.New(cfg.Trace, log), handler: http.NotFoundHandler()}, nil
+	return &Server{cfg: cfg, log: log, public: public, ops: ops, registry: newRegistry(), tracer: trace.New(cfg.Trace, log), handler: http.NotFoundHandler(), late: newLate()}, nil
 }
 
 func listen(ctx context.Context, addr, variable string) (net.Listener, error) {
@@ -162,6 +165,9 @@ func (s *Server) SetUnavailable(reason error) {
 // servePublic reads the handler only while the server is available: until then
 // the service may still set it.
 func (s *Server) servePublic(w http.ResponseWriter, r *http.Request) {
+	if s.stopping.Load() {
+		s.late.note(w)
+	}
 	if s.unavailable.Load() == nil {
 		s.handler.ServeHTTP(w, r)
 		return
@@ -176,8 +182,9 @@ func (s *Server) Close() error {
 	return errors.Join(s.public.Close(), s.ops.Close())
 }
 
-// Serve answers on both ports until ctx ends. Then it turns readiness off,
-// closes the listeners, waits up to Grace for requests in progress and returns.
+// Serve answers on both ports until ctx ends. Then it turns readiness off, waits
+// until clients have gone elsewhere if Quiet says so, closes the listeners, waits for
+// requests in progress and returns; all that takes Grace at most.
 // The operator port closes last, so that a drain can be observed.
 func (s *Server) Serve(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.public.Addr().String(), "ops_addr", s.ops.Addr().String())
@@ -195,6 +202,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.drained = time.Now().Add(s.cfg.Grace)
 		drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), s.drained)
 		defer cancel()
+		if !s.late.awaitQuiet(s.cfg.Quiet, s.cfg.Grace/2) {
+			s.log.Warn("requests still come; the port closes now, see SHUTDOWN_QUIET", "after", s.cfg.Grace/2)
+		}
 		err := shutdown(drain, "public", public.shutdown, public.close)
 		return errors.Join(err, shutdown(drain, "operator", ops.Shutdown, ops.Close))
 	})
