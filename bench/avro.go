@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net/http"
-	"path/filepath"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
@@ -55,7 +54,7 @@ func (r *rig) encoded(ctx context.Context, env ...string) (c eventCost, err erro
 	if err != nil {
 		return c, err
 	}
-	api, err := r.taskAPI(ctx, b, filepath.Join(r.sub("tasks"), "tasks.db"), env...)
+	api, err := r.taskAPI(ctx, b, r.newDatabase(), env...)
 	if err != nil {
 		return c, err
 	}

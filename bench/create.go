@@ -25,7 +25,7 @@ func benchCreate(ctx context.Context, r *rig, t *table) error {
 	if err != nil {
 		return err
 	}
-	api, err := r.taskAPI(ctx, b, filepath.Join(r.sub("tasks"), "tasks.db"))
+	api, err := r.taskAPI(ctx, b, r.newDatabase())
 	if err != nil {
 		return err
 	}
@@ -60,8 +60,13 @@ func creates(n int) [][]byte {
 	return all
 }
 
+// newDatabase is the DATABASE_URL of a file that is not there yet.
+func (r *rig) newDatabase() string {
+	return "sqlite:" + filepath.Join(r.sub("tasks"), "tasks.db")
+}
+
 func (r *rig) taskAPI(ctx context.Context, b *broker, database string, more ...string) (*proc, error) {
-	return r.service(ctx, "taskapi", append(append(b.settings(), "DATABASE_URL=sqlite:"+database, "LOG_LEVEL=warn"), more...)...)
+	return r.service(ctx, "taskapi", append(append(b.settings(), "DATABASE_URL="+database, "LOG_LEVEL=warn"), more...)...)
 }
 
 // bareProduces is the yardstick that keeps nothing itself.

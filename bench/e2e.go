@@ -38,7 +38,7 @@ func benchEndToEnd(ctx context.Context, r *rig, t *table) error {
 		return err
 	}
 	defer func() { _ = bridge.kill() }()
-	api, err := r.taskAPI(ctx, b, filepath.Join(r.sub("tasks"), "tasks.db"))
+	api, err := r.taskAPI(ctx, b, r.newDatabase())
 	if err != nil {
 		return err
 	}

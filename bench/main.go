@@ -13,7 +13,7 @@
 //	-base COMMIT      build the services of that commit, too, and measure both in turn
 //	-repeat N         repetitions; the figures are their median (3)
 //	-entries N        in the log of the section auditor-large (10,000,000)
-//	-tasks N          in the database of the section taskapi-large (1,000,000)
+//	-tasks N          in the sections taskapi-large and postgres (1,000,000)
 //	-profile FOLDER   keep a CPU profile of each service in the sections path, audit and create
 //
 // Sections:
@@ -33,6 +33,7 @@
 //	tree           the proof of an entry, and verifying all of a log
 //	auditor-large  the auditor with a long log
 //	taskapi-large  the Task API with many tasks and events
+//	postgres       Task API and auditor with PostgreSQL, many tasks and entries *
 //	memory         of the bridge with a backlog *
 //	commits        their load on Kafka, and what is posted again after a SIGKILL *, needs Java
 //	fetch          many subscriptions of one topic *, needs Java
@@ -85,6 +86,7 @@ var sections = []section{
 	{name: "tree", run: benchTree, title: "Auditor: proofs"},
 	{name: "auditor-large", run: benchAuditorLarge, title: "Auditor: a long log", linux: true},
 	{name: "taskapi-large", run: benchTaskAPILarge, title: "Task API: many tasks", linux: true},
+	{name: "postgres", run: benchPostgresLarge, named: true, title: "PostgreSQL: many tasks, a long log", linux: true},
 	{name: "memory", run: benchMemory, named: true, title: "Bridge: memory with a backlog", linux: true},
 	{name: "commits", run: benchCommits, named: true, title: "Bridge: commits", linux: true},
 	{name: "fetch", run: benchFetch, named: true, title: "Bridge: fetches", linux: true},

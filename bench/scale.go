@@ -186,17 +186,14 @@ func (r *rig) stopQuorum() error {
 // database makes one, connects to it, and returns the first process of its server.
 func (y *scaledSystem) database(ctx context.Context, server *pgtest.Server, topic string) (pid int, err error) {
 	name := strings.ReplaceAll(topic, "-", "_")
-	admin, err := pgx.Connect(ctx, server.URL("postgres"))
-	if err != nil {
-		return 0, err
-	}
-	var folder string
-	_, err = admin.Exec(ctx, "CREATE DATABASE "+name)
-	err = errors.Join(err, admin.QueryRow(ctx, "SELECT current_setting('data_directory')").Scan(&folder), admin.Close(ctx))
-	if err != nil {
+	if err := createDatabase(ctx, server, name); err != nil {
 		return 0, err
 	}
 	if y.conn, err = pgx.Connect(ctx, server.URL(name)); err != nil {
+		return 0, err
+	}
+	var folder string
+	if err := y.conn.QueryRow(ctx, "SELECT current_setting('data_directory')").Scan(&folder); err != nil {
 		return 0, err
 	}
 	file, err := os.ReadFile(filepath.Join(folder, "postmaster.pid"))
@@ -207,9 +204,19 @@ func (y *scaledSystem) database(ctx context.Context, server *pgtest.Server, topi
 	return strconv.Atoi(string(first))
 }
 
-func (y *scaledSystem) signingKey(ctx context.Context) (path string, err error) {
-	key, err := exec.CommandContext(ctx, filepath.Join(y.programs, "auditor"), "key", "--new").Output()
-	path = filepath.Join(y.sub("key"), "audit.key")
+// createDatabase takes a name that needs no quotes.
+func createDatabase(ctx context.Context, server *pgtest.Server, name string) error {
+	admin, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = admin.Exec(ctx, "CREATE DATABASE "+name)
+	return errors.Join(err, admin.Close(ctx))
+}
+
+func (r *rig) signingKey(ctx context.Context) (path string, err error) {
+	key, err := exec.CommandContext(ctx, filepath.Join(r.programs, "auditor"), "key", "--new").Output()
+	path = filepath.Join(r.sub("key"), "audit.key")
 	return path, errors.Join(err, os.WriteFile(path, key, 0o600))
 }
 

@@ -20,13 +20,14 @@ func benchTaskAPILarge(ctx context.Context, r *rig, t *table) error {
 	if err != nil {
 		return err
 	}
-	database, err := r.largeDatabase(ctx, b, tasks)
+	file, err := r.largeDatabase(ctx, b, tasks)
 	if err != nil {
 		return err
 	}
+	database := "sqlite:" + file
 	all := creates(r.n(60_000))
 	r.say("Task API, empty")
-	empty, err := r.createRate(ctx, b, filepath.Join(r.sub("tasks"), "tasks.db"), all)
+	empty, err := r.createRate(ctx, b, r.newDatabase(), all)
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func benchTaskAPILarge(ctx context.Context, r *rig, t *table) error {
 		return err
 	}
 	t.figure("owner_id and status without a match", seconds, unmatched, atMost(0.005))
-	if err := r.purge(ctx, t, b, database); err != nil {
+	if err := r.purge(ctx, t, b, file); err != nil {
 		return err
 	}
 	return b.close()
@@ -53,7 +54,7 @@ func (r *rig) largeDatabase(ctx context.Context, b *broker, tasks int) (string, 
 	if r.prepared[key] == "" {
 		r.say("creating %d tasks", tasks)
 		path := filepath.Join(r.sub("large"), "tasks.db")
-		p, err := r.taskAPI(ctx, b, path)
+		p, err := r.taskAPI(ctx, b, "sqlite:"+path)
 		if err != nil {
 			return "", err
 		}
@@ -117,18 +118,18 @@ func (r *rig) unmatched(ctx context.Context, b *broker, database string) (float6
 // deleted the events and does no more. It looks a minute after the look before, and gives
 // back with the second one what has been free since the first. So this is measured once, and
 // not at all in a short run.
-func (r *rig) purge(ctx context.Context, t *table, b *broker, database string) error {
+func (r *rig) purge(ctx context.Context, t *table, b *broker, file string) error {
 	key := r.programs + " purged"
 	if r.prepared[key] != "" || r.options.short {
 		return nil
 	}
-	r.prepared[key] = database
-	before, _, err := fileSize(database)
+	r.prepared[key] = file
+	before, _, err := fileSize(file)
 	if err != nil {
 		return err
 	}
 	r.say("waiting for the purge")
-	p, err := r.taskAPI(ctx, b, database, "OUTBOX_RETENTION=1m")
+	p, err := r.taskAPI(ctx, b, "sqlite:"+file, "OUTBOX_RETENTION=1m")
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (r *rig) purge(ctx context.Context, t *table, b *broker, database string) e
 	if _, err := p.stop(); err != nil {
 		return err
 	}
-	after, free, err := fileSize(database)
+	after, free, err := fileSize(file)
 	if err != nil {
 		return err
 	}
