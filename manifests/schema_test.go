@@ -89,11 +89,15 @@ func schemas(t *testing.T) map[string]schema {
 // check returns where v violates s; a member that s does not have is a violation.
 func (s schema) check(at string, v any) []string {
 	if s.IntOrString {
-		switch v.(type) {
-		case string, float64:
+		switch v := v.(type) {
+		case float64:
 			return nil
+		case string:
+			if regexp.MustCompile(s.Pattern).MatchString(v) {
+				return nil
+			}
 		}
-		return []string{fmt.Sprintf("%s: got %v, want a number or a string", at, v)}
+		return []string{fmt.Sprintf("%s: got %v, want a number or a string %s", at, v, s.Pattern)}
 	}
 	if len(s.Enum) > 0 && !slices.Contains(s.Enum, v) {
 		return []string{fmt.Sprintf("%s: got %v, want one of %v", at, v, s.Enum)}
@@ -179,7 +183,7 @@ func strictly(known map[string]schema, o object) []string {
 }
 
 func TestSchemasRejectMistakes(t *testing.T) {
-	known, objects := schemas(t), render(t, "overlays/serverless")
+	known, objects := schemas(t), append(render(t, "overlays/serverless"), render(t, "overlays/scale")...)
 	for name, c := range map[string]struct {
 		of, path string
 		value    any
@@ -195,6 +199,7 @@ func TestSchemasRejectMistakes(t *testing.T) {
 		"a list for an object":                {"serving.knative.dev/v1/Service auditor", "spec.template.spec.containers.0.resources", []any{}},
 		"a member that Knative does not have": {"serving.knative.dev/v1/Service auditor", "spec.template.spec.terminationGracePeriodSeconds", 35},
 		"an invalid duration":                 {"monitoring.coreos.com/v1/PodMonitor taskwire", "spec.podMetricsEndpoints.0.interval", "15 s"},
+		"a quantity that is none":             {"postgresql.cnpg.io/v1/Cluster postgres", "spec.resources.limits.memory", "2 GB"},
 		"an unknown kind":                     {"v1/Service bridge", "kind", "Servise"},
 		"an old version of a custom resource": {"kafka.strimzi.io/v1/KafkaTopic task-events", "apiVersion", "kafka.strimzi.io/v1beta2"},
 	} {
