@@ -56,6 +56,7 @@ func withoutDatabase(w *world) (f findings) {
 					Synchronous struct {
 						Number         int
 						DataDurability string
+						FailoverQuorum bool
 					}
 				}
 			}
@@ -65,6 +66,7 @@ func withoutDatabase(w *world) (f findings) {
 		}
 		s := c.Spec.Postgresql.Synchronous
 		f.addIf(s.Number != 1 || s.DataDurability != "required", "%s confirms what is on one disk only", o)
+		f.addIf(!s.FailoverQuorum, "%s may fail over to a standby without the last changes", o)
 		f.addIf(c.Spec.Instances < 3, "%s has %d instances, and changes wait while one of two is away", o, c.Spec.Instances)
 		f.addIf(!w.has("Database", postgres, "audit"), "%s has no database for the auditor", o)
 	}

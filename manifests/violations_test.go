@@ -194,6 +194,7 @@ var violations = map[string][]violation{
 		{"databases", "apps/v1/Deployment auditor", container + ".env.AUDIT_DATABASE_URL", "postgres://auditor@postgres-rw.postgres:5432/tasks?sslmode=verify-full&sslrootcert=/etc/postgres/ca.crt"},
 		{"databases", "postgresql.cnpg.io/v1/Cluster postgres", "spec.postgresql.synchronous", nil},
 		{"databases", "postgresql.cnpg.io/v1/Cluster postgres", "spec.postgresql.synchronous.dataDurability", "preferred"},
+		{"databases", "postgresql.cnpg.io/v1/Cluster postgres", "spec.postgresql.synchronous.failoverQuorum", nil},
 		{"databases", "postgresql.cnpg.io/v1/Cluster postgres", "spec.instances", 2},
 		{"databases", "postgresql.cnpg.io/v1/Database audit", "", nil},
 		{"network", "networking.k8s.io/v1/NetworkPolicy postgres-from-services", "spec.ingress.0.from.0.podSelector", nil},
