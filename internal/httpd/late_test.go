@@ -48,7 +48,7 @@ func TestQuietIsCountedFromTheLastRequest(t *testing.T) {
 // ends with it. POST is what the front answers, GET what net/http does.
 func TestRequestsAfterTheStopAreAnswered(t *testing.T) {
 	t.Parallel()
-	s, err := Listen(t.Context(), Config{Addr: "127.0.0.1:0", OpsAddr: "127.0.0.1:0", Grace: time.Minute, Quiet: 2 * time.Second}, slog.New(slog.DiscardHandler))
+	s, err := Listen(t.Context(), Config{Addr: "127.0.0.1:0", OpsAddr: "127.0.0.1:0", Grace: time.Minute, Quiet: 5 * time.Second}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
