@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,12 +19,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	auditor "github.com/taskwire/taskwire/auditor/app"
@@ -255,7 +261,11 @@ func TestAvroWithARealRegistry(t *testing.T) {
 	if err := json.Unmarshal(got.Value, &theirs); err != nil || fmt.Sprint(theirs) != fmt.Sprint(ours) {
 		t.Errorf("the Python client reads %s, %v; the log has %s", got.Value, err, line.Data)
 	}
-	if want := real.URL + "/subjects/" + s.topic + "-value/versions/1"; got.Headers["ce_dataschema"] != want || got.Headers["content-type"] != "application/avro" || got.Headers["ce_id"] != line.ID {
+	schema, err := registry.ParseSchema(schemas.TaskEvent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := real.URL + "/subjects/" + s.topic + "-value/versions/1?sha256=" + schema.Fingerprint; got.Headers["ce_dataschema"] != want || got.Headers["content-type"] != "application/avro" || got.Headers["ce_id"] != line.ID {
 		t.Errorf("headers = %v, want dataschema %s", got.Headers, want)
 	}
 
@@ -328,6 +338,126 @@ func TestAvroWithARealRegistry(t *testing.T) {
 	if _, err := c.Register(t.Context(), s.topic+"-value", strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)); err == nil || !strings.Contains(err.Error(), "refuses") {
 		t.Errorf("Register of an incompatible schema = %v, want it refused", err)
 	}
+}
+
+// TestARealRegistryWithoutItsData sets a registry up again with an empty folder, where
+// another schema then has the id that the Task API knows. The Task API notices, and a
+// bridge that starts reads the events of before and after, in order. Then the subject is
+// deleted, first softly, which changes nothing for anybody, then for good.
+func TestARealRegistryWithoutItsData(t *testing.T) {
+	if !kafkatest.IsReal() {
+		t.Skip("only where a real Kafka is asked for: the registry needs Java, too")
+	}
+	real := registrytest.StartReal(t, nil)
+	to, err := url.Parse(real.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var down atomic.Bool
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	s := startAvro(t, kafkatest.Start(t), server.URL)
+	s.create("before")
+	s.audited(1)
+
+	down.Store(true)
+	if err := errors.Join(real.Stop(), real.Forget(), real.Restart(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	api, err := sr.NewClient(sr.URLs(real.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookalike := strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)
+	if _, err := api.RegisterSchema(t.Context(), "other-value", sr.Schema{Schema: lookalike}, -1, -1); err != nil {
+		t.Fatal(err)
+	}
+	s.create("known") // the registry is down: the id is still good
+	s.audited(2)
+	if err := s.bridge.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.create("old id")
+	down.Store(false)
+	s.bridge = apptest.Start(t, "bridge", bridge.FromEnv, bridge.New, s.settings)
+	s.audited(3)
+	s.lost(1)
+	s.create("new id")
+	s.audited(4)
+
+	subject := s.topic + "-value"
+	if _, err := api.DeleteSubject(t.Context(), subject, sr.SoftDelete); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.bridge.Stop(), s.api.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	s.bridge = apptest.Start(t, "bridge", bridge.FromEnv, bridge.New, s.settings)
+	s.api = apptest.Start(t, "taskapi", taskapi.FromEnv, taskapi.New, s.settings)
+	s.create("softly deleted")
+	s.audited(5)
+	if _, err := api.DeleteSubject(t.Context(), subject, sr.SoftDelete); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.DeleteSubject(t.Context(), subject, sr.HardDelete); err != nil {
+		t.Fatal(err)
+	}
+	s.lost(1) // of the Task API that was started again
+	s.create("deleted for good")
+	var titles []string
+	for _, line := range s.audited(6) {
+		var data struct{ Title string }
+		if err := json.Unmarshal(line.Data, &data); err != nil {
+			t.Fatal(err)
+		}
+		titles = append(titles, data.Title)
+	}
+	if diff := cmp.Diff([]string{"before", "known", "old id", "new id", "softly deleted", "deleted for good"}, titles); diff != "" {
+		t.Errorf("the log (-want +got):\n%s", diff)
+	}
+	ids := map[int]bool{}
+	for _, id := range s.ids(6) {
+		ids[id] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("ids of the records = %v, want three, as the schema was lost twice", ids)
+	}
+}
+
+// lost waits until the Task API has missed its schema n times.
+func (s *avroSystem) lost(n int) {
+	s.Helper()
+	apptest.Await(s, "the Task API notices", func() bool {
+		_, metrics := s.api.Get(s, s.api.OpsURL+"/metrics")
+		return strings.Contains(metrics, fmt.Sprintf("\ntaskwire_schema_lost_total %d\n", n))
+	})
+}
+
+// ids are those of the schemas of the first n records.
+func (s *avroSystem) ids(n int) (ids []int) {
+	s.Helper()
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(s.cluster.Brokers...), kgo.ConsumeTopics(s.topic))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer consumer.Close()
+	for len(ids) < n {
+		for _, r := range consumer.PollFetches(s.Context()).Records() {
+			id, _, err := registry.CutHeader(r.Value)
+			if err != nil {
+				s.Errorf("offset %d: %v", r.Offset, err)
+			}
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // TestDevInAvro runs dev in a process of its own with a registry in another, which keeps

@@ -213,6 +213,9 @@
 // taskwire_bridge_blocked has the reason schema. An event is a dead letter (malformed)
 // when the registry has denied its id for 10 seconds, when its schema cannot be used
 // (no Avro, longer than 256 KiB, references to others), or when its data does not fit.
+// An event of the Task API names the fingerprint of its schema: no other is used for
+// it, and when the registry has another under the id, or none, the version that
+// dataschema names is looked at.
 //
 // # Dead letters
 //

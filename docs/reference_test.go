@@ -265,6 +265,7 @@ func TestMetrics(t *testing.T) {
 		reg := p.open(t, env.Map(map[string]string{
 			"LISTEN_ADDR": "127.0.0.1:0", "OPS_ADDR": "127.0.0.1:0", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
 			"DATABASE_URL": "sqlite:" + filepath.Join(dir, "tasks.db"), "AUDIT_LOG_PATH": filepath.Join(dir, "audit.log"),
+			"EVENT_ENCODING": "avro", "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
 		}), dir)
 		descs := make(chan *prometheus.Desc)
 		go func() { defer close(descs); reg.Describe(descs) }()

@@ -96,6 +96,12 @@
 // cannot carry, are published as JSON. SCHEMA_REGISTRY_URL includes the path of the
 // API, such as /apis/ccompat/v7 for Apicurio.
 //
+// Every 5 seconds it is checked that the registry still has the schema under its id.
+// One that lost its data gets the schema again, and events its new id:
+// taskwire_schema_lost_total counts that. Records that are in Kafka keep the old id;
+// the bridge reads them by the fingerprint in their dataschema, other readers only
+// when the registry's data is restored.
+//
 // # Backup
 //
 // taskapi backup FILE copies the SQLite database of DATABASE_URL, while a taskapi uses

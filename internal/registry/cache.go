@@ -31,22 +31,6 @@ const (
 	finalFor = time.Minute
 )
 
-// UnknownError says that the registry has no schema under an id.
-type UnknownError struct{ ID int }
-
-func (e *UnknownError) Error() string {
-	return fmt.Sprintf("the schema registry has no schema with id %d", e.ID)
-}
-
-// UnusableError says that nothing can be read with the schema of an id.
-type UnusableError struct {
-	ID  int
-	Err error
-}
-
-func (e *UnusableError) Error() string { return fmt.Sprintf("schema %d: %v", e.ID, e.Err) }
-func (e *UnusableError) Unwrap() error { return e.Err }
-
 // PendingError says that the schema of an id is not known yet.
 type PendingError struct {
 	ID  int
@@ -69,21 +53,22 @@ type Schemas struct {
 	// may lag behind the one at which a producer has registered. 10 s; set it before Run.
 	Settle time.Duration
 
-	fetch func(ctx context.Context, id int) (sr.Schema, error)
+	fetch func(ctx context.Context, of writer) (sr.Schema, error)
 	log   *slog.Logger
 	warn  rate.Sometimes
 	limit *rate.Limiter
-	asked chan int
+	asked chan writer
 
 	mu      sync.Mutex
-	known   map[int]*known
+	known   map[writer]*known
 	text    int       // bytes of the schemas in known
 	full    time.Time // when no room was found; it is looked for once a second
 	clock   int64
 	changed chan struct{} // closed at the next change
 }
 
-// known is what is known of an id. Without a schema and a final error it is pending.
+// known is what is known of a writer's schema. Without a schema and a final error it is
+// pending.
 type known struct {
 	schema  *Schema
 	final   error
@@ -99,34 +84,36 @@ type known struct {
 
 // NewSchemas returns schemas that c fetches.
 func NewSchemas(c *Client, log *slog.Logger) *Schemas {
-	s := newSchemas(c.api.SchemaByID)
+	s := newSchemas(c.fetch)
 	s.log = log
 	return s
 }
 
-func newSchemas(fetch func(context.Context, int) (sr.Schema, error)) *Schemas {
+func newSchemas(fetch func(context.Context, writer) (sr.Schema, error)) *Schemas {
 	return &Schemas{
 		Settle: settle,
 		fetch:  fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
-		limit: rate.NewLimiter(askRate, askRate), asked: make(chan int, maxIDs/8),
-		known: map[int]*known{}, changed: make(chan struct{}),
+		limit: rate.NewLimiter(askRate, askRate), asked: make(chan writer, maxIDs/8),
+		known: map[writer]*known{}, changed: make(chan struct{}),
 	}
 }
 
-// Get returns the schema of id. A *PendingError says that it is not known yet, and
-// it is fetched if it is time for that; an *UnknownError or *UnusableError says that
-// nothing will come of waiting.
-func (s *Schemas) Get(id int) (*Schema, error) {
+// Get returns the schema of id. dataSchema is that of the event, "" for none; if it
+// names a fingerprint, no schema with another is returned. A *PendingError says that
+// the schema is not known yet, and it is fetched if it is time for that; an
+// *UnknownError, *OtherError or *UnusableError says that nothing will come of waiting.
+func (s *Schemas) Get(id int, dataSchema string) (*Schema, error) {
+	of := writerOf(id, dataSchema)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock++
-	k := s.known[id]
+	k := s.known[of]
 	if k == nil {
 		if !s.makeRoom() {
 			return nil, &PendingError{ID: id}
 		}
 		k = &known{backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}}
-		s.known[id] = k
+		s.known[of.clone()] = k
 	}
 	now := time.Now()
 	k.used, k.seen = s.clock, now
@@ -140,7 +127,7 @@ func (s *Schemas) Get(id int) (*Schema, error) {
 	}
 	if !k.asking && !now.Before(k.again) {
 		select {
-		case s.asked <- id:
+		case s.asked <- of:
 			k.asking = true
 		default: // asked for at the next call
 		}
@@ -169,7 +156,7 @@ func (s *Schemas) makeRoom() bool {
 		return false
 	}
 	ids := slices.Collect(maps.Keys(s.known))
-	slices.SortFunc(ids, func(a, b int) int { return cmp.Compare(s.known[a].used, s.known[b].used) })
+	slices.SortFunc(ids, func(a, b writer) int { return cmp.Compare(s.known[a].used, s.known[b].used) })
 	for _, id := range ids[:len(ids)/2] {
 		k := s.known[id]
 		if k.asking || k.final == nil && !k.denied.IsZero() && now.Sub(k.seen) < s.Settle {
@@ -201,64 +188,59 @@ func (s *Schemas) ask(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case id := <-s.asked:
+		case of := <-s.asked:
 			if s.limit.Wait(ctx) != nil {
 				return
 			}
 			asking, cancel := context.WithTimeout(ctx, timeout)
-			found, err := s.fetch(asking, id)
+			found, err := s.fetch(asking, of)
 			cancel()
-			s.learn(id, found, err, time.Now())
+			s.learn(of, found, err, time.Now())
 		}
 	}
 }
 
-// learn takes an answer of the registry.
-func (s *Schemas) learn(id int, found sr.Schema, err error, now time.Time) {
-	var schema *Schema
-	var unusable error
-	if err == nil && found.Schema == "" {
-		err = errNoRegistry
-	}
-	if err == nil {
-		schema, unusable = use(found)
-	}
+// learn takes an answer of the registry. Another schema under the id is like none: the
+// registry may have lost its data, and get it back. A schema with the right fingerprint
+// is the right one, whatever it was found under.
+func (s *Schemas) learn(of writer, found sr.Schema, err error, now time.Time) {
+	schema, err := use(of, found, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.known[id]
+	if schema == nil {
+		schema = s.withFingerprint(of.fingerprint)
+	}
+	k := s.known[of]
 	k.asking, k.pending = false, nil
 	switch {
 	case schema != nil:
 		k.schema = schema
 		s.text += schema.size
 		s.makeRoom()
-	case unusable != nil:
-		k.final, k.until = &UnusableError{id, unusable}, now.Add(finalFor)
-	case hasCode(err, noSchema):
+	case errors.As(err, new(*UnusableError)):
+		k.final, k.until = err, now.Add(finalFor)
+	case isDenial(err):
 		if k.denied.IsZero() {
 			k.denied = now
 		}
-		k.pending, k.again = &UnknownError{id}, now.Add(s.Settle/4)
+		k.pending, k.again = err, now.Add(s.Settle/4)
 		if now.Sub(k.denied) >= s.Settle {
-			k.final, k.until = &UnknownError{id}, now.Add(finalFor)
+			k.final, k.until = err, now.Add(finalFor)
 		}
 	default:
 		k.pending, k.again, k.denied = explain(err), now.Add(k.backoff.Delay()), time.Time{}
-		s.warn.Do(func() { s.log.Warn("schema not fetched, events with it wait", "schema_id", id, "err", k.pending) })
+		s.warn.Do(func() { s.log.Warn("schema not fetched, events with it wait", "schema_id", of.id, "err", k.pending) })
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-var errNoRegistry = errors.New("the answer has no schema; see SCHEMA_REGISTRY_URL")
-
-// use makes a schema of what the registry has sent.
-func use(found sr.Schema) (*Schema, error) {
-	switch {
-	case found.Type != sr.TypeAvro:
-		return nil, fmt.Errorf("it is a schema of type %s, want AVRO", found.Type)
-	case len(found.References) > 0:
-		return nil, errors.New("it refers to other schemas, which is not supported; deliver the events with data: as-is")
+// withFingerprint returns a known schema, nil for none.
+func (s *Schemas) withFingerprint(fingerprint string) *Schema {
+	for of, k := range s.known {
+		if fingerprint != "" && of.fingerprint == fingerprint && k.schema != nil {
+			return k.schema
+		}
 	}
-	return ParseSchema(found.Schema)
+	return nil
 }

@@ -36,10 +36,10 @@ func fetched(t *testing.T, fetch func(ctx context.Context, id int) (sr.Schema, e
 
 // ask calls Get until it says something final, as the loops of the bridge do, for
 // at most d.
-func ask(s *registry.Schemas, id int, d time.Duration) (*registry.Schema, error) {
+func ask(s *registry.Schemas, id int, dataSchema string, d time.Duration) (*registry.Schema, error) {
 	for end := time.Now().Add(d); ; {
 		changed := s.Changed()
-		schema, err := s.Get(id)
+		schema, err := s.Get(id, dataSchema)
 		if pending := (*registry.PendingError)(nil); !errors.As(err, &pending) || !time.Now().Before(end) {
 			return schema, err
 		}
@@ -66,14 +66,14 @@ func TestAnOutage(t *testing.T) {
 			}
 			return sr.Schema{Schema: `"string"`}, nil
 		})
-		if _, err := ask(s, 1, time.Second); err != nil {
+		if _, err := ask(s, 1, "", time.Second); err != nil {
 			t.Fatal(err)
 		}
 		down.Store(true)
-		if _, err := s.Get(1); err != nil {
+		if _, err := s.Get(1, ""); err != nil {
 			t.Errorf("known schema during an outage: %v", err)
 		}
-		_, err := ask(s, 2, time.Hour)
+		_, err := ask(s, 2, "", time.Hour)
 		var pending *registry.PendingError
 		if !errors.As(err, &pending) || !errors.Is(err, errDown) {
 			t.Errorf("unknown schema during an outage: %v, want it to be pending and to say why", err)
@@ -84,7 +84,7 @@ func TestAnOutage(t *testing.T) {
 		}
 		mu.Unlock()
 		down.Store(false)
-		if _, err := ask(s, 2, 10*time.Second); err != nil {
+		if _, err := ask(s, 2, "", 10*time.Second); err != nil {
 			t.Errorf("after the outage: %v", err)
 		}
 	})
@@ -101,17 +101,17 @@ func TestADeniedID(t *testing.T) {
 			}
 			return sr.Schema{}, denied()
 		})
-		_, err := ask(s, 1, time.Minute)
+		_, err := ask(s, 1, "", time.Minute)
 		var unknown *registry.UnknownError
 		if !errors.As(err, &unknown) || errors.As(err, new(*registry.PendingError)) || time.Since(began) < registry.Settle || time.Since(began) > 2*registry.Settle {
 			t.Errorf("after %v: %v, want unknown after about %v", time.Since(began), err, registry.Settle)
 		}
 		appears = time.Since(began) + registry.Settle/2
-		if _, err := ask(s, 2, time.Minute); err != nil {
+		if _, err := ask(s, 2, "", time.Minute); err != nil {
 			t.Errorf("a schema that appears late: %v", err)
 		}
 		time.Sleep(2 * time.Minute)
-		if _, err := s.Get(1); !errors.As(err, new(*registry.PendingError)) {
+		if _, err := s.Get(1, ""); !errors.As(err, new(*registry.PendingError)) {
 			t.Errorf("after two minutes: %v, want it to be asked for again", err)
 		}
 	})
@@ -128,7 +128,7 @@ func TestAnOutageEndsADenial(t *testing.T) {
 			}
 			return sr.Schema{}, denied()
 		})
-		_, err := ask(s, 1, 10*registry.Settle)
+		_, err := ask(s, 1, "", 10*registry.Settle)
 		if !errors.As(err, new(*registry.UnknownError)) || errors.As(err, new(*registry.PendingError)) || time.Since(began) < 4*registry.Settle {
 			t.Errorf("after %v: %v, want unknown not before %v", time.Since(began), err, 4*registry.Settle)
 		}
@@ -146,7 +146,7 @@ func TestWrongAnswersAreOutages(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := fetched(t, func(context.Context, int) (sr.Schema, error) { return sr.Schema{}, answer })
-			if _, err := ask(s, 1, time.Hour); !errors.As(err, new(*registry.PendingError)) {
+			if _, err := ask(s, 1, "", time.Hour); !errors.As(err, new(*registry.PendingError)) {
 				t.Errorf("%s: %v, want it to be pending", name, err)
 			}
 		})
@@ -168,13 +168,13 @@ func TestUnusableSchemas(t *testing.T) {
 				}
 				return found, nil
 			})
-			if _, err := ask(s, 1, time.Minute); !errors.As(err, new(*registry.UnusableError)) {
+			if _, err := ask(s, 1, "", time.Minute); !errors.As(err, new(*registry.UnusableError)) {
 				t.Errorf("%s: %v, want it to be unusable", name, err)
 			}
 			// A server at the registry's address may have answered for it.
 			mended.Store(true)
 			time.Sleep(2 * time.Minute)
-			if _, err := ask(s, 1, time.Minute); err != nil {
+			if _, err := ask(s, 1, "", time.Minute); err != nil {
 				t.Errorf("%s: %v two minutes later, want it to be asked for again", name, err)
 			}
 		})
@@ -194,7 +194,7 @@ func TestAFloodOfIDs(t *testing.T) {
 		})
 		for range 60 {
 			for id := range 2 * registry.Most {
-				_, _ = s.Get(id)
+				_, _ = s.Get(id, "")
 			}
 			time.Sleep(time.Second)
 		}
@@ -222,7 +222,7 @@ func TestAFloodThatWaits(t *testing.T) {
 		began := time.Now()
 		for len(waiting) > 0 && time.Since(began) < time.Hour {
 			for id := range waiting {
-				if _, err := s.Get(id); errors.As(err, new(*registry.UnknownError)) && !errors.As(err, new(*registry.PendingError)) {
+				if _, err := s.Get(id, ""); errors.As(err, new(*registry.UnknownError)) && !errors.As(err, new(*registry.PendingError)) {
 					delete(waiting, id)
 				}
 			}
@@ -245,11 +245,11 @@ func TestAFloodThatIsLeft(t *testing.T) {
 			return sr.Schema{}, denied()
 		})
 		for id := range registry.Most {
-			_, _ = s.Get(id)
+			_, _ = s.Get(id, "")
 			time.Sleep(60 * time.Millisecond) // each is denied, once
 		}
 		time.Sleep(2 * registry.Settle)
-		if _, err := ask(s, registry.Most, time.Minute); err != nil {
+		if _, err := ask(s, registry.Most, "", time.Minute); err != nil {
 			t.Errorf("another id: %v", err)
 		}
 	})
@@ -268,7 +268,7 @@ func TestTheLeastUsedIsForgotten(t *testing.T) {
 		})
 		for id := range 100 { // 10 MiB of text
 			for _, id := range []int{0, id} {
-				if _, err := ask(s, id, time.Minute); err != nil {
+				if _, err := ask(s, id, "", time.Minute); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
 // Registered is a schema that the registry has.
 type Registered struct {
-	ID      int
-	Version int
-	URL     string // of the version
+	ID          int
+	Version     int
+	Fingerprint string // see Schema
+	URL         string // of the version, with the fingerprint
 }
 
 // RefusedError says that the registry has refused a schema, and why. Asking again
@@ -34,19 +34,20 @@ func (e *RefusedError) Error() string {
 //
 // The subject's compatibility is looked at on both sides of the registration: some
 // registries have none for a subject without a version. Levels that promise more
-// than BACKWARD are left alone.
+// than BACKWARD are left alone. What is returned is what readers get by its id: nothing
+// is to be written with an id that a replica does not know yet, or that a registry
+// whose data was restored in part gives to another schema.
 func (c *Client) Register(ctx context.Context, subject, schema string) (Registered, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	parsed, err := ParseSchema(schema)
+	if err != nil {
+		return Registered{}, err
+	}
 	if err := c.protect(ctx, subject); err != nil {
 		return Registered{}, err
 	}
-	found, err := c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
-	if hasCode(err, noSubject, noVersion, noSchema) {
-		if _, err = c.api.RegisterSchema(ctx, subject, sr.Schema{Schema: schema}, -1, -1); err == nil {
-			found, err = c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
-		}
-	}
+	found, err := c.register(ctx, subject, schema)
 	if err != nil {
 		return Registered{}, refused(subject, err)
 	}
@@ -56,7 +57,44 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (Register
 	if found.ID <= 0 || found.Version <= 0 {
 		return Registered{}, errors.New("schema registry: the answer has no id and version; see SCHEMA_REGISTRY_URL")
 	}
-	return Registered{found.ID, found.Version, fmt.Sprintf("%s/subjects/%s/versions/%d", c.cfg.URL, url.PathEscape(subject), found.Version)}, nil
+	r := Registered{found.ID, found.Version, parsed.Fingerprint, dataSchema(c.cfg.URL, subject, found.Version, parsed.Fingerprint)}
+	has, err := c.Has(ctx, r)
+	if err != nil {
+		return Registered{}, err
+	}
+	if !has {
+		return Registered{}, fmt.Errorf("schema registry: readers do not get the schema of subject %s under the id %d that it is registered with", subject, r.ID)
+	}
+	return r, nil
+}
+
+// register looks first: who may read the subject, but not write it, needs no more when
+// the schema is there.
+func (c *Client) register(ctx context.Context, subject, schema string) (sr.SubjectSchema, error) {
+	found, err := c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
+	if !hasCode(err, noSubject, noVersion, noSchema) {
+		return found, err
+	}
+	if _, err = c.api.RegisterSchema(ctx, subject, sr.Schema{Schema: schema}, -1, -1); err != nil {
+		return found, err
+	}
+	return c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
+}
+
+// Has reports whether a reader that asks the registry for the id of r gets its schema.
+func (c *Client) Has(ctx context.Context, r Registered) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	w := writer{id: r.ID, fingerprint: r.Fingerprint}
+	found, err := c.api.SchemaByID(ctx, r.ID)
+	_, err = use(w, found, err)
+	switch {
+	case err == nil:
+		return true, nil
+	case isDenial(err) || errors.As(err, new(*UnusableError)):
+		return false, nil
+	}
+	return false, explain(err)
 }
 
 // protect sees that subject refuses what cannot read its versions.

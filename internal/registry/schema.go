@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -20,6 +22,9 @@ type Schema struct {
 	// JSONSchema is the address of the JSON Schema of what JSON returns: the schema's
 	// attribute jsonSchema if that is an absolute address, else "".
 	JSONSchema string
+	// Fingerprint is the SHA-256, in hex, of the schema's Parsing Canonical Form: of
+	// what decides how its values are read.
+	Fingerprint string
 
 	root *node
 	size int // of its text
@@ -71,7 +76,7 @@ func ParseSchema(text string) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Schema{root: root, size: len(text)}
+	s := &Schema{Fingerprint: hex.EncodeToString(parsed.Fingerprint(sha256.New())), root: root, size: len(text)}
 	if address, ok := top.Props["jsonSchema"].(string); ok {
 		if u, err := url.Parse(address); err == nil && u.IsAbs() {
 			s.JSONSchema = address

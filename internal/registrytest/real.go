@@ -129,6 +129,18 @@ func (r *Real) Stop() error {
 	return jvm.End(syscall.SIGKILL, stopTimeout)
 }
 
+// Forget deletes the schemas of a registry that keeps them in its folder and is stopped.
+func (r *Real) Forget() error {
+	files, err := filepath.Glob(filepath.Join(r.dir, "schemas*"))
+	if err == nil && len(files) == 0 {
+		err = errors.New("the registry keeps no schemas in its folder")
+	}
+	for _, f := range files {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
+}
+
 func (r *Real) lastLines() []byte {
 	log, err := os.ReadFile(r.log())
 	if err != nil {

@@ -87,6 +87,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Service, err err
 	if cfg.Postgres.URL == "" {
 		s.server.Registry().MustRegister(volume.Space(filepath.Dir(cfg.Database)))
 	}
+	if s.encoder != nil {
+		s.server.Registry().MustRegister(s.encoder.Lost)
+	}
 	s.missing = s.load(ctx)
 	if s.missing != nil && !volume.Recoverable(s.missing) {
 		return nil, s.missing
@@ -202,6 +205,9 @@ func (s *Service) Run(ctx context.Context) error {
 		defer stopServing() // without its writer the service can only end
 		return s.store.Run(writing)
 	})
+	if s.encoder != nil {
+		background.Go(func() error { s.encoder.Run(relaying); return nil })
+	}
 	relayed := make(chan error, 1)
 	go func() {
 		var flushed error

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/taskwire/taskwire/internal/apptest"
@@ -75,7 +76,7 @@ func TestEventsInAvro(t *testing.T) {
 		if err != nil || !event.IsAvro(e) {
 			t.Fatalf("record %d is not Avro: %v, %v", i, e, err)
 		}
-		if got, _ := event.Attribute(e, "dataschema"); got != server.URL+"/subjects/"+topic+"-value/versions/1" {
+		if got, _ := event.Attribute(e, "dataschema"); got != server.URL+"/subjects/"+topic+"-value/versions/1?sha256="+schema.Fingerprint {
 			t.Errorf("dataschema = %s", got)
 		}
 		_, value, err := registry.CutHeader(e.DataEncoded)
@@ -93,6 +94,45 @@ func TestEventsInAvro(t *testing.T) {
 		if err := keys.Verify(read); err != nil {
 			t.Errorf("record %d: %v", i, err)
 		}
+	}
+}
+
+// A registry that is set up again without its data is noticed by a Task API that runs:
+// it registers its schema again and publishes under the id that it now has.
+func TestARegistryWithoutItsData(t *testing.T) {
+	cluster := kafkatest.Start(t)
+	topic := cluster.Topic(t, 1)
+	fake := registrytest.Start(t)
+	f := newFixture(t, cluster.Brokers, topic)
+	f.settings["EVENT_ENCODING"], f.settings["SCHEMA_REGISTRY_URL"] = "avro", fake.URL()
+	a := f.start()
+	var k acknowledged
+	ids := func() (ids []int) {
+		for _, r := range records(t, cluster.Client(t), topic) {
+			id, _, err := registry.CutHeader(r.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	if err := k.lifetime(a.URL); err != nil {
+		t.Fatal(err)
+	}
+	apptest.Await(t, "the events are published", func() bool { return len(ids()) == 3 })
+	fake.Reset()
+	fake.SeedSchema("other-value", 1, 1, sr.Schema{Schema: `"string"`})
+	apptest.Await(t, "the schema is registered again", func() bool {
+		_, metrics := a.Get(t, a.OpsURL+"/metrics")
+		return fake.SubjectExists(topic+"-value") && strings.Contains(metrics, "\ntaskwire_schema_lost_total 1\n")
+	})
+	if err := k.lifetime(a.URL); err != nil {
+		t.Fatal(err)
+	}
+	apptest.Await(t, "the events are published", func() bool { return len(ids()) == 6 })
+	if diff := cmp.Diff([]int{1, 1, 1, 2, 2, 2}, ids()); diff != "" {
+		t.Errorf("ids of the records (-want +got):\n%s", diff)
 	}
 }
 

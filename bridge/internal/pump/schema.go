@@ -17,7 +17,8 @@ import (
 // key waits with it, the others go on, and it is never a dead letter for that: a
 // registry that is down, or that has lost its way, says nothing about an event. It
 // is malformed when the registry has said, for some time, that there is no such
-// schema, or when the data is not what the schema says. Both are known before the
+// schema, or has another than the one that the event's dataschema names by its
+// fingerprint, or when the data is not what the schema says. All is known before the
 // first post, so the order of effects is that of any other event.
 
 // lookEvery is how often schemas are asked for that nothing has become known of.
@@ -47,7 +48,8 @@ func (p *partition) translate(e event.Event) (event.Event, error) {
 	if p.sub.cfg.Schemas == nil {
 		return event.Event{}, errNoRegistry
 	}
-	schema, err := p.sub.cfg.Schemas.Get(id)
+	named, _ := event.Attribute(e, "dataschema")
+	schema, err := p.sub.cfg.Schemas.Get(id, named)
 	if err != nil {
 		return event.Event{}, err
 	}

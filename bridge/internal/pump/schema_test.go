@@ -32,7 +32,8 @@ type library struct {
 	fake    registrytest.Fake
 	url     string
 	schemas *registry.Schemas
-	id      int // of the schema of task events
+	id      int    // of the schema of task events
+	named   string // the dataschema of what is written with it
 }
 
 func newLibrary(t *testing.T) *library {
@@ -56,7 +57,7 @@ func newLibrary(t *testing.T) *library {
 		t.Fatal(err)
 	}
 	c.Close()
-	l.id, l.schemas = r.ID, l.begin(t)
+	l.id, l.named, l.schemas = r.ID, r.URL, l.begin(t)
 	return l
 }
 
@@ -175,7 +176,7 @@ func TestARegistryThatIsDown(t *testing.T) {
 	l, sink := newLibrary(t), newReader(t)
 	b := setup(t, sink.server.URL)
 	b.cfg.Schemas, b.cfg.Attempts, b.cfg.For, b.cfg.Journal = l.schemas, 1, time.Millisecond, journal.New()
-	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id); return err == nil })
+	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id, ""); return err == nil })
 	other := `{"type":"record","name":"Other","fields":[{"name":"x","type":"string"}]}`
 	l.down.Store(true)
 	unknown := l.id + 1 // until it is registered
@@ -260,7 +261,7 @@ func TestAnotherSchemaUnderTheID(t *testing.T) {
 	l, sink := newLibrary(t), newReader(t)
 	b := setup(t, sink.server.URL)
 	b.cfg.Schemas, b.cfg.Block = l.schemas, true
-	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id); return err == nil })
+	apptest.Await(t, "the schema is known", func() bool { _, err := l.schemas.Get(l.id, ""); return err == nil })
 	l.fake.Reset()
 	l.register(t, `{"type":"record","name":"Other","fields":[{"name":"x","type":"int"},{"name":"y","type":"double"}]}`, l.id)
 	b.produce(inAvro(t, l.id, "known", "k"))
@@ -277,6 +278,57 @@ func TestAnotherSchemaUnderTheID(t *testing.T) {
 	}
 	if letters := b.letters(); len(letters) != 1 || letters[0].ID != "unfit" || letters[0].Letter.Reason != deadletter.Malformed {
 		t.Errorf("dead letters = %+v", letters)
+	}
+}
+
+// A registry that lost its data has another schema under the id, which the data would
+// fit. An event that names the fingerprint of its own is not read with that: it is set
+// aside, and goes out as it was made when its schema is registered again, under
+// whatever id.
+func TestARegistryWithoutItsData(t *testing.T) {
+	l, sink := newLibrary(t), newReader(t)
+	b := setup(t, sink.server.URL)
+	b.cfg.Schemas, b.cfg.Block = l.begin(t), true
+	l.fake.Reset()
+	l.register(t, strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1), l.id)
+	named := func(id string) *kgo.Record {
+		rec := inAvro(t, l.id, id, "k")
+		for i, h := range rec.Headers {
+			if h.Key == "ce_dataschema" {
+				rec.Headers[i].Value = []byte(l.named)
+			}
+		}
+		return rec
+	}
+	b.produce(named("e1"))
+	_, stop := b.run()
+	b.untilCommitted(1)
+	stop()
+	if letters := b.letters(); len(letters) != 1 || letters[0].Letter.Reason != deadletter.Malformed || !strings.Contains(letters[0].Letter.Error, "another schema") {
+		t.Errorf("dead letters = %+v, want one that says why", letters)
+	}
+	c, err := registry.New(registry.Config{URL: l.url}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if r, err := c.Register(t.Context(), "events-value", schemas.TaskEvent); err != nil || r.ID == l.id {
+		t.Fatalf("Register = %+v, %v; want another id than %d", r, err, l.id)
+	}
+	b.cfg.Schemas = l.begin(t)
+	b.produce(named("e2"))
+	s, _ := b.run()
+	b.untilCommitted(2)
+	if got := b.redrive(s, &pump.Redrive{Select: everyLetter}); got.Delivered != 1 || got.Failed != 0 {
+		t.Errorf("progress %+v, want one delivered", got)
+	}
+	if diff := cmp.Diff([]string{"e2", "e1"}, sink.ids(t)); diff != "" {
+		t.Errorf("posted (-want +got):\n%s", diff)
+	}
+	for _, body := range sink.bodies {
+		if !strings.Contains(body, `"title":"e`) {
+			t.Errorf("posted %s, want the data as it was made", body)
+		}
 	}
 }
 

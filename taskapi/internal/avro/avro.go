@@ -23,31 +23,43 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/avro"
 	"golang.org/x/time/rate"
 
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/registry"
+	"github.com/taskwire/taskwire/internal/retry"
 	"github.com/taskwire/taskwire/schemas"
 )
 
 // DataSchema is the dataschema of the events that are made to go as Avro.
 const DataSchema = schemas.TaskEventJSON
 
+// lookEvery is how often Run looks. It is shorter than the 10 s for which a bridge waits
+// for a schema that the registry denies.
+const lookEvery = 5 * time.Second
+
 // Registry registers schemas.
 type Registry interface {
 	Register(ctx context.Context, subject, schema string) (registry.Registered, error)
+	// Has reports whether readers get the schema under its id.
+	Has(ctx context.Context, r registry.Registered) (bool, error)
 }
 
 // Encoder makes records of events. It is safe for concurrent use.
 type Encoder struct {
+	// Lost counts how often the registry was found without the schema.
+	Lost prometheus.Counter
+
 	registry Registry
 	subject  string
 	text     string // of the schema
 	schema   *avro.Schema
 	reader   *registry.Schema
 	log      *slog.Logger
-	warn     rate.Sometimes
+	warn     rate.Sometimes // of what goes as JSON
+	away     rate.Sometimes // of a registry that does not answer Run
 
 	mu         sync.Mutex
 	registered *registry.Registered
@@ -59,7 +71,13 @@ func New(r Registry, topic string, log *slog.Logger) (*Encoder, error) {
 	if err := json.Compact(&compact, []byte(schemas.TaskEvent)); err != nil {
 		return nil, fmt.Errorf("read the schema of task events: %w", err)
 	}
-	e := &Encoder{registry: r, subject: topic + "-value", text: compact.String(), log: log, warn: rate.Sometimes{Interval: 10 * time.Second}}
+	e := &Encoder{
+		Lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "taskwire_schema_lost_total", Help: "Times that the Schema Registry no longer had the schema under the id that events were published with.",
+		}),
+		registry: r, subject: topic + "-value", text: compact.String(), log: log,
+		warn: rate.Sometimes{Interval: 10 * time.Second}, away: rate.Sometimes{Interval: time.Minute},
+	}
 	var err error
 	if e.schema, err = avro.Parse(e.text); err != nil {
 		return nil, fmt.Errorf("read the schema of task events: %w", err)
@@ -70,8 +88,8 @@ func New(r Registry, topic string, log *slog.Logger) (*Encoder, error) {
 	return e, nil
 }
 
-// Register makes sure that the registry has the schema; once it has said so it is
-// not asked again. Its error is a *registry.RefusedError when the registry refuses it.
+// Register makes sure that the registry has the schema; once it has said so only Run
+// asks again. Its error is a *registry.RefusedError when the registry refuses it.
 func (e *Encoder) Register(ctx context.Context) error {
 	if e.known() != nil {
 		return nil
@@ -85,6 +103,46 @@ func (e *Encoder) Register(ctx context.Context) error {
 	e.registered = &r
 	e.log.Info("schema registered", "subject", e.subject, "version", r.Version, "schema_id", r.ID)
 	return nil
+}
+
+// Run looks, until ctx ends, whether readers still get the schema under the id that
+// records carry. A registry that lost its data, or whose subject was deleted for good,
+// denies the id or gives it to another schema.
+//
+// Such an id is not used any more: the schema is registered again, and while that fails
+// events wait in the outbox, for whose next attempt the relay calls Register. If the
+// process dies before, its next start registers. A registry that does not answer says
+// nothing about the id, which stays in use: its outage must not hold up events. What is
+// published with the id until Run has looked is not read with another schema, as the
+// dataschema has the fingerprint, and is read with this one as soon as it is registered.
+func (e *Encoder) Run(ctx context.Context) {
+	for retry.Pause(ctx, lookEvery) == nil {
+		e.look(ctx)
+	}
+}
+
+func (e *Encoder) look(ctx context.Context) {
+	r := e.known()
+	if r == nil {
+		return // the relay registers it
+	}
+	has, err := e.registry.Has(ctx, *r)
+	if err != nil && ctx.Err() == nil {
+		e.away.Do(func() {
+			e.log.Warn("schema registry does not answer, events go on with the id that is known", "schema_id", r.ID, "err", err)
+		})
+	}
+	if err != nil || has {
+		return
+	}
+	e.Lost.Inc()
+	e.log.Error("schema lost by the registry, it is registered again", "subject", e.subject, "schema_id", r.ID)
+	e.mu.Lock()
+	e.registered = nil
+	e.mu.Unlock()
+	if err := e.Register(ctx); err != nil && ctx.Err() == nil {
+		e.log.Warn("schema not registered yet, events wait in the outbox", "err", err)
+	}
 }
 
 func (e *Encoder) known() *registry.Registered {

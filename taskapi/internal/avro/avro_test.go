@@ -6,31 +6,63 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	lib "github.com/twmb/avro"
 
+	"github.com/taskwire/taskwire/internal/apptest"
 	"github.com/taskwire/taskwire/internal/event"
 	"github.com/taskwire/taskwire/internal/registry"
 	"github.com/taskwire/taskwire/schemas"
 	"github.com/taskwire/taskwire/taskapi/internal/avro"
 )
 
-type answer struct {
+// answers are those of a registry: the schema is registered under ID, and its readers
+// find it there unless it is lost.
+type answers struct {
 	registry.Registered
-	err error
+	lost bool
+	has  error // of Has
+	no   error // of Register
 }
 
-func (a answer) Register(context.Context, string, string) (registry.Registered, error) {
-	return a.Registered, a.err
+type stub struct {
+	mu sync.Mutex
+	answers
+}
+
+func (s *stub) Register(context.Context, string, string) (registry.Registered, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = s.lost && s.no != nil
+	return s.Registered, s.no
+}
+
+func (s *stub) Has(_ context.Context, r registry.Registered) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.lost && r.ID == s.ID, s.has
+}
+
+func (s *stub) set(a answers) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = a
+}
+
+func registeredAs(id int) registry.Registered {
+	return registry.Registered{ID: id, Version: 1, URL: version}
 }
 
 const version = "http://registry/subjects/task-events-value/versions/1"
 
 func encoder(t testing.TB, log *slog.Logger) *avro.Encoder {
 	t.Helper()
-	e, err := avro.New(answer{Registered: registry.Registered{ID: 7, Version: 1, URL: version}}, "task-events", log)
+	e, err := avro.New(&stub{answers: answers{Registered: registeredAs(7)}}, "task-events", log)
 	if err == nil {
 		err = e.Register(t.Context())
 	}
@@ -147,7 +179,7 @@ func with(t *testing.T, e event.Event, data string) event.Event {
 
 func TestNoRecordWithoutASchema(t *testing.T) {
 	down := errors.New("connection refused")
-	e, err := avro.New(answer{err: down}, "task-events", slog.New(slog.DiscardHandler))
+	e, err := avro.New(&stub{answers: answers{no: down}}, "task-events", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +189,81 @@ func TestNoRecordWithoutASchema(t *testing.T) {
 	if _, err := e.Record(change(t, "x", "pending", avro.DataSchema)); err == nil {
 		t.Error("Record without a registered schema = nil")
 	}
+}
+
+// A registry that lost its data has the schema again within seconds, and no record
+// carries an id that it has denied. One that only does not answer changes nothing.
+func TestALostSchema(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log apptest.Log
+		s, down := &stub{answers: answers{Registered: registeredAs(7)}}, errors.New("connection refused")
+		e, err := avro.New(s, "task-events", slog.New(slog.NewJSONHandler(&log, nil)))
+		if err == nil {
+			err = e.Register(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { e.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		for _, step := range []struct {
+			what  string
+			a     answers
+			after time.Duration
+			id    int // of records; 0: there are none
+		}{
+			{"as ever", answers{Registered: registeredAs(7)}, time.Hour, 7},
+			{"no answer", answers{Registered: registeredAs(7), has: down}, time.Hour, 7},
+			{"lost", answers{Registered: registeredAs(8), lost: true}, 6 * time.Second, 8},
+			{"lost, and registered under the same id", answers{Registered: registeredAs(8), lost: true}, 6 * time.Second, 8},
+			{"lost, and not registered again", answers{Registered: registeredAs(9), lost: true, no: down}, 6 * time.Second, 0},
+			{"it can be registered", answers{Registered: registeredAs(9), lost: true}, 0, 0},
+		} {
+			s.set(step.a)
+			time.Sleep(step.after)
+			synctest.Wait()
+			if id := recordID(t, e); id != step.id {
+				t.Errorf("%s: records have the id %d, want %d", step.what, id, step.id)
+			}
+		}
+		if err := e.Register(t.Context()); err != nil || recordID(t, e) != 9 { // as the relay does
+			t.Errorf("Register = %v, records have the id %d", err, recordID(t, e))
+		}
+		if n := log.Count("does not answer"); n < 59 || n > 61 {
+			t.Errorf("%d lines in an hour without an answer, want one a minute", n)
+		}
+		if n := count(t, e.Lost); n != 3 || log.Count("schema lost by the registry") != 3 || log.Count("events wait in the outbox") != 1 {
+			t.Errorf("lost %v times, want 3; the log has %s", n, log.String())
+		}
+	})
+}
+
+// recordID is the id that a record carries, 0 when there is no record.
+func recordID(t *testing.T, e *avro.Encoder) int {
+	t.Helper()
+	rec, err := e.Record(change(t, "x", "pending", avro.DataSchema))
+	if err != nil {
+		return 0
+	}
+	id, _, err := registry.CutHeader(rec.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func count(t *testing.T, c prometheus.Counter) float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(c)
+	families, err := r.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatal(families, err)
+	}
+	return families[0].GetMetric()[0].GetCounter().GetValue()
 }
 
 func BenchmarkRecord(b *testing.B) {
