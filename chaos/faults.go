@@ -51,6 +51,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 	"notices":  func(y *system, _ context.Context) (fault, error) { return y.injectAnswers("notifier", y.notices) },
 	"database": injectDatabase,
 	"registry": injectRegistry,
+	"schemas":  injectSchemas,
 	"replace":  injectReplace,
 	"disk": func(y *system, ctx context.Context) (fault, error) {
 		refused := y.rec.refused.Load()
@@ -89,7 +90,7 @@ var kinds = map[string]func(y *system, ctx context.Context) (fault, error){
 
 // allFaults are those of a system with one broker and without a database server or a registry.
 var allFaults = strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(k string) bool {
-	return k == "database" || k == "registry" || k == "replace" || slices.Contains(quorumKinds, k)
+	return k == "database" || k == "registry" || k == "schemas" || k == "replace" || slices.Contains(quorumKinds, k)
 }), ",")
 
 var sinkFaults = []string{"disk", "sink"}

@@ -75,7 +75,8 @@ func (y *system) counts() map[string]int {
 	c := map[string]int{"rebalances": y.rebalances(), "torn-tails": len(torn), "forged-refused": int(y.forgedRefused.Load()),
 		"redriven": int(y.letters.Load()), "paused-restarts": int(y.pauses.restarted.Load())}
 	if y.registry != nil {
-		c["in-avro"], c["registry-unread"], c["registry-unregistered"] = y.inAvro, int(y.registry.unread.Load()), int(y.registry.unregistered.Load())
+		c["in-avro"], c["schemas-lost"] = y.inAvro, int(y.registry.lost.Load())
+		c["registry-unread"], c["registry-unregistered"] = int(y.registry.unread.Load()), int(y.registry.unregistered.Load())
 	}
 	if y.Scale {
 		maps.Copy(c, y.struck)

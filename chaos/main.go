@@ -44,6 +44,7 @@
 //	                 with -encoding avro also:
 //	                   registry           the Schema Registry fails, or is killed or stopped, while in turn all
 //	                                      bridges or a Task API start
+//	                   schemas            the Schema Registry loses its data while all bridges start
 //	                 with -scale also:
 //	                   replace            a new process takes the place of one, which then ends or is killed;
 //	                                      in a run of 5m or longer each one is killed, stopped and replaced
@@ -238,7 +239,7 @@ func (s *settings) chooseFaults() error {
 		possible += ",database"
 	}
 	if s.Encoding == "avro" {
-		possible += ",registry"
+		possible += ",registry,schemas"
 	}
 	if s.Scale {
 		possible += ",replace"

@@ -45,6 +45,9 @@ func (y *system) need() map[string]int {
 	if slices.Contains(plan, "registry") {
 		n["registry-unread"] = 1
 	}
+	if slices.Contains(plan, "schemas") {
+		n["schemas-lost"] = 1
+	}
 	if slices.Contains(plan, "disk") {
 		n["refused-full"] = 1
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,11 +17,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/registrytest"
 	"github.com/taskwire/taskwire/internal/retry"
+	"github.com/taskwire/taskwire/schemas"
 )
 
 // schemaRegistry is that of -encoding avro: in memory and in this process, or, with a
@@ -29,6 +33,7 @@ type schemaRegistry struct {
 	fake    *srfake.Registry
 	real    *program
 	ready   string       // address that the real one answers
+	direct  string       // address of either, which no outage cuts off
 	answers http.Handler // of either
 	server  *http.Server
 	serving sync.WaitGroup
@@ -36,6 +41,7 @@ type schemaRegistry struct {
 	down    atomic.Pointer[string] // how the fake fails; nil = it answers
 
 	unread, unregistered atomic.Int64 // requests of bridges and of Task APIs that failed
+	lost                 atomic.Int64 // times that the schema was lost and registered again
 }
 
 func (y *system) startRegistry(ctx context.Context) error {
@@ -48,7 +54,7 @@ func (y *system) startRegistry(ctx context.Context) error {
 		err = y.openReal(ctx, r)
 	} else {
 		r.fake = srfake.New()
-		r.answers = r.fake.Handler()
+		r.answers, r.direct = r.fake.Handler(), r.fake.URL()
 	}
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -69,6 +75,7 @@ func (y *system) openReal(ctx context.Context, r *schemaRegistry) error {
 		return err
 	}
 	r.ready = at + "/subjects"
+	r.direct = at
 	r.real = &program{name: "registry", path: cmd.Path, args: cmd.Args[1:], dir: y.Dir, env: func(int) ([]string, error) { return cmd.Env, nil }}
 	r.answers = &httputil.ReverseProxy{
 		Transport: &http.Transport{DisableKeepAlives: true}, // it is killed
@@ -194,6 +201,99 @@ func injectRegistry(y *system, ctx context.Context) (fault, error) {
 		_ = retry.Pause(ctx, time.Second) // for what they make of it
 		return r.heal()
 	}}, errors.Join(errs...)
+}
+
+// other is a schema that the data of a task event fits: what is read with it is wrong.
+var other = strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)
+
+// injectSchemas has the registry lose its data, while all bridges start that then know
+// no schema. The one in memory gives the id at once to another schema; of a real one the
+// subject is deleted for good. It lasts until a Task API has registered its schema again,
+// which is then known under another id.
+func injectSchemas(y *system, ctx context.Context) (fault, error) {
+	r := y.registry
+	start, errs := slices.Clone(y.bridges[:y.bridgeCount()]), []error{}
+	for _, p := range start {
+		y.hit[p] = true
+		errs = append(errs, p.Down(syscall.SIGKILL))
+	}
+	before, err := r.lose(ctx)
+	errs = append(errs, err)
+	for _, p := range start {
+		errs = append(errs, p.Up())
+	}
+	return fault{target: "registry without its data, all bridges start", last: y.between(500, 2500), heal: func() error {
+		for range 70 {
+			if now, err := r.taskEvent(ctx); err == nil && now != before {
+				r.lost.Add(1)
+				return nil
+			}
+			_ = retry.Pause(ctx, 100*time.Millisecond) // an end of the faults is no reason to leave it so
+		}
+		return r.register(context.WithoutCancel(ctx)) // all Task APIs are down, and bridges wait for 10 s
+	}}, errors.Join(errs...)
+}
+
+// register does what a Task API does, and may be done by an operator.
+func (r *schemaRegistry) register(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := r.awaitReady(ctx); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := json.Compact(&text, []byte(schemas.TaskEvent)); err != nil {
+		return err
+	}
+	api, err := sr.NewClient(sr.URLs(r.direct))
+	if err != nil {
+		return err
+	}
+	_, err = api.RegisterSchema(ctx, eventSubject, sr.Schema{Schema: text.String()}, -1, -1)
+	return err
+}
+
+// lose deletes the subject for good and gives its id, where that is possible, to
+// another schema. It returns the id.
+func (r *schemaRegistry) lose(ctx context.Context) (id int, err error) {
+	if err := r.awaitReady(ctx); err != nil { // another fault may have killed it
+		return 0, err
+	}
+	if id, err = r.taskEvent(ctx); err != nil {
+		return 0, err
+	}
+	if r.real == nil {
+		starting := "503"
+		before := r.down.Swap(&starting) // nobody takes the id in between
+		r.fake.Reset()
+		r.fake.SeedSchema("other-value", 1, id, sr.Schema{Schema: other})
+		r.down.Store(before)
+		return id, nil
+	}
+	api, err := sr.NewClient(sr.URLs(r.direct))
+	if err != nil {
+		return 0, err
+	}
+	for _, how := range []sr.DeleteHow{sr.SoftDelete, sr.HardDelete} {
+		if _, err := api.DeleteSubject(ctx, eventSubject, how); err != nil {
+			return 0, err
+		}
+	}
+	return id, nil
+}
+
+const eventSubject = "task-events-value"
+
+// taskEvent is the id of the schema of task events.
+func (r *schemaRegistry) taskEvent(ctx context.Context) (id int, err error) {
+	api, err := sr.NewClient(sr.URLs(r.direct))
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := api.SchemaByVersion(ctx, eventSubject, -1)
+	return found.ID, err
 }
 
 // encoded are the settings of a program that writes or reads events.

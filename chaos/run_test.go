@@ -61,14 +61,16 @@ func TestShortRunOnPostgreSQL(t *testing.T) {
 }
 
 // TestShortRunInAvro has the Schema Registry fail in two ways while all bridges, then a
-// Task API start that know no schema yet. No event may be lost or become a dead letter for it.
+// Task API start that know no schema yet, and then lose its data. No event may be lost or
+// become a dead letter for it, or be read with another schema.
 func TestShortRunInAvro(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
 	s := settings{Duration: time.Minute, Drain: 2 * time.Minute, Seed: 3, Kafka: "embedded", Encoding: "avro", Bin: build(t), Workers: 4, Rate: 10, Once: true,
-		Faults: "registry", First: []string{"registry", "registry"},
-		Need: map[string]int{"acks": 20, "in-avro": 20, "registry-unread": 1, "registry-unregistered": 1, "effective:registry": 2, "recovered:registry": 2}}
+		Faults: "registry,schemas", First: []string{"registry", "registry", "schemas"},
+		Need: map[string]int{"acks": 20, "in-avro": 20, "registry-unread": 1, "registry-unregistered": 1, "effective:registry": 2, "recovered:registry": 2,
+			"schemas-lost": 1, "effective:schemas": 1, "recovered:schemas": 1}}
 	green(t, s)
 }
 
