@@ -125,6 +125,7 @@ var conditions = []condition{
 		s.post(t, "auditor", http.StatusCreated, event("first", "gaps", 1))
 		s.post(t, "auditor", http.StatusCreated, event("third", "gaps", 3))
 	}},
+	{name: "TaskwireSchemaLost", begin: func(_ *testing.T, s *system) { s.registry.Reset() }},
 	{name: "TaskwireTaskAPIGone", begin: kill("taskapi"), end: start("taskapi")},
 	{name: "TaskwireAuditorGone", begin: kill("auditor"), end: start("auditor")},
 	{name: "TaskwireNotifierGone", begin: kill("notifier"), end: start("notifier")},

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+
 	"github.com/taskwire/taskwire/internal/child"
 	"github.com/taskwire/taskwire/internal/embedkafka"
 	"github.com/taskwire/taskwire/internal/eventsign"
@@ -46,6 +48,7 @@ type system struct {
 	key         string // of the audit log
 	broker      *embedkafka.Broker
 	archived    *embedkafka.Broker
+	registry    *srfake.Registry // of the Task API and its bridge
 	crm         *sink
 	archive     *sink
 	services    map[string]*service
@@ -88,6 +91,8 @@ func open(t *testing.T) *system {
 	}
 	s.mount(t)
 	s.crm, s.archive = newSink(t), newSink(t)
+	s.registry = srfake.New()
+	t.Cleanup(s.registry.Close)
 	s.openBroker(t)
 	t.Cleanup(func() { must(t, s.broker.Close()) })
 	var err error
@@ -98,12 +103,13 @@ func open(t *testing.T) *system {
 	must(t, s.archived.Cluster().CreateTopic("archive", 1, map[string]string{"retention.ms": fmt.Sprint((24 * time.Hour).Milliseconds())}))
 
 	s.add("taskapi", "taskapi", "DATABASE_URL=sqlite:"+s.path("tasks.db"), "KAFKA_BOOTSTRAP_SERVERS="+s.broker.Addr(),
-		fmt.Sprint("OUTBOX_LIMIT=", outboxLimit), "API_TOKENS_FILE="+s.path("api-tokens"), "EVENT_SIGNING_KEY_FILE="+s.path("signing-key"))
+		fmt.Sprint("OUTBOX_LIMIT=", outboxLimit), "API_TOKENS_FILE="+s.path("api-tokens"), "EVENT_SIGNING_KEY_FILE="+s.path("signing-key"),
+		"EVENT_ENCODING=avro", "SCHEMA_REGISTRY_URL="+s.registry.URL())
 	s.add("auditor", "auditor", "AUDIT_LOG_PATH="+filepath.Join(s.volume, "audit.log"), "AUDIT_SIGNING_KEY_FILE="+s.path("audit-key"),
 		"EVENT_VERIFY_KEYS_FILE="+s.path("verify-keys"))
 	s.add("notifier", "notifier", "WEBHOOK_SECRET_FILE="+s.path("secret"))
 	s.add("bridge", "bridge", "KAFKA_BOOTSTRAP_SERVERS="+s.broker.Addr(), "KAFKA_GROUP_INSTANCE_ID=alerts", "BRIDGE_CONFIG="+s.path("bridge.yaml"),
-		"BRIDGE_STATE_KEY_FILE="+s.path("state-key"))
+		"BRIDGE_STATE_KEY_FILE="+s.path("state-key"), "SCHEMA_REGISTRY_URL="+s.registry.URL())
 	s.add("archive", "bridge", "KAFKA_BOOTSTRAP_SERVERS="+s.archived.Addr(), "BRIDGE_CONFIG="+s.path("archive.yaml"))
 	s.secrets(t)
 	s.write(t, "bridge.yaml", s.subscriptions())
