@@ -105,6 +105,10 @@ const (
 	noVersion = 40402
 	noSchema  = 40403
 	noLevel   = 40408 // no compatibility of the subject's own
+	// What was deleted softly. Confluent's and Apicurio answer so only to who deletes it
+	// again; otherwise they have no such subject or version.
+	subjectDeleted = 40404
+	versionDeleted = 40406
 )
 
 // notPermitted is the code for a subject that is read-only, such as while the registry

@@ -69,10 +69,11 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (Register
 }
 
 // register looks first: who may read the subject, but not write it, needs no more when
-// the schema is there.
+// the schema is there. A version that was deleted softly is registered again, under the
+// same id: readers can do without it, but compatibility is checked with what is there.
 func (c *Client) register(ctx context.Context, subject, schema string) (sr.SubjectSchema, error) {
 	found, err := c.api.LookupSchema(ctx, subject, sr.Schema{Schema: schema})
-	if !hasCode(err, noSubject, noVersion, noSchema) {
+	if !hasCode(err, noSubject, noVersion, noSchema, subjectDeleted, versionDeleted) {
 		return found, err
 	}
 	if _, err = c.api.RegisterSchema(ctx, subject, sr.Schema{Schema: schema}, -1, -1); err != nil {

@@ -78,7 +78,7 @@ func (c *Client) fetch(ctx context.Context, w writer) (sr.Schema, error) {
 	if escaped != nil || number != nil || subject == "" {
 		return found, err
 	}
-	named, missing := c.api.SchemaByVersion(ctx, subject, version)
+	named, missing := c.api.SchemaByVersion(sr.WithParams(ctx, sr.ShowDeleted), subject, version)
 	if _, wrong := use(w, named.Schema, missing); wrong == nil {
 		return named.Schema, nil
 	}
