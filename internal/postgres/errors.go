@@ -37,7 +37,7 @@ func Unavailable(err error) bool {
 	}
 	var network net.Error
 	var op *net.OpError
-	return errors.Is(err, ErrStandby) || errors.As(err, &network) || errors.As(err, &op) || errors.Is(err, context.DeadlineExceeded) ||
+	return errors.Is(err, ErrStandby) || errors.Is(err, ErrNoStandby) || errors.As(err, &network) || errors.As(err, &op) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 

@@ -87,6 +87,7 @@ func (c Config) config() (*pgxpool.Config, error) {
 		p.ConnConfig.RuntimeParams["application_name"] = c.Application
 	}
 	p.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+		neverCancel(conn)
 		now, err := c.parse() // a password that has been replaced
 		if err == nil {
 			conn.Password = now.ConnConfig.Password
@@ -94,6 +95,7 @@ func (c Config) config() (*pgxpool.Config, error) {
 		return err
 	}
 	p.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return prepare(ctx, conn, false) }
+	p.ConnConfig.OnNotice = noteUnconfirmed
 	return p, nil
 }
 
@@ -122,6 +124,7 @@ func Connect(ctx context.Context, c Config) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	neverCancel(config.ConnConfig)
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return nil, named(err)
@@ -156,7 +159,9 @@ var ErrStandby = errors.New("this PostgreSQL server is a standby and takes no ch
 func prepare(ctx context.Context, conn *pgx.Conn, strict bool) error {
 	var commit, fsync string
 	var standby bool
-	err := conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), current_setting('fsync'), pg_is_in_recovery()`).Scan(&commit, &fsync, &standby)
+	var waiting int
+	err := conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), current_setting('fsync'), pg_is_in_recovery(),
+		(SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = current_user)`).Scan(&commit, &fsync, &standby, &waiting)
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the settings of PostgreSQL: %w", err)
@@ -166,6 +171,8 @@ func prepare(ctx context.Context, conn *pgx.Conn, strict bool) error {
 		return &UnsafeError{"synchronous_commit=off", "set synchronous_commit=on for the server, the database and the role, and take it out of the URL"}
 	case standby:
 		return ErrStandby
+	case waiting >= maxWaiting:
+		return ErrNoStandby
 	case commit == "off":
 		commit = "on"
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskwire/taskwire/auditor/internal/ledger"
 	"github.com/taskwire/taskwire/internal/failpoint"
+	"github.com/taskwire/taskwire/internal/postgres"
 )
 
 // The limits of a batch, which holds the head for as long as it takes.
@@ -257,11 +258,14 @@ type rows struct {
 }
 
 // commit gives each entry its outcome and makes the new ones durable. With nothing
-// new there is nothing to be made durable.
+// new it confirms those that were found: the wait of their commit may have been cancelled.
 func (l *Ledger) commit(ctx context.Context, conn *pgx.Conn, b *batch, h *head) error {
 	r := h.resolve(b, l.cfg.Now())
 	if len(r.seq) == 0 {
-		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		var q pgx.Batch
+		q.Queue(postgres.Mark)
+		q.Queue("COMMIT")
+		if err := errors.Join(conn.SendBatch(ctx, &q).Close(), postgres.Confirmed(conn.PgConn())); err != nil {
 			return err
 		}
 		l.acknowledge(b, h)
@@ -290,6 +294,9 @@ func (l *Ledger) commit(ctx context.Context, conn *pgx.Conn, b *batch, h *head) 
 	}
 	if tag.String() != "COMMIT" {
 		return &UnavailableError{fmt.Errorf("COMMIT was answered %s", tag)}
+	}
+	if err := postgres.Confirmed(conn.PgConn()); err != nil {
+		return err
 	}
 	failpoint.Hit("P4")
 	if l.cfg.OnSync != nil {

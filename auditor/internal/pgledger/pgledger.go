@@ -20,6 +20,9 @@
 // error, never with success, and the retry learns which it was. An auditor that is
 // stopped while it holds the lock loses its session after five seconds.
 //
+// Where a COMMIT waits for a synchronous standby and somebody cancels that, its entries
+// are visible and on one disk only. So a batch of duplicates ends in a COMMIT that waits, too.
+//
 // The unique index on the key would refuse a second entry of an event even if the
 // lock failed to order the auditors, and so would the one on the number; both are
 // looked at before anything is written.

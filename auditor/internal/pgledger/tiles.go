@@ -128,7 +128,7 @@ func (t *Term) exec(ctx context.Context, statement string, args ...any) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, err := t.conn.Exec(ctx, statement, args...)
-	if err != nil {
+	if err = errors.Join(err, postgres.Confirmed(t.conn.PgConn())); err != nil {
 		t.once.Do(func() { close(t.over) })
 	}
 	return err

@@ -87,7 +87,7 @@ func (s *Store) transact(batch []*job, wait bool) (*txn, error) {
 	if err := t.missing(ctx, conn, batch); err != nil {
 		return nil, t.rollback(ctx, conn, err)
 	}
-	if len(t.events)+len(t.fresh) == 0 {
+	if !t.confirms() {
 		return t, t.rollback(ctx, conn, nil)
 	}
 	if err := t.write(ctx, conn); err != nil {
@@ -101,6 +101,12 @@ func (s *Store) transact(batch []*job, wait bool) (*txn, error) {
 	}
 	s.committed(t)
 	return t, nil
+}
+
+// confirms reports whether a change is answered with success. Where it writes nothing, as
+// a repeat does, its answer still says that what was read stays.
+func (t *txn) confirms() bool {
+	return slices.ContainsFunc(t.results, func(r answered) bool { return r.err == nil && !r.postponed })
 }
 
 // rollback ends the transaction. A session that cannot do it is closed, which does it, too.
@@ -367,6 +373,9 @@ func (t *txn) write(ctx context.Context, conn *pgxpool.Conn) error {
 	t.writeEvents(b)
 	t.writeKeys(b)
 	t.failAt(ctx, conn, "A3", b)
+	if len(t.events)+len(t.fresh) == 0 {
+		b.Queue(postgres.Mark)
+	}
 	committed := false
 	b.Queue("COMMIT")
 	sent := conn.SendBatch(ctx, b)
@@ -384,6 +393,9 @@ func (t *txn) write(ctx context.Context, conn *pgxpool.Conn) error {
 	}
 	if err == nil && !committed {
 		err = errors.New("the server did not commit")
+	}
+	if err == nil {
+		err = postgres.Confirmed(conn.Conn().PgConn())
 	}
 	return err
 }
