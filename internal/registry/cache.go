@@ -53,7 +53,7 @@ type Schemas struct {
 	// may lag behind the one at which a producer has registered. 10 s; set it before Run.
 	Settle time.Duration
 
-	fetch func(ctx context.Context, of writer) (sr.Schema, error)
+	fetch func(ctx context.Context, w writer) (sr.Schema, error)
 	log   *slog.Logger
 	warn  rate.Sometimes
 	limit *rate.Limiter
@@ -103,17 +103,17 @@ func newSchemas(fetch func(context.Context, writer) (sr.Schema, error)) *Schemas
 // the schema is not known yet, and it is fetched if it is time for that; an
 // *UnknownError, *OtherError or *UnusableError says that nothing will come of waiting.
 func (s *Schemas) Get(id int, dataSchema string) (*Schema, error) {
-	of := writerOf(id, dataSchema)
+	w := writerOf(id, dataSchema)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock++
-	k := s.known[of]
+	k := s.known[w]
 	if k == nil {
 		if !s.makeRoom() {
 			return nil, &PendingError{ID: id}
 		}
 		k = &known{backoff: retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}}
-		s.known[of.clone()] = k
+		s.known[w.clone()] = k
 	}
 	now := time.Now()
 	k.used, k.seen = s.clock, now
@@ -127,7 +127,7 @@ func (s *Schemas) Get(id int, dataSchema string) (*Schema, error) {
 	}
 	if !k.asking && !now.Before(k.again) {
 		select {
-		case s.asked <- of:
+		case s.asked <- w.clone():
 			k.asking = true
 		default: // asked for at the next call
 		}
@@ -188,14 +188,14 @@ func (s *Schemas) ask(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case of := <-s.asked:
+		case w := <-s.asked:
 			if s.limit.Wait(ctx) != nil {
 				return
 			}
 			asking, cancel := context.WithTimeout(ctx, timeout)
-			found, err := s.fetch(asking, of)
+			found, err := s.fetch(asking, w)
 			cancel()
-			s.learn(of, found, err, time.Now())
+			s.learn(w, found, err, time.Now())
 		}
 	}
 }
@@ -203,14 +203,14 @@ func (s *Schemas) ask(ctx context.Context) {
 // learn takes an answer of the registry. Another schema under the id is like none: the
 // registry may have lost its data, and get it back. A schema with the right fingerprint
 // is the right one, whatever it was found under.
-func (s *Schemas) learn(of writer, found sr.Schema, err error, now time.Time) {
-	schema, err := use(of, found, err)
+func (s *Schemas) learn(w writer, found sr.Schema, err error, now time.Time) {
+	schema, err := use(w, found, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if schema == nil {
-		schema = s.withFingerprint(of.fingerprint)
+		schema = s.withFingerprint(w.fingerprint)
 	}
-	k := s.known[of]
+	k := s.known[w]
 	k.asking, k.pending = false, nil
 	switch {
 	case schema != nil:
@@ -229,7 +229,7 @@ func (s *Schemas) learn(of writer, found sr.Schema, err error, now time.Time) {
 		}
 	default:
 		k.pending, k.again, k.denied = explain(err), now.Add(k.backoff.Delay()), time.Time{}
-		s.warn.Do(func() { s.log.Warn("schema not fetched, events with it wait", "schema_id", of.id, "err", k.pending) })
+		s.warn.Do(func() { s.log.Warn("schema not fetched, events with it wait", "schema_id", w.id, "err", k.pending) })
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -237,8 +237,8 @@ func (s *Schemas) learn(of writer, found sr.Schema, err error, now time.Time) {
 
 // withFingerprint returns a known schema, nil for none.
 func (s *Schemas) withFingerprint(fingerprint string) *Schema {
-	for of, k := range s.known {
-		if fingerprint != "" && of.fingerprint == fingerprint && k.schema != nil {
+	for w, k := range s.known {
+		if fingerprint != "" && w.fingerprint == fingerprint && k.schema != nil {
 			return k.schema
 		}
 	}

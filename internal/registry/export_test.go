@@ -8,7 +8,7 @@ import (
 
 // NewFetched returns schemas that fetch fetches.
 func NewFetched(fetch func(ctx context.Context, id int) (sr.Schema, error)) *Schemas {
-	return newSchemas(func(ctx context.Context, of writer) (sr.Schema, error) { return fetch(ctx, of.id) })
+	return newSchemas(func(ctx context.Context, w writer) (sr.Schema, error) { return fetch(ctx, w.id) })
 }
 
 // Most is how many ids are remembered, and Settle how long one must be denied.

@@ -22,8 +22,9 @@ type Schema struct {
 	// JSONSchema is the address of the JSON Schema of what JSON returns: the schema's
 	// attribute jsonSchema if that is an absolute address, else "".
 	JSONSchema string
-	// Fingerprint is the SHA-256, in hex, of the schema's Parsing Canonical Form: of
-	// what decides how its values are read.
+	// Fingerprint is the first half of the SHA-256, in hex, of the schema's Parsing
+	// Canonical Form: of what decides how its values are read. Each record carries it,
+	// and 128 bits are enough that nobody finds another schema with the same.
 	Fingerprint string
 
 	root *node
@@ -76,7 +77,7 @@ func ParseSchema(text string) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Schema{Fingerprint: hex.EncodeToString(parsed.Fingerprint(sha256.New())), root: root, size: len(text)}
+	s := &Schema{Fingerprint: hex.EncodeToString(parsed.Fingerprint(sha256.New())[:fingerprintLen/2]), root: root, size: len(text)}
 	if address, ok := top.Props["jsonSchema"].(string); ok {
 		if u, err := url.Parse(address); err == nil && u.IsAbs() {
 			s.JSONSchema = address

@@ -24,7 +24,7 @@ import (
 const fingerprintQuery = "?sha256="
 
 const (
-	fingerprintLen = 64
+	fingerprintLen = 32 // of 16 bytes in hex
 	maxSubject     = 255
 )
 

@@ -114,7 +114,7 @@ func TestAnIDThatReadersDoNotFind(t *testing.T) {
 }
 
 func TestDataSchema(t *testing.T) {
-	const print = "5c771a91d8dad963e258198909fadd5c2bfd9063c38da6b9941aa44718628a49"
+	const print = "5c771a91d8dad963e258198909fadd5c"
 	for address, want := range map[string][3]string{
 		registry.DataSchema("http://r:8081/apis/ccompat/v7", "a/b c-value", 12, print):  {print, "a%2Fb%20c-value", "12"},
 		"http://r/subjects/x/versions/1":                                                {},
@@ -135,11 +135,11 @@ func TestDataSchema(t *testing.T) {
 
 // Whatever stands in a dataschema: what is kept of it is small, and a fingerprint is one.
 func FuzzReadDataSchema(f *testing.F) {
-	f.Add("http://r/subjects/x-value/versions/1?sha256=5c771a91d8dad963e258198909fadd5c2bfd9063c38da6b9941aa44718628a49")
+	f.Add("http://r/subjects/x-value/versions/1?sha256=5c771a91d8dad963e258198909fadd5c")
 	f.Add("http://r/subjects//versions/?sha256=")
 	f.Fuzz(func(t *testing.T, address string) {
 		got := registry.ReadDataSchema(address)
-		if n := len(got[0]); n != 0 && (n != 64 || strings.Trim(got[0], "0123456789abcdef") != "") {
+		if n := len(got[0]); n != 0 && (n != 32 || strings.Trim(got[0], "0123456789abcdef") != "") {
 			t.Errorf("fingerprint %q", got[0])
 		}
 		if got[0] == "" && got != [3]string{} {

@@ -20,7 +20,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,8 +61,7 @@ type Encoder struct {
 	warn     rate.Sometimes // of what goes as JSON
 	away     rate.Sometimes // of a registry that does not answer Run
 
-	mu         sync.Mutex
-	registered *registry.Registered
+	registered atomic.Pointer[registry.Registered] // nil: events wait
 }
 
 // New returns an encoder for a topic.
@@ -91,16 +90,14 @@ func New(r Registry, topic string, log *slog.Logger) (*Encoder, error) {
 // Register makes sure that the registry has the schema; once it has said so only Run
 // asks again. Its error is a *registry.RefusedError when the registry refuses it.
 func (e *Encoder) Register(ctx context.Context) error {
-	if e.known() != nil {
+	if e.registered.Load() != nil {
 		return nil
 	}
 	r, err := e.registry.Register(ctx, e.subject, e.text)
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.registered = &r
+	e.registered.Store(&r)
 	e.log.Info("schema registered", "subject", e.subject, "version", r.Version, "schema_id", r.ID)
 	return nil
 }
@@ -122,7 +119,7 @@ func (e *Encoder) Run(ctx context.Context) {
 }
 
 func (e *Encoder) look(ctx context.Context) {
-	r := e.known()
+	r := e.registered.Load()
 	if r == nil {
 		return // the relay registers it
 	}
@@ -137,18 +134,10 @@ func (e *Encoder) look(ctx context.Context) {
 	}
 	e.Lost.Inc()
 	e.log.Error("schema lost by the registry, it is registered again", "subject", e.subject, "schema_id", r.ID)
-	e.mu.Lock()
-	e.registered = nil
-	e.mu.Unlock()
+	e.registered.Store(nil)
 	if err := e.Register(ctx); err != nil && ctx.Err() == nil {
 		e.log.Warn("schema not registered yet, events wait in the outbox", "err", err)
 	}
-}
-
-func (e *Encoder) known() *registry.Registered {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.registered
 }
 
 // value is the data of a task event, with the names of the schema's fields.
@@ -161,7 +150,7 @@ type value struct {
 
 // Record is the record of an event, in binary mode. Register must have succeeded.
 func (e *Encoder) Record(ev event.Event) (event.Record, error) {
-	to := e.known()
+	to := e.registered.Load()
 	if to == nil {
 		return event.Record{}, fmt.Errorf("no schema for subject %s is registered", e.subject)
 	}
