@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/twmb/franz-go/pkg/sr"
@@ -54,8 +55,8 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (Register
 	if err := c.protect(ctx, subject); err != nil {
 		return Registered{}, err
 	}
-	if found.ID <= 0 || found.Version <= 0 {
-		return Registered{}, errors.New("schema registry: the answer has no id and version; see SCHEMA_REGISTRY_URL")
+	if found.ID <= 0 || found.ID > math.MaxInt32 || found.Version <= 0 {
+		return Registered{}, errors.New("schema registry: the answer has no id and version, or an id of more than 31 bits; see SCHEMA_REGISTRY_URL")
 	}
 	r := Registered{found.ID, found.Version, parsed.Fingerprint, dataSchema(c.cfg.URL, subject, found.Version, parsed.Fingerprint)}
 	has, err := c.Has(ctx, r)
@@ -63,7 +64,7 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (Register
 		return Registered{}, err
 	}
 	if !has {
-		return Registered{}, fmt.Errorf("schema registry: readers do not get the schema of subject %s under the id %d that it is registered with", subject, r.ID)
+		return Registered{}, fmt.Errorf("schema registry: readers do not get the schema of subject %s under the id %d that it is registered with: a replica lags behind, or not all of the registry's data was restored", subject, r.ID)
 	}
 	return r, nil
 }
