@@ -18,7 +18,7 @@ PROMETHEUS    := $(TOOLS)/prometheus-v0.316.0
 PROMTOOL      := $(TOOLS)/promtool-v0.316.0
 STATICCHECK   := $(TOOLS)/staticcheck-v0.8.2
 
-.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks alerts pictures fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda snapshot release images manifests-release clean
+.PHONY: help run test test-fast lint build docs chaos scale sweep mutants attacks alerts pictures fuzz vuln bench manifests kind-up kind-down acceptance-cluster acceptance-keda acceptance-cnpg snapshot release images manifests-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ acceptance-cluster: ## the acceptance scripts, rollouts and kills against the de
 
 acceptance-keda: ## KEDA's own operator, built from its module (11 minutes, once), scales the deployed bridge (skaffold run), which it empties
 	@bash .ci/keda
+
+acceptance-cnpg: ## CloudNativePG's own operator, built from its module (once), fails the PostgreSQL of the deployed system (skaffold run) over under load
+	@bash .ci/cnpg
 
 acceptance-avro: ## the acceptance scripts with events in Avro, on a real Apache Kafka and a real Schema Registry (needs Java and Python)
 	bash .ci/acceptance-avro

@@ -148,10 +148,15 @@ func (d *deployed) empty(ctx context.Context) error {
 }
 
 func emptyDatabases(ctx context.Context) error {
-	for _, statement := range []string{
+	statements := []string{
 		"DROP DATABASE IF EXISTS tasks WITH (FORCE)", "DROP DATABASE IF EXISTS audit WITH (FORCE)",
 		"CREATE DATABASE tasks OWNER taskapi", "CREATE DATABASE audit OWNER auditor",
-	} {
+	}
+	if d, err := readDatabase(ctx); err == nil {
+		_, err := psql(ctx, d.Primary, statements...)
+		return err
+	}
+	for _, statement := range statements {
 		if _, err := kubectl(ctx, "", "exec", "postgres-0", "-n", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres", "-c", statement); err != nil {
 			return err
 		}
