@@ -203,8 +203,8 @@ func injectRegistry(y *system, ctx context.Context) (fault, error) {
 	}}, errors.Join(errs...)
 }
 
-// other is a schema that the data of a task event fits: what is read with it is wrong.
-var other = strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)
+// lookalike is a schema that the data of a task event fits: what is read with it is wrong.
+var lookalike = strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "summary"`, 1)
 
 // injectSchemas has the registry lose its data, while all bridges start that then know
 // no schema. The one in memory gives the id at once to another schema; of a real one the
@@ -266,7 +266,7 @@ func (r *schemaRegistry) lose(ctx context.Context) (id int, err error) {
 		starting := "503"
 		before := r.down.Swap(&starting) // nobody takes the id in between
 		r.fake.Reset()
-		r.fake.SeedSchema("other-value", 1, id, sr.Schema{Schema: other})
+		r.fake.SeedSchema("other-value", 1, id, sr.Schema{Schema: lookalike})
 		r.down.Store(before)
 		return id, nil
 	}

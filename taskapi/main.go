@@ -91,9 +91,9 @@
 // the id of its schema in the Schema Registry, and the attributes are in headers
 // (EVENT_MODE binary). The schema is registered at start under KAFKA_TOPIC-value with
 // compatibility BACKWARD; when the registry refuses it the program ends with its
-// reason. While the registry does not answer, changes are accepted and their events
-// wait, as while Kafka is down. Events that were made before, or that the schema
-// cannot carry, are published as JSON. SCHEMA_REGISTRY_URL includes the path of the
+// reason. Until the registry has answered, changes are accepted and their events wait,
+// as while Kafka is down. Events that were made before, or that the schema cannot
+// carry, are published as JSON. SCHEMA_REGISTRY_URL includes the path of the
 // API, such as /apis/ccompat/v7 for Apicurio.
 //
 // Every 5 seconds it is checked that the registry still has the schema under its id.

@@ -2,10 +2,12 @@
 // Karapace and Redpanda serve under the same paths. A producer registers its schema
 // under a subject; a reader learns by the id in front of each value how to read it.
 //
-// A schema never changes under its id, so what is known once stays known, whatever
-// becomes of the registry. Whoever answers under the registry's address is believed
-// in one thing only, that an id has a certain schema: how long an answer may take,
-// how large it and what is read with it may be, is decided here.
+// A schema never changes under its id while the registry keeps its data, so what is
+// known once stays known, whatever becomes of the registry; see writer for what a value
+// says of its schema. Whoever answers under the registry's address is believed in one
+// thing only, that an id has a certain schema, and not in that where the value names its
+// fingerprint: how long an answer may take, how large it and what is read with it may
+// be, is decided here.
 package registry
 
 import (

@@ -47,7 +47,7 @@ func TestRegister(t *testing.T) {
 	fake := registrytest.Start(t)
 	c := client(t, registry.Config{URL: fake.URL()})
 	one, err := c.Register(t.Context(), "s-value", first)
-	if err != nil || one.Version != 1 || one.URL != fake.URL()+"/subjects/s-value/versions/1?sha256="+one.Fingerprint {
+	if err != nil || one.Version != 1 || one.DataSchema != fake.URL()+"/subjects/s-value/versions/1?sha256="+one.Fingerprint {
 		t.Fatalf("Register = %+v, %v", one, err)
 	}
 	if again, err := c.Register(t.Context(), "s-value", first); again != one || err != nil {

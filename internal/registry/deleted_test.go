@@ -233,7 +233,7 @@ func TestASchemaThatWasDeletedSoftly(t *testing.T) {
 				t.Errorf("Has = %v, %v; want the id to be good still", has, err)
 			}
 			for id, want := range map[int]string{r.ID: "its id", 99: "its version, of an id that is denied"} {
-				if schema, err := ask(schemasOf(t, url), id, r.URL, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
+				if schema, err := ask(schemasOf(t, url), id, r.DataSchema, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
 					t.Errorf("a reader does not find %s: %v", want, err)
 				}
 			}
@@ -258,7 +258,7 @@ func TestASchemaThatWasDeletedForGood(t *testing.T) {
 	if has, err := c.Has(t.Context(), r); has || err != nil {
 		t.Errorf("Has = %v, %v; want false", has, err)
 	}
-	if _, err := ask(schemasOf(t, url), r.ID, r.URL, time.Minute); !errors.As(err, new(*registry.UnknownError)) {
+	if _, err := ask(schemasOf(t, url), r.ID, r.DataSchema, time.Minute); !errors.As(err, new(*registry.UnknownError)) {
 		t.Errorf("a reader: %v, want it unknown", err)
 	}
 	again, err := c.Register(t.Context(), "s-value", first)

@@ -45,7 +45,7 @@ func FuzzAnswers(f *testing.F) {
 		status, body = code, text
 		mu.Unlock()
 		r, err := c.Register(t.Context(), "s-value", first)
-		if err == nil && (r.ID <= 0 || r.ID > math.MaxInt32 || r.Version <= 0 || len(r.Fingerprint) != 32 || !strings.HasSuffix(r.URL, r.Fingerprint)) {
+		if err == nil && (r.ID <= 0 || r.ID > math.MaxInt32 || r.Version <= 0 || len(r.Fingerprint) != 32 || !strings.HasSuffix(r.DataSchema, r.Fingerprint)) {
 			t.Errorf("Register = %+v", r)
 		}
 		if refused := (*registry.RefusedError)(nil); err != nil && !errors.As(err, &refused) && strings.Contains(err.Error(), "\n") {

@@ -15,7 +15,7 @@ type Registered struct {
 	ID          int
 	Version     int
 	Fingerprint string // see Schema
-	URL         string // of the version, with the fingerprint
+	DataSchema  string // the address of the version, with the fingerprint
 }
 
 // RefusedError says that the registry has refused a schema, and why. Asking again

@@ -44,7 +44,7 @@ func TestARegistryWithoutItsData(t *testing.T) {
 		t.Errorf("Has = %v, %v; want the schema", has, err)
 	}
 	known := schemasOf(t, fake.URL())
-	if _, err := ask(known, r.ID, r.URL, time.Minute); err != nil {
+	if _, err := ask(known, r.ID, r.DataSchema, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	fake.Reset()
@@ -57,21 +57,21 @@ func TestARegistryWithoutItsData(t *testing.T) {
 	}
 	s := schemasOf(t, fake.URL())
 	var other *registry.OtherError
-	if _, err := ask(s, r.ID, r.URL, time.Minute); !errors.As(err, &other) || errors.As(err, new(*registry.PendingError)) {
+	if _, err := ask(s, r.ID, r.DataSchema, time.Minute); !errors.As(err, &other) || errors.As(err, new(*registry.PendingError)) {
 		t.Errorf("another schema under the id: %v, want it refused", err)
 	}
 	if schema, err := ask(s, r.ID, "", time.Minute); err != nil || schema.Fingerprint == r.Fingerprint {
 		t.Errorf("without a fingerprint: %v, want what the registry has", err)
 	}
-	if _, err := known.Get(r.ID, r.URL); err != nil {
+	if _, err := known.Get(r.ID, r.DataSchema); err != nil {
 		t.Errorf("who knew it: %v, want it to be known still", err)
 	}
 	again, err := c.Register(t.Context(), "a/b-value", first)
-	if err != nil || again.ID == r.ID || again.URL != r.URL {
+	if err != nil || again.ID == r.ID || again.DataSchema != r.DataSchema {
 		t.Fatalf("Register = %+v, %v; want another id than %+v", again, err, r)
 	}
 	s = schemasOf(t, fake.URL())
-	if schema, err := ask(s, r.ID, r.URL, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
+	if schema, err := ask(s, r.ID, r.DataSchema, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
 		t.Errorf("registered again: %v, want the schema of the version", err)
 	}
 }
@@ -89,10 +89,10 @@ func TestASchemaUnderItsNewID(t *testing.T) {
 	fake.SeedSchema("s-value", 1, r.ID, sr.Schema{Schema: unrelated})
 	fake.SeedSchema("s-value", 2, r.ID+1, sr.Schema{Schema: first})
 	s := schemasOf(t, fake.URL())
-	if _, err := ask(s, r.ID+1, strings.Replace(r.URL, "/versions/1", "/versions/2", 1), time.Minute); err != nil {
+	if _, err := ask(s, r.ID+1, strings.Replace(r.DataSchema, "/versions/1", "/versions/2", 1), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if schema, err := ask(s, r.ID, r.URL, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
+	if schema, err := ask(s, r.ID, r.DataSchema, time.Minute); err != nil || schema.Fingerprint != r.Fingerprint {
 		t.Errorf("the old id: %v, want the schema", err)
 	}
 }

@@ -57,7 +57,7 @@ func newLibrary(t *testing.T) *library {
 		t.Fatal(err)
 	}
 	c.Close()
-	l.id, l.named, l.schemas = r.ID, r.URL, l.begin(t)
+	l.id, l.named, l.schemas = r.ID, r.DataSchema, l.begin(t)
 	return l
 }
 

@@ -164,7 +164,7 @@ func (e *Encoder) Record(ev event.Event) (event.Record, error) {
 		})
 		return event.Binary(ev)
 	}
-	if ev, err = event.AsAvro(ev, data, to.URL); err != nil {
+	if ev, err = event.AsAvro(ev, data, to.DataSchema); err != nil {
 		return event.Record{}, err
 	}
 	return event.Binary(ev)

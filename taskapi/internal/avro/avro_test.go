@@ -55,7 +55,7 @@ func (s *stub) set(a answers) {
 }
 
 func registeredAs(id int) registry.Registered {
-	return registry.Registered{ID: id, Version: 1, URL: version}
+	return registry.Registered{ID: id, Version: 1, DataSchema: version}
 }
 
 const version = "http://registry/subjects/task-events-value/versions/1"
