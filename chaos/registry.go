@@ -211,6 +211,7 @@ var lookalike = strings.Replace(schemas.TaskEvent, `"name": "title"`, `"name": "
 // subject is deleted for good. It lasts until a Task API has registered its schema again,
 // which is then known under another id.
 func injectSchemas(y *system, ctx context.Context) (fault, error) {
+	ctx = context.WithoutCancel(ctx) // the end of the faults is no reason to leave it half done
 	r := y.registry
 	start, errs := slices.Clone(y.bridges[:y.bridgeCount()]), []error{}
 	for _, p := range start {
@@ -228,16 +229,14 @@ func injectSchemas(y *system, ctx context.Context) (fault, error) {
 				r.lost.Add(1)
 				return nil
 			}
-			_ = retry.Pause(ctx, 100*time.Millisecond) // an end of the faults is no reason to leave it so
+			_ = retry.Pause(ctx, 100*time.Millisecond)
 		}
-		return r.register(context.WithoutCancel(ctx)) // all Task APIs are down, and bridges wait for 10 s
+		return r.register(ctx) // all Task APIs are down, and bridges wait for 10 s
 	}}, errors.Join(errs...)
 }
 
 // register does what a Task API does, and may be done by an operator.
 func (r *schemaRegistry) register(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	if err := r.awaitReady(ctx); err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ type OtherError struct {
 }
 
 func (e *OtherError) Error() string {
-	return fmt.Sprintf("the schema registry has another schema with id %d than the one that the data was written with, with SHA-256 %s", e.ID, e.Fingerprint)
+	return fmt.Sprintf("the schema registry has another schema with id %d than the data was written with (sha256=%s); register that again, or restore the registry's data", e.ID, e.Fingerprint)
 }
 
 // UnusableError says that nothing can be read with the schema of an id.
