@@ -215,7 +215,7 @@
 // (no Avro, longer than 256 KiB, references to others), or when its data does not fit.
 // An event of the Task API names the fingerprint of its schema: no other is used for
 // it, and when the registry has another under the id, or none, the version that
-// dataschema names is looked at.
+// dataschema names is looked at, for a minute.
 //
 // # Dead letters
 //

@@ -231,7 +231,7 @@ func injectSchemas(y *system, ctx context.Context) (fault, error) {
 			}
 			_ = retry.Pause(ctx, 100*time.Millisecond)
 		}
-		return r.register(ctx) // all Task APIs are down, and bridges wait for 10 s
+		return r.register(ctx) // all Task APIs are down, and bridges wait for a minute
 	}}, errors.Join(errs...)
 }
 

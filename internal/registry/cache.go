@@ -26,6 +26,7 @@ const (
 	maxIDs  = 1024
 	maxText = 4 << 20
 	settle  = 10 * time.Second
+	restore = time.Minute
 	// finalFor is how long it is believed that nothing will come of an id. After that
 	// somebody may have put the schema there, or mended what answered for the registry.
 	finalFor = time.Minute
@@ -52,6 +53,10 @@ type Schemas struct {
 	// Settle is how long the registry must deny an id before it is believed: a replica
 	// may lag behind the one at which a producer has registered. 10 s; set it before Run.
 	Settle time.Duration
+	// Restore is the same for a schema whose fingerprint is named: there was one, so the
+	// registry has lost it, and its producer, which may have to start, registers it again.
+	// Not longer, as whoever can write to the topic can name anything. 1 min.
+	Restore time.Duration
 
 	fetch func(ctx context.Context, w writer) (sr.Schema, error)
 	log   *slog.Logger
@@ -91,8 +96,8 @@ func NewSchemas(c *Client, log *slog.Logger) *Schemas {
 
 func newSchemas(fetch func(context.Context, writer) (sr.Schema, error)) *Schemas {
 	return &Schemas{
-		Settle: settle,
-		fetch:  fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
+		Settle: settle, Restore: restore,
+		fetch: fetch, log: slog.New(slog.DiscardHandler), warn: rate.Sometimes{Interval: 10 * time.Second},
 		limit: rate.NewLimiter(askRate, askRate), asked: make(chan writer, maxIDs/8),
 		known: map[writer]*known{}, changed: make(chan struct{}),
 	}
@@ -224,7 +229,11 @@ func (s *Schemas) learn(w writer, found sr.Schema, err error, now time.Time) {
 			k.denied = now
 		}
 		k.pending, k.again = err, now.Add(s.Settle/4)
-		if now.Sub(k.denied) >= s.Settle {
+		believed := s.Settle
+		if w.fingerprint != "" {
+			believed = s.Restore
+		}
+		if now.Sub(k.denied) >= believed {
 			k.final, k.until = err, now.Add(finalFor)
 		}
 	default:

@@ -181,6 +181,34 @@ func TestUnusableSchemas(t *testing.T) {
 	}
 }
 
+// A value that names the fingerprint of its schema waits longer for it: it was there.
+func TestADeniedFingerprint(t *testing.T) {
+	const named = "http://registry/subjects/s-value/versions/1?sha256=5c771a91d8dad963e258198909fadd5c"
+	for name, found := range map[string]sr.Schema{"no schema": {}, "another schema": {Schema: `"string"`}} {
+		synctest.Test(t, func(t *testing.T) {
+			began, back := time.Now(), time.Hour
+			s := fetched(t, func(context.Context, int) (sr.Schema, error) {
+				switch {
+				case time.Since(began) > back:
+					return sr.Schema{Schema: first}, nil
+				case found.Schema == "":
+					return found, denied()
+				}
+				return found, nil
+			})
+			_, err := ask(s, 1, named, time.Hour)
+			if errors.As(err, new(*registry.PendingError)) || time.Since(began) < registry.Restore || time.Since(began) > 2*registry.Restore {
+				t.Errorf("%s after %v: %v, want it given up after about %v", name, time.Since(began), err, registry.Restore)
+			}
+			back = time.Since(began) + registry.Restore*3/2 // after it was given up, and asked for again
+			time.Sleep(registry.Restore)
+			if _, err := ask(s, 1, named, time.Hour); err != nil {
+				t.Errorf("%s, registered again: %v", name, err)
+			}
+		})
+	}
+}
+
 // Whatever ids stand in a topic: few requests, and little memory.
 func TestAFloodOfIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

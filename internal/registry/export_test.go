@@ -11,10 +11,12 @@ func NewFetched(fetch func(ctx context.Context, id int) (sr.Schema, error)) *Sch
 	return newSchemas(func(ctx context.Context, w writer) (sr.Schema, error) { return fetch(ctx, w.id) })
 }
 
-// Most is how many ids are remembered, and Settle how long one must be denied.
+// Most is how many ids are remembered, and Settle how long one must be denied, or
+// Restore with a fingerprint.
 const (
-	Most   = maxIDs
-	Settle = settle
+	Most    = maxIDs
+	Settle  = settle
+	Restore = restore
 )
 
 // Len is how many ids are remembered.

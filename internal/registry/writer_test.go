@@ -23,7 +23,7 @@ const unrelated = `{"type":"record","name":"U","fields":[{"name":"n","type":"str
 func schemasOf(t *testing.T, url string) *registry.Schemas {
 	t.Helper()
 	s := registry.NewSchemas(client(t, registry.Config{URL: url}), slog.New(slog.DiscardHandler))
-	s.Settle = 500 * time.Millisecond
+	s.Settle, s.Restore = 500*time.Millisecond, 500*time.Millisecond
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })

@@ -16,7 +16,7 @@ import (
 // An event whose schema is not known waits at the head of its key until it is. Its
 // key waits with it, the others go on, and it is never a dead letter for that: a
 // registry that is down, or that has lost its way, says nothing about an event. It
-// is malformed when the registry has said, for some time, that there is no such
+// is malformed when the registry has said for some time that there is no such
 // schema, or has another than the one that the event's dataschema names by its
 // fingerprint, or when the data is not what the schema says. All is known before the
 // first post, so the order of effects is that of any other event.

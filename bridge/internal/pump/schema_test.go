@@ -69,7 +69,7 @@ func (l *library) begin(t *testing.T) *registry.Schemas {
 		t.Fatal(err)
 	}
 	s := registry.NewSchemas(c, slog.New(slog.DiscardHandler))
-	s.Settle = 300 * time.Millisecond
+	s.Settle, s.Restore = 300*time.Millisecond, 300*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })

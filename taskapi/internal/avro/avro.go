@@ -36,8 +36,8 @@ import (
 // DataSchema is the dataschema of the events that are made to go as Avro.
 const DataSchema = schemas.TaskEventJSON
 
-// lookEvery is how often Run looks. It is shorter than the 10 s for which a bridge waits
-// for a schema that the registry denies.
+// lookEvery is how often Run looks. It is shorter than the minute for which a bridge
+// waits for a schema that the registry has lost, and the 10 s of one without a fingerprint.
 const lookEvery = 5 * time.Second
 
 // Registry registers schemas.
