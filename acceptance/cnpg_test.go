@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,8 @@ import (
 
 // TestCnpg fails PostgreSQL over while clients write, with the objects of
 // components/postgres-cnpg and CloudNativePG's own operator: the primary is killed, another
-// instance is promoted, a standby goes, the primary goes, and the primary is killed together
-// with the standby that has what the other one lacks. Every change that was answered with 2xx must then be in the
+// instance is promoted, a standby goes, the primary goes, both standbys stand still, and the
+// primary is killed together with the standby that has what the other one lacks. Every change that was answered with 2xx must then be in the
 // audit log exactly once, each task's in order. `make acceptance-cnpg`.
 func TestCnpg(t *testing.T) {
 	deployed, err := readDeployed(t.Context())
@@ -59,6 +60,7 @@ func TestCnpg(t *testing.T) {
 			_, err := kubectl(ctx, "", "delete", "pod", d.Primary, "-n", "postgres", "--wait")
 			return errors.Join(err, promoted(ctx, d.Names...))
 		}},
+		{"no standby", clients.withoutStandby},
 		{"kill all but one", clients.killAllButOne},
 	} {
 		if !chosen.MatchString(c.what) {
@@ -92,24 +94,11 @@ func TestCnpg(t *testing.T) {
 // were answered. That one must not take over, and the others come back after a while.
 func (c *clients) killAllButOne(ctx context.Context, d database) error {
 	ahead, behind := d.standbys()[0], d.standbys()[1]
-	receiver, err := psql(ctx, behind, "SELECT pid FROM pg_stat_wal_receiver")
+	release, err := holdBack(ctx, behind)
 	if err != nil {
 		return err
 	}
-	signal := func(name string) error {
-		_, err := kubectl(ctx, "", "exec", behind, "-n", "postgres", "-c", "postgres", "--", "sh", "-c", "kill -"+name+" "+receiver)
-		return err
-	}
-	if err := signal("STOP"); err != nil {
-		return err
-	}
-	if err := poll(ctx, func() error { // until the primary sends it nothing more
-		text, err := psql(ctx, d.Primary, "SELECT count(*) FROM pg_stat_replication")
-		if err == nil && strings.TrimSpace(text) != "1" {
-			err = fmt.Errorf("%s standbys stream, want 1", strings.TrimSpace(text))
-		}
-		return err
-	}); err != nil {
+	if err := streaming(ctx, d.Primary, 1); err != nil {
 		return err
 	}
 	if err := c.progress(ctx, 50); err != nil {
@@ -125,7 +114,7 @@ func (c *clients) killAllButOne(ctx context.Context, d database) error {
 	if err := nodes("cordon"); err != nil { // so that no pod comes back
 		return err
 	}
-	err = errors.Join(killPod(ctx, d.Primary, ahead), signal("CONT"))
+	err = errors.Join(killPod(ctx, d.Primary, ahead), release())
 	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); pause(ctx) {
 		var now database
 		if now, err = readDatabase(ctx); err == nil && (now.Target == behind || now.Primary == behind) {
@@ -133,6 +122,52 @@ func (c *clients) killAllButOne(ctx context.Context, d database) error {
 		}
 	}
 	return errors.Join(err, nodes("uncordon"))
+}
+
+// withoutStandby stops both standbys for longer than the services wait for a COMMIT. No
+// change and no repeat may be answered meanwhile.
+func (c *clients) withoutStandby(ctx context.Context, d database) error {
+	release := func() error { return nil }
+	for _, name := range d.standbys() {
+		one, err := holdBack(ctx, name)
+		if err != nil {
+			return err
+		}
+		before := release
+		release = func() error { return errors.Join(before(), one()) }
+	}
+	err := streaming(ctx, d.Primary, 0)
+	before, _ := c.look()
+	for end := time.Now().Add(40 * time.Second); err == nil && time.Now().Before(end); pause(ctx) {
+		if now, _ := c.look(); now > before {
+			err = fmt.Errorf("%d changes were answered without a standby", now-before)
+		}
+	}
+	return errors.Join(err, release())
+}
+
+// holdBack stops the process of a standby that receives changes.
+func holdBack(ctx context.Context, name string) (release func() error, err error) {
+	receiver, err := psql(ctx, name, "SELECT pid FROM pg_stat_wal_receiver")
+	if err != nil {
+		return nil, err
+	}
+	signal := func(sig string) error {
+		_, err := kubectl(ctx, "", "exec", name, "-n", "postgres", "-c", "postgres", "--", "sh", "-c", "kill -"+sig+" "+receiver)
+		return err
+	}
+	return func() error { return signal("CONT") }, signal("STOP")
+}
+
+// streaming waits until the primary sends its changes to so many standbys.
+func streaming(ctx context.Context, primary string, want int) error {
+	return poll(ctx, func() error {
+		text, err := psql(ctx, primary, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'")
+		if err == nil && strings.TrimSpace(text) != strconv.Itoa(want) {
+			err = fmt.Errorf("%s standbys stream, want %d", strings.TrimSpace(text), want)
+		}
+		return err
+	})
 }
 
 // database is what the operator says of its instances.
@@ -192,20 +227,19 @@ func promoted(ctx context.Context, names ...string) error {
 
 // healthy waits until all instances are ready and stream.
 func healthy(ctx context.Context) error {
-	return poll(ctx, func() error {
+	var primary string
+	var standbys int
+	if err := poll(ctx, func() error {
 		d, err := readDatabase(ctx)
+		primary, standbys = d.Primary, d.Instances-1
 		if err == nil && (d.ReadyInstances != d.Instances || d.Phase != "Cluster in healthy state") {
 			err = fmt.Errorf("%d of %d instances are ready: %s", d.ReadyInstances, d.Instances, d.Phase)
 		}
-		if err != nil {
-			return err
-		}
-		text, err := psql(ctx, d.Primary, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'")
-		if err == nil && strings.TrimSpace(text) != fmt.Sprint(d.Instances-1) {
-			err = fmt.Errorf("%s standbys stream, want %d", strings.TrimSpace(text), d.Instances-1)
-		}
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	return streaming(ctx, primary, standbys)
 }
 
 // psql runs statements as the superuser, in an instance's pod.
