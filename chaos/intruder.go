@@ -52,21 +52,24 @@ func (y *system) signed(variable, file string) []string {
 }
 
 // injectIntruder posts events that no change caused straight to the auditor: as
-// somebody can who reaches its port and has no secret, and as a bridge that was
-// taken over, which has the secret and not the Task API's key. One that gets into
-// the log is a PHANTOM.
+// somebody can who reaches its port and has no secret, in the name of a producer whose
+// signatures nobody verifies, and as a bridge that was taken over, which has the secret
+// and not the Task API's key. One that gets into the log is a PHANTOM.
 func injectIntruder(y *system, _ context.Context) (fault, error) {
-	var forged []string
-	for range 3 {
+	forge := func(source string) string {
 		task := uuid(y.rand)
-		forged = append(forged, fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"task-api","type":"task.created","subject":%q,"partitionkey":%[2]q,`+
+		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":%q,"type":"task.created","subject":%q,"partitionkey":%[3]q,`+
 			`"time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","correlationid":%q,"taskversion":1,`+
-			`"data":{"task_id":%[2]q,"title":"forged","status":"pending","owner_id":null}}`, uuid(y.rand), task, uuid(y.rand)))
+			`"data":{"task_id":%[3]q,"title":"forged","status":"pending","owner_id":null}}`, uuid(y.rand), source, task, uuid(y.rand))
+	}
+	var strange, known [3]string
+	for i := range strange {
+		strange[i], known[i] = forge("stranger"), forge("task-api")
 	}
 	return fault{target: "intruder at the auditor", heal: func() error {
-		for _, event := range forged {
-			y.intrude(event, nil, http.StatusUnauthorized)
-			y.intrude(event, y.signAsBridge, http.StatusForbidden)
+		for i := range strange {
+			y.intrude(strange[i], nil, http.StatusUnauthorized)
+			y.intrude(known[i], y.signAsBridge, http.StatusForbidden)
 		}
 		return nil
 	}}, nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -17,8 +18,9 @@ import (
 
 // pointed adds the fail points of the disk below the ledger, which has none of its
 // own, and records what a power loss would leave: the bytes of the last Sync that
-// returned nil, without those of one that failed. As on a real disk, the Sync
-// after a failed one succeeds and does not bring them back.
+// returned nil, without those of one that failed, whether the segment that has them is
+// sealed by then or not. As on a real disk, the Sync after a failed one succeeds and
+// does not bring them back.
 func pointed(f ledger.File) ledger.File {
 	p := &pointedFile{File: f}
 	// The ledger synced the file before it called Wrap.
@@ -33,8 +35,29 @@ type pointedFile struct {
 	mu      sync.Mutex // held in each step, so that nothing is written after the power loss
 	size    int64
 	synced  int64
-	lost    [][2]int64 // the bytes that a failed Sync dropped
-	written bool       // recovery is over
+	written bool // recovery is over
+}
+
+// dropped are the bytes that failed Syncs dropped.
+var dropped struct {
+	mu     sync.Mutex
+	ranges []lostBytes
+}
+
+type lostBytes struct {
+	file     os.FileInfo // a sealed segment has another name
+	from, to int64
+}
+
+// drop notes that the file called name has lost bytes.
+func drop(name string, from, to int64) {
+	info, err := os.Stat(name)
+	if err != nil {
+		panic(err)
+	}
+	dropped.mu.Lock()
+	defer dropped.mu.Unlock()
+	dropped.ranges = append(dropped.ranges, lostBytes{info, from, to})
 }
 
 func (p *pointedFile) Write(b []byte) (int, error) {
@@ -66,7 +89,7 @@ func (p *pointedFile) sync() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if failpoint.Fails("U3") {
-		p.lost = append(p.lost, [2]int64{p.synced, p.size})
+		drop(p.name(), p.synced, p.size)
 		return &os.PathError{Op: "sync", Path: "audit log", Err: syscall.EIO}
 	}
 	if err := p.File.Sync(); err != nil {
@@ -89,18 +112,36 @@ func (p *pointedFile) Truncate(size int64) error {
 	return err
 }
 
+func (p *pointedFile) name() string { return p.File.(interface{ Name() string }).Name() }
+
 // losePower leaves the mutex locked: the process is about to end.
 func (p *pointedFile) losePower() {
 	p.mu.Lock()
 	_ = p.File.Truncate(p.synced)
-	disk, err := os.OpenFile(p.File.(interface{ Name() string }).Name(), os.O_WRONLY, 0) // without O_APPEND
+	_ = os.Truncate(p.name()+".acked", 0) // the mark is not synced for each batch
+	segments, err := filepath.Glob(p.name() + "*")
 	if err != nil {
 		panic(err)
 	}
-	_ = os.Truncate(disk.Name()+".acked", 0) // the mark is not synced for each batch
-	for _, r := range p.lost {               // never reached the disk, though a later Sync covered it
-		zeros := make([]byte, max(0, min(r[1], p.synced)-r[0]))
-		_, _ = disk.WriteAt(zeros, r[0])
+	dropped.mu.Lock()
+	for _, lost := range dropped.ranges {
+		for _, name := range segments {
+			if info, err := os.Stat(name); err == nil && os.SameFile(info, lost.file) {
+				zero(name, lost.from, min(lost.to, info.Size()))
+			}
+		}
+	}
+}
+
+// zero is for bytes that never reached the disk, though a later Sync covered them.
+func zero(name string, from, to int64) {
+	_ = os.Chmod(name, 0o600)                      // a sealed segment is read-only
+	disk, err := os.OpenFile(name, os.O_WRONLY, 0) // without O_APPEND
+	if err != nil {
+		panic(err)
+	}
+	if _, err := disk.WriteAt(make([]byte, max(0, to-from)), from); err != nil {
+		panic(err)
 	}
 }
 
