@@ -328,6 +328,7 @@ func TestBatchesOfASinkThatSaysItTakesThem(t *testing.T) {
 // Posts that hang hold up no other event, few as they may be.
 func TestPostsThatHangHoldUpNobody(t *testing.T) {
 	hang := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hang) })
 	var hanging, held atomic.Int64 // posts, and events in them
 	o := newOracle(t, func(ids []string) (int, string, []bool) { return 204, "", all(len(ids), true) })
 	o.takes = func() bool { return true }
@@ -341,8 +342,9 @@ func TestPostsThatHangHoldUpNobody(t *testing.T) {
 		o.ServeHTTP(w, r)
 	}))
 	defer front.Close()
+	defer release()
 	b := batchSetup(t, o)
-	b.cfg.Sink, b.cfg.Mode = front.URL, pump.Auto
+	b.cfg.Sink, b.cfg.Mode, b.cfg.Timeout = front.URL, pump.Auto, time.Hour // none is given up and posted again
 	_, stop := b.run()
 	recs := events(100, 100)
 	for i, r := range recs {
@@ -358,7 +360,7 @@ func TestPostsThatHangHoldUpNobody(t *testing.T) {
 		}
 		return n == 100
 	})
-	close(hang)
+	release()
 	b.untilCommitted(100)
 	stop()
 }
