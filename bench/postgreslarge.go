@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/taskwire/taskwire/internal/pgtest"
 )
 
@@ -31,15 +33,33 @@ func benchPostgresLarge(ctx context.Context, r *rig, t *table) (err error) {
 			return err
 		}
 	}
-	few, many := server.URL("few"), server.URL("many")
-	if err := r.manyTasks(ctx, t, few, many); err != nil {
+	p := pgLarge{r, server, server.URL("few"), server.URL("many")}
+	if err := p.tasks(ctx, t); err != nil {
 		return err
 	}
-	return r.manyEntries(ctx, t, few, many)
+	return p.entries(ctx, t)
 }
 
-// manyTasks are made as in the section taskapi-large.
-func (r *rig) manyTasks(ctx context.Context, t *table, few, many string) error {
+// pgLarge is a server with a database of few rows and one of many.
+type pgLarge struct {
+	*rig
+	server    *pgtest.Server
+	few, many string // their addresses
+}
+
+// settle has the server write what it still has in memory, which would slow down
+// whoever is measured next.
+func (r pgLarge) settle(ctx context.Context) error {
+	admin, err := pgx.Connect(ctx, r.server.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = admin.Exec(ctx, "CHECKPOINT")
+	return errors.Join(err, admin.Close(ctx))
+}
+
+// tasks are made as in the section taskapi-large.
+func (r pgLarge) tasks(ctx context.Context, t *table) error {
 	tasks := r.n(r.options.tasks)
 	b, err := r.broker(ctx, 1)
 	if err != nil {
@@ -50,21 +70,27 @@ func (r *rig) manyTasks(ctx context.Context, t *table, few, many string) error {
 		return err
 	}
 	r.say("moving %d tasks to PostgreSQL", tasks)
-	moved, err := r.migrate(ctx, "taskapi", "sqlite:"+file, "DATABASE_URL="+many)
+	moved, err := r.migrate(ctx, "taskapi", "sqlite:"+file, "DATABASE_URL="+r.many)
 	if err != nil {
 		return err
 	}
 	all := creates(r.n(30_000))
 	r.say("Task API, empty and with %d tasks", tasks)
-	empty, err := r.createRate(ctx, b, few, all)
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	empty, err := r.createRate(ctx, b, r.few, all)
 	if err != nil {
 		return err
 	}
-	large, err := r.createRate(ctx, b, many, all)
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	large, err := r.createRate(ctx, b, r.many, all)
 	if err != nil {
 		return err
 	}
-	unmatched, err := r.unmatched(ctx, b, many)
+	unmatched, err := r.unmatched(ctx, b, r.many)
 	if err != nil {
 		return err
 	}
@@ -74,8 +100,8 @@ func (r *rig) manyTasks(ctx context.Context, t *table, few, many string) error {
 	return b.close()
 }
 
-// manyEntries are as many as there are tasks, those of a tenth of them.
-func (r *rig) manyEntries(ctx context.Context, t *table, few, many string) error {
+// entries are as many as there are tasks, those of a tenth of them.
+func (r pgLarge) entries(ctx context.Context, t *table) error {
 	entries := r.n(r.options.tasks)
 	path := filepath.Join(r.sub("large"), "audit.log")
 	if err := r.writeLog(ctx, path, entries); err != nil {
@@ -86,18 +112,24 @@ func (r *rig) manyEntries(ctx context.Context, t *table, few, many string) error
 		return err
 	}
 	r.say("moving %d entries to PostgreSQL", entries)
-	moved, err := r.migrate(ctx, "auditor", path, "AUDIT_DATABASE_URL="+many)
+	moved, err := r.migrate(ctx, "auditor", path, "AUDIT_DATABASE_URL="+r.many)
 	if err != nil {
 		return err
 	}
 	r.say("auditor, empty and with %d entries", entries)
 	_, posts := bodies(r.n(20_000), 1000)
-	empty, err := r.appendRate(ctx, few, key, 0, posts, nil)
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	empty, err := r.appendRate(ctx, r.few, key, 0, posts, nil)
 	if err != nil {
 		return err
 	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
 	var history, p50, p99 float64
-	rate, err := r.appendRate(ctx, many, key, entries, posts, func(p *proc) error {
+	rate, err := r.appendRate(ctx, r.many, key, entries, posts, func(p *proc) error {
 		if history, err = histories(ctx, p, entries); err != nil {
 			return err
 		}
