@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/taskwire/taskwire/internal/pgtest"
 )
@@ -18,18 +15,13 @@ import (
 // benchPostgresLarge measures a Task API and an auditor whose PostgreSQL has many tasks
 // and entries. Both come from files, by the commands that move these.
 func benchPostgresLarge(ctx context.Context, r *rig, t *table) (err error) {
-	dir, err := os.MkdirTemp("", "taskwire-bench-postgres-") // its account may not look into the rig's
+	server, stop, err := startPostgres(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := pgtest.Open(ctx, pgtest.Options{Dir: dir, Scratch: true})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
+	defer func() { err = errors.Join(err, stop()) }()
 	for _, name := range []string{"few", "many"} {
-		if err := createDatabase(ctx, server, name); err != nil {
+		if err := administer(ctx, server, "CREATE DATABASE "+name); err != nil {
 			return err
 		}
 	}
@@ -50,12 +42,7 @@ type pgLarge struct {
 // settle has the server write what it still has in memory, which would slow down
 // whoever is measured next.
 func (r pgLarge) settle(ctx context.Context) error {
-	admin, err := pgx.Connect(ctx, r.server.URL("postgres"))
-	if err != nil {
-		return err
-	}
-	_, err = admin.Exec(ctx, "CHECKPOINT")
-	return errors.Join(err, admin.Close(ctx))
+	return administer(ctx, r.server, "CHECKPOINT")
 }
 
 // tasks are made as in the section taskapi-large.
@@ -118,14 +105,8 @@ func (r pgLarge) entries(ctx context.Context, t *table) error {
 	}
 	r.say("auditor, empty and with %d entries", entries)
 	_, posts := bodies(r.n(20_000), 1000)
-	if err := r.settle(ctx); err != nil {
-		return err
-	}
 	empty, err := r.appendRate(ctx, r.few, key, 0, posts, nil)
 	if err != nil {
-		return err
-	}
-	if err := r.settle(ctx); err != nil {
 		return err
 	}
 	var history, p50, p99 float64
@@ -150,7 +131,10 @@ func (r pgLarge) entries(ctx context.Context, t *table) error {
 
 // appendRate posts to an auditor that has signed its entries; before is nil, or what
 // else is measured then.
-func (r *rig) appendRate(ctx context.Context, database, key string, entries int, posts [][]byte, before func(*proc) error) (float64, error) {
+func (r pgLarge) appendRate(ctx context.Context, database, key string, entries int, posts [][]byte, before func(*proc) error) (float64, error) {
+	if err := r.settle(ctx); err != nil {
+		return 0, err
+	}
 	p, err := r.launch("auditor", "AUDIT_DATABASE_URL="+database, "AUDIT_SIGNING_KEY_FILE="+key, "LOG_LEVEL=warn")
 	if err != nil {
 		return 0, err
@@ -163,12 +147,7 @@ func (r *rig) appendRate(ctx context.Context, database, key string, entries int,
 			return 0, err
 		}
 	}
-	rate, err := postRate(p.url+"/", structuredType, posts, http.StatusCreated)
-	if err != nil {
-		return 0, err
-	}
-	_, err = p.stop()
-	return rate, err
+	return p.lastRate("/", structuredType, posts)
 }
 
 // migrate runs the subcommand of a program.

@@ -31,15 +31,11 @@ var (
 // benchScale says what a change costs in a system with several of each service,
 // against one with one of each. On one machine the rate says little: all share its cores.
 func benchScale(ctx context.Context, r *rig, t *table) error {
-	dir, err := os.MkdirTemp("", "taskwire-bench-postgres-") // its account may not look into the rig's
+	server, stopServer, err := startPostgres(ctx)
 	if err != nil {
 		return err
 	}
-	server, err := pgtest.Open(ctx, pgtest.Options{Dir: dir, Scratch: true})
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	stop := func() error { return errors.Join(server.Stop(), os.RemoveAll(dir), r.stopQuorum()) }
+	stop := func() error { return errors.Join(stopServer(), r.stopQuorum()) }
 	one, err := r.scaled(ctx, single, server)
 	if err != nil {
 		return errors.Join(err, stop())
@@ -186,7 +182,7 @@ func (r *rig) stopQuorum() error {
 // database makes one, connects to it, and returns the first process of its server.
 func (y *scaledSystem) database(ctx context.Context, server *pgtest.Server, topic string) (pid int, err error) {
 	name := strings.ReplaceAll(topic, "-", "_")
-	if err := createDatabase(ctx, server, name); err != nil {
+	if err := administer(ctx, server, "CREATE DATABASE "+name); err != nil {
 		return 0, err
 	}
 	if y.conn, err = pgx.Connect(ctx, server.URL(name)); err != nil {
@@ -204,13 +200,26 @@ func (y *scaledSystem) database(ctx context.Context, server *pgtest.Server, topi
 	return strconv.Atoi(string(first))
 }
 
-// createDatabase takes a name that needs no quotes.
-func createDatabase(ctx context.Context, server *pgtest.Server, name string) error {
+// startPostgres starts a server of its own; stop removes its files, too.
+func startPostgres(ctx context.Context) (server *pgtest.Server, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "taskwire-bench-postgres-") // its account may not look into the rig's
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err = pgtest.Open(ctx, pgtest.Options{Dir: dir, Scratch: true})
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return server, func() error { return errors.Join(server.Stop(), os.RemoveAll(dir)) }, nil
+}
+
+// administer has the server execute a statement that concerns all of it.
+func administer(ctx context.Context, server *pgtest.Server, statement string) error {
 	admin, err := pgx.Connect(ctx, server.URL("postgres"))
 	if err != nil {
 		return err
 	}
-	_, err = admin.Exec(ctx, "CREATE DATABASE "+name)
+	_, err = admin.Exec(ctx, statement)
 	return errors.Join(err, admin.Close(ctx))
 }
 

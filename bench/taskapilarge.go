@@ -88,7 +88,12 @@ func (r *rig) createRate(ctx context.Context, b *broker, database string, all []
 	if err != nil {
 		return 0, err
 	}
-	rate, err := postRate(p.url+"/tasks", jsonType, all, http.StatusCreated)
+	return p.lastRate("/tasks", jsonType, all)
+}
+
+// lastRate is how many posts a second are answered with 201; then the process stops.
+func (p *proc) lastRate(path, contentType string, all [][]byte) (float64, error) {
+	rate, err := postRate(p.url+path, contentType, all, http.StatusCreated)
 	if err != nil {
 		return 0, err
 	}

@@ -33,7 +33,7 @@ type schemaRegistry struct {
 	fake    *srfake.Registry
 	real    *program
 	ready   string       // address that the real one answers
-	direct  string       // address of either, which no outage cuts off
+	direct  *sr.Client   // of either, which no outage cuts off
 	answers http.Handler // of either
 	server  *http.Server
 	serving sync.WaitGroup
@@ -54,7 +54,8 @@ func (y *system) startRegistry(ctx context.Context) error {
 		err = y.openReal(ctx, r)
 	} else {
 		r.fake = srfake.New()
-		r.answers, r.direct = r.fake.Handler(), r.fake.URL()
+		r.answers = r.fake.Handler()
+		r.direct, err = sr.NewClient(sr.URLs(r.fake.URL()))
 	}
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -75,7 +76,9 @@ func (y *system) openReal(ctx context.Context, r *schemaRegistry) error {
 		return err
 	}
 	r.ready = at + "/subjects"
-	r.direct = at
+	if r.direct, err = sr.NewClient(sr.URLs(at)); err != nil {
+		return err
+	}
 	r.real = &program{name: "registry", path: cmd.Path, args: cmd.Args[1:], dir: y.Dir, env: func(int) ([]string, error) { return cmd.Env, nil }}
 	r.answers = &httputil.ReverseProxy{
 		Transport: &http.Transport{DisableKeepAlives: true}, // it is killed
@@ -250,11 +253,7 @@ func (r *schemaRegistry) register(ctx context.Context) error {
 	if err := json.Compact(&text, []byte(schemas.TaskEvent)); err != nil {
 		return err
 	}
-	api, err := sr.NewClient(sr.URLs(r.direct))
-	if err != nil {
-		return err
-	}
-	_, err = api.RegisterSchema(ctx, eventSubject, sr.Schema{Schema: text.String()}, -1, -1)
+	_, err := r.direct.RegisterSchema(ctx, eventSubject, sr.Schema{Schema: text.String()}, -1, -1)
 	return err
 }
 
@@ -275,12 +274,8 @@ func (r *schemaRegistry) lose(ctx context.Context) (id int, err error) {
 		r.down.Store(before)
 		return id, nil
 	}
-	api, err := sr.NewClient(sr.URLs(r.direct))
-	if err != nil {
-		return 0, err
-	}
 	for _, how := range []sr.DeleteHow{sr.SoftDelete, sr.HardDelete} {
-		if _, err := api.DeleteSubject(ctx, eventSubject, how); err != nil {
+		if _, err := r.direct.DeleteSubject(ctx, eventSubject, how); err != nil {
 			return 0, err
 		}
 	}
@@ -291,13 +286,9 @@ const eventSubject = "task-events-value"
 
 // taskEvent is the id of the schema of task events.
 func (r *schemaRegistry) taskEvent(ctx context.Context) (id int, err error) {
-	api, err := sr.NewClient(sr.URLs(r.direct))
-	if err != nil {
-		return 0, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	found, err := api.SchemaByVersion(ctx, eventSubject, -1)
+	found, err := r.direct.SchemaByVersion(ctx, eventSubject, -1)
 	return found.ID, err
 }
 
